@@ -1,0 +1,107 @@
+/*
+ * Spans <-> frames. A span's blocks are split into streams; each class's
+ * streams are coded and packed into one frame.
+ *
+ * A frame's stored bytes are, by their number:
+ *   0                        every stream is all zeros
+ *   the streams' bytes       the streams as they are, back to back
+ *   anything less            a le32 for each stream (coding << 28 | stored length),
+ *                            then the coded streams back to back
+ * so no coding makes a frame larger than its raw bytes.
+ *
+ * A codec holds contexts and scratch memory: one for each thread, reused from
+ * frame to frame, nothing is allocated per frame.
+ */
+#ifndef MFS_FRAME_H
+#define MFS_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "layout.h"
+
+enum mfs_coding {
+	MFS_CODING_RAW = 0,
+	MFS_CODING_ZERO = 1,	/* all zeros: no bytes stored */
+	MFS_CODING_ZSTD = 2,	/* a zstd frame, matches allowed */
+	MFS_CODING_LITERALS = 3, /* a zstd frame that holds literals only */
+	MFS_CODING_SHARED = 4,	/* as LITERALS, decoded with the tensor's dictionary for this stream */
+	MFS_CODINGS
+};
+
+/* Name of a coding, as in modelfs-stat: "raw", "zero", "zstd", "literals", "shared". */
+const char *mfs_coding_name(unsigned coding);
+
+/* ---- tables: dictionaries that the frames of one tensor and class share ---- */
+
+typedef struct mfs_tables mfs_tables;
+
+/* Opens stored tables of `streams` streams for decoding (and for encoding if
+ * `encode`). Copies what it needs. 0, or a negative mfs_error; *out is set on
+ * success only. */
+int mfs_tables_open(mfs_tables **out, const uint8_t *stored, size_t size, uint32_t streams,
+		    int encode);
+void mfs_tables_free(mfs_tables *tables); /* NULL is fine */
+size_t mfs_tables_memory(const mfs_tables *tables);
+
+/* ---- encoding ---- */
+
+typedef struct mfs_encoder mfs_encoder;
+
+typedef struct {
+	/* A stream is coded only if that saves at least this share of it, in 1/1024. */
+	uint32_t min_gain;
+	/* zstd level for streams where matches may help (class metadata, opaque
+	 * bytes); 0: literals only. */
+	int match_level;
+} mfs_coding_rules;
+
+/* What a frame came to, for statistics. */
+typedef struct {
+	uint32_t stored;		  /* bytes */
+	uint32_t by_coding[MFS_CODINGS]; /* original bytes that each coding took */
+} mfs_frame_info;
+
+/* An encoder for spans of at most max_span original bytes. */
+mfs_encoder *mfs_encoder_new(size_t max_span);
+void mfs_encoder_free(mfs_encoder *encoder);
+
+/* Codes the span's streams of both slots. out[slot] has room for
+ * blocks * slot_bytes[slot] bytes (a slot without streams: may be NULL);
+ * tables[slot] may be NULL. 0, or a negative mfs_error. */
+int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blocks,
+		    const uint8_t *in, const mfs_coding_rules *rules,
+		    const mfs_tables *const tables[MFS_SLOTS], uint8_t *const out[MFS_SLOTS],
+		    mfs_frame_info info[MFS_SLOTS]);
+
+/* Builds the tables that would serve a tensor from a sample of its blocks:
+ * per stream of the slot the entropy table of the sample, or nothing where
+ * sharing would not pay given `frames` frames of `span_blocks` blocks. Returns
+ * the stored size (0: no stream gains), or a negative mfs_error; out has room for
+ * `capacity` bytes. */
+int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_layout *layout, unsigned slot,
+			 uint32_t blocks, const uint8_t *sample, uint32_t span_blocks,
+			 uint64_t frames, uint8_t *out, size_t capacity);
+
+/* ---- decoding ---- */
+
+typedef struct mfs_decoder mfs_decoder;
+
+mfs_decoder *mfs_decoder_new(size_t max_span);
+void mfs_decoder_free(mfs_decoder *decoder);
+
+/* One slot's stored frame. */
+typedef struct {
+	const uint8_t *stored;
+	size_t size;
+	const mfs_tables *tables; /* or NULL */
+} mfs_frame;
+
+/* Puts a span back together from the frames of its slots (hashes already
+ * checked): writes blocks * block_bytes bytes to out, which is no larger than
+ * the decoder's max_span. 0 or MFS_E_CORRUPT; out is undefined on failure.
+ * frame[1] is ignored where the layout has no constants. */
+int mfs_span_decode(mfs_decoder *decoder, const mfs_layout *layout, uint32_t blocks,
+		    const mfs_frame frame[MFS_SLOTS], uint8_t *out);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * libmodelfs, writing: pack model files into a container.
+ *
+ * Packing runs in three steps: plan (import the sources, choose layouts and
+ * codecs from samples; every offset of the index is known after it), write
+ * (stream the spans through the coders), commit (sync, rename, verify). Memory
+ * stays under MFS_PACK_MEMORY + decoders' contexts whatever the model's size.
+ */
+#ifndef MODELFS_PACK_H
+#define MODELFS_PACK_H
+
+#include "modelfs.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mfs_packer mfs_packer;
+
+typedef struct {
+	size_t size;
+	mfs_profile_id profile;
+	uint32_t page_bytes;  /* 0: the profile's */
+	uint32_t frame_bytes; /* 0: the profile's */
+	unsigned threads;     /* 0: one a core; output does not depend on it */
+	int opaque;	      /* 1: pack sources that fail validation as opaque bytes */
+	int no_verify;	      /* 1: do not read back what was written */
+	int force;	      /* 1: replace an existing container */
+} mfs_pack_options;
+
+#define MFS_PACK_OPTIONS_INIT {sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0}
+
+/* Stages of a pack, for progress. */
+typedef enum { MFS_PACK_PLAN, MFS_PACK_WRITE, MFS_PACK_VERIFY } mfs_pack_stage;
+
+/* `original` and `total` count original bytes, `stored` container bytes so far. */
+typedef void mfs_pack_progress(void *user, mfs_pack_stage stage, uint64_t original, uint64_t total,
+			       uint64_t stored);
+
+MFS_API int mfs_packer_new(mfs_packer **out, const mfs_pack_options *options, mfs_problem *why);
+MFS_API void mfs_packer_free(mfs_packer *packer); /* NULL is fine; removes a temporary file */
+
+/* Adds the file at `path` under `name` (NULL: its base name). Opens and imports
+ * it now; refuses bad names, collisions and, unless `opaque`, files of a known
+ * format that fail validation, in `why`. */
+MFS_API int mfs_packer_add(mfs_packer *packer, const char *path, const char *name,
+			   mfs_problem *why);
+
+typedef struct {
+	const char *type; /* tensor type, or "metadata" for literal and opaque bytes */
+	uint64_t tensors;
+	uint64_t original_bytes;
+	uint64_t stored_bytes;
+} mfs_pack_type;
+
+typedef struct {
+	size_t size;
+	uint64_t original_bytes;
+	uint64_t stored_bytes; /* container size; 0 after a dry run */
+	uint64_t frame_bytes, tables_bytes, superblock_bytes, index_bytes, padding_bytes;
+	uint32_t files, tensors, chunks;
+	const mfs_pack_type *types; /* the packer's, until it is freed */
+	uint32_t type_count;
+	double seconds_write, seconds_verify;
+} mfs_pack_summary;
+
+/* Writes the container to `path` through a temporary file beside it. With
+ * `path` NULL (dry run) everything is coded and nothing written. */
+MFS_API int mfs_packer_write(mfs_packer *packer, const char *path, mfs_pack_progress *progress,
+			     void *user, mfs_pack_summary *out, mfs_problem *why);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
