@@ -22,10 +22,11 @@
 
 enum mfs_coding {
 	MFS_CODING_RAW = 0,
-	MFS_CODING_ZERO = 1,	/* all zeros: no bytes stored */
-	MFS_CODING_ZSTD = 2,	/* a zstd frame, matches allowed */
+	MFS_CODING_ZERO = 1,	 /* all zeros: no bytes stored */
+	MFS_CODING_ZSTD = 2,	 /* a zstd frame, matches allowed */
 	MFS_CODING_LITERALS = 3, /* a zstd frame that holds literals only */
-	MFS_CODING_SHARED = 4,	/* as LITERALS, decoded with the tensor's dictionary for this stream */
+	MFS_CODING_SHARED =
+	    4, /* as LITERALS, decoded with the tensor's dictionary for this stream */
 	MFS_CODINGS
 };
 
@@ -34,6 +35,7 @@ const char *mfs_coding_name(unsigned coding);
 
 /* ---- tables: dictionaries that the frames of one tensor and class share ---- */
 
+/* Once open they do not change: any number of threads may use them. */
 typedef struct mfs_tables mfs_tables;
 
 /* Opens stored tables of `streams` streams for decoding (and for encoding if
@@ -58,11 +60,12 @@ typedef struct {
 
 /* What a frame came to, for statistics. */
 typedef struct {
-	uint32_t stored;		  /* bytes */
+	uint32_t stored;		 /* bytes */
 	uint32_t by_coding[MFS_CODINGS]; /* original bytes that each coding took */
 } mfs_frame_info;
 
-/* An encoder for spans of at most max_span original bytes. */
+/* An encoder for spans of at most max_span original bytes (1 .. MFS_FRAME_MAX);
+ * NULL without memory. One thread at a time. */
 mfs_encoder *mfs_encoder_new(size_t max_span);
 void mfs_encoder_free(mfs_encoder *encoder);
 
@@ -87,6 +90,7 @@ int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_layout *layout, unsigne
 
 typedef struct mfs_decoder mfs_decoder;
 
+/* As mfs_encoder_new(). */
 mfs_decoder *mfs_decoder_new(size_t max_span);
 void mfs_decoder_free(mfs_decoder *decoder);
 

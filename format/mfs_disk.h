@@ -17,33 +17,35 @@
 
 #include "endian.h"
 
-#define MFS_MAGIC          UINT64_C(0x0a1a53464c444f4d) /* "MODLFS\x1a\n" */
+#define MFS_MAGIC	   UINT64_C(0x0a1a53464c444f4d) /* "MODLFS\x1a\n" */
 #define MFS_FORMAT_VERSION 1
 
 /* Superblock places. Slot 1 lies at MFS_SB_SLOT1, or at MFS_SB_SLOT1_NOR in
  * profile nor; the tail copy is the last MFS_SB_SIZE bytes of the container. */
-#define MFS_SB_SIZE        4096
-#define MFS_SB_HASHED      (MFS_SB_SIZE - 8)
-#define MFS_SB_SLOT1       65536
+#define MFS_SB_SIZE	   4096
+#define MFS_SB_HASHED	   (MFS_SB_SIZE - 8)
+#define MFS_SB_SLOT1	   65536
 #define MFS_SB_SLOT1_NOR   4096
 #define MFS_SB_SEARCH_STEP 4096
 #define MFS_SB_SEARCH_MAX  (64u << 20)
 
 /* Limits that a reader enforces before it allocates or computes anything. */
-#define MFS_PAGE_MIN    512
-#define MFS_PAGE_MAX    (1u << 20)
-#define MFS_ROOT_MAX    (16u << 20)
-#define MFS_SEGMENT_MAX (1u << 20)
-#define MFS_FRAME_MIN   4096         /* original bytes of a span that the packer may be asked for */
-#define MFS_FRAME_MAX   (4u << 20)   /* original bytes of a span */
-#define MFS_CHUNK_MAX   (4u << 20)   /* stored bytes of a chunk, unless one frame is larger */
-#define MFS_BLOCK_MAX   (64u << 10)  /* bytes of a quantization block */
-#define MFS_TABLES_MAX  (1u << 20)   /* stored bytes of one tensor's tables of one class */
-#define MFS_STREAMS_MAX 32           /* streams of one layout, both classes together */
-#define MFS_DIMS_MAX    8
-#define MFS_NAME_MAX    255          /* bytes of a file name */
+#define MFS_PAGE_MIN	    512
+#define MFS_PAGE_MAX	    (1u << 20)
+#define MFS_ROOT_MAX	    (16u << 20)
+#define MFS_SEGMENT_MAX	    (1u << 20)
+#define MFS_FRAME_MIN	    4096 /* original bytes of a span that the packer may be asked for */
+#define MFS_FRAME_MAX	    (4u << 20)	/* original bytes of a span */
+#define MFS_CHUNK_MAX	    (4u << 20)	/* stored bytes of a chunk, unless one frame is larger */
+#define MFS_BLOCK_MAX	    (64u << 10) /* bytes of a quantization block */
+#define MFS_TABLES_MAX	    (1u << 20)	/* stored bytes of one tensor's tables of one class */
+#define MFS_STREAMS_MAX	    32		/* streams of one layout, both classes together */
+#define MFS_LAYOUTS_MAX	    256		/* layouts of one container */
+#define MFS_NAMES_MAX	    (64u << 20) /* bytes of all names together */
+#define MFS_DIMS_MAX	    8
+#define MFS_NAME_MAX	    255 /* bytes of a file name */
 #define MFS_TENSOR_NAME_MAX 65535
-#define MFS_FILE_MAX    (UINT64_C(1) << 62) /* bytes of a virtual file or of a container */
+#define MFS_FILE_MAX	    (UINT64_C(1) << 62) /* bytes of a virtual file or of a container */
 
 /* Feature words. No bit is assigned in version 1. A reader refuses unknown
  * incompatible bits and ignores unknown compatible ones. */
@@ -67,13 +69,13 @@ struct mfs_disk_superblock {
 	le32 feature_compat;
 	le32 feature_incompat;
 	le64 generation;
-	le64 container_size; /* bytes past it are ignored */
+	le64 container_size; /* a multiple of page_size and of 4096; bytes past it are ignored */
 	le64 root_offset[2];
 	le32 root_size;
-	le32 frame_size; /* what the packer was asked for; informative */
+	le32 frame_size;       /* what the packer was asked for; informative */
 	uint8_t root_hash[16]; /* XXH3-128, canonical (big-endian) form */
 	uint8_t uuid[16];
-	uint8_t unused[MFS_SB_HASHED - 112];
+	uint8_t unused[MFS_SB_HASHED - 104];
 	le64 hash; /* XXH3-64 of all bytes before it */
 };
 static_assert(sizeof(struct mfs_disk_superblock) == MFS_SB_SIZE, "superblock size");
@@ -118,7 +120,7 @@ struct mfs_disk_layout {
 	le32 first_field;
 	le32 block_bytes;
 	le32 block_weights; /* elements of a block; informative */
-	le32 type_id;       /* number of the type in its source format; informative */
+	le32 type_id;	    /* number of the type in its source format; informative */
 };
 static_assert(sizeof(struct mfs_disk_layout) == 24, "layout size");
 
@@ -126,16 +128,17 @@ static_assert(sizeof(struct mfs_disk_layout) == 24, "layout size");
 struct mfs_disk_field {
 	le32 name_offset;
 	le16 name_length;
-	uint8_t cls;       /* MFS_DISK_WEIGHTS or MFS_DISK_CONSTANTS */
+	uint8_t cls;	   /* MFS_DISK_WEIGHTS or MFS_DISK_CONSTANTS */
 	uint8_t transform; /* enum mfs_transform */
-	uint8_t width;     /* bytes of a word, for transforms that split words; else 1 */
-	uint8_t bits;      /* bits of one quant or constant; informative */
+	uint8_t width;	   /* bytes of a word, for transforms that split words; else 1 */
+	uint8_t bits;	   /* bits of one quant or constant; informative */
 	le16 reserved;
 	le32 offset; /* in the block */
 	le32 size;
 };
 static_assert(sizeof(struct mfs_disk_field) == 20, "field size");
 
+/* Files are sorted by name (bytewise), and no name stands twice. */
 struct mfs_disk_file {
 	le32 name_offset;
 	le16 name_length;
@@ -145,7 +148,7 @@ struct mfs_disk_file {
 	le64 extent_count;
 	le64 mtime_seconds; /* of the source, two's complement */
 	le32 mtime_nanoseconds;
-	le32 flags;       /* reserved */
+	le32 flags;	  /* reserved */
 	uint8_t hash[16]; /* XXH3-128 of the original bytes */
 };
 static_assert(sizeof(struct mfs_disk_file) == 64, "file size");
@@ -157,9 +160,9 @@ enum mfs_extent_kind { MFS_EXTENT_TENSOR = 0, MFS_EXTENT_ZEROS = 1, MFS_EXTENT_K
 
 struct mfs_disk_extent {
 	le64 file_offset;
-	le64 length; /* never 0 */
+	le64 length;	    /* never 0 */
 	le64 source_offset; /* in the tensor; 0 for zeros */
-	le32 tensor;        /* 0 for zeros */
+	le32 tensor;	    /* 0 for zeros */
 	le16 kind;
 	le16 reserved;
 };
@@ -172,8 +175,8 @@ static_assert(sizeof(struct mfs_disk_extent) == 32, "extent size");
 #define MFS_SLOTS 2
 
 struct mfs_disk_frames {
-	le64 first; /* first frame number */
-	le64 base;  /* container offset that the frames' places count from */
+	le64 first;  /* first frame number */
+	le64 base;   /* container offset that the frames' places count from */
 	le32 tables; /* index into section tables, or MFS_NO_TABLES */
 	le32 reserved;
 };
@@ -184,14 +187,14 @@ struct mfs_disk_frames {
 struct mfs_disk_tensor {
 	le32 name_offset;
 	le16 name_length; /* 0 for literal bytes */
-	uint8_t cls;      /* class of the frames in slot 0 */
+	uint8_t cls;	  /* class of the frames in slot 0 */
 	uint8_t flags;
 	le32 layout;
 	le32 file; /* the file that brought it */
 	le32 first_dim;
 	le32 dim_count;
 	le64 file_offset;
-	le64 size;         /* original bytes, a multiple of the block */
+	le64 size;	   /* original bytes, a multiple of the block */
 	le64 slice_blocks; /* blocks of one slice of the outermost dimension; spans end there */
 	le32 span_blocks;  /* blocks of a span, except the last of a slice */
 	le32 reserved;
@@ -237,6 +240,7 @@ struct mfs_disk_frame {
 static_assert(sizeof(struct mfs_disk_frame) == 16, "frame size");
 #define MFS_SEGMENT_FRAME_COUNT (MFS_SEGMENT_MAX / sizeof(struct mfs_disk_frame))
 
+/* Chunks of the chunk table are sorted by offset. */
 struct mfs_disk_chunk {
 	le64 offset; /* a multiple of the page size */
 	le64 decoded_size;

@@ -1,0 +1,452 @@
+#include "layout.h"
+
+#include <string.h>
+
+#include "modelfs_error.h"
+
+/* Original bytes handled before the next field is looked at: each field passes
+ * over the same blocks, which should still lie in the first-level cache. */
+#define TILE_BYTES 8192
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+static uint32_t field_streams(const mfs_field *field)
+{
+	return field->transform == MFS_TRANSFORM_BYTES ? 1 : field->width;
+}
+
+/* ---- checking ---- */
+
+static int field_check(const mfs_field *field)
+{
+	if (field->cls != MFS_DISK_WEIGHTS && field->cls != MFS_DISK_CONSTANTS)
+		return MFS_E_CORRUPT;
+	if (field->width != 1 && field->width != 2 && field->width != 4 && field->width != 8)
+		return MFS_E_CORRUPT;
+	if (field->transform >= MFS_TRANSFORMS)
+		return MFS_E_CORRUPT;
+	if (field->transform == MFS_TRANSFORM_BYTES && field->width != 1)
+		return MFS_E_CORRUPT;
+	if (field->size == 0 || field->size % field->width)
+		return MFS_E_CORRUPT;
+	return 0;
+}
+
+/* The fields lie one behind the other and end where the block ends. */
+static int layout_check(const mfs_layout *layout)
+{
+	uint32_t end = 0;
+	uint32_t streams = 0;
+
+	if (layout->block_bytes == 0 || layout->block_bytes > MFS_BLOCK_MAX)
+		return MFS_E_CORRUPT;
+	if (layout->field_count == 0 || layout->field_count > MFS_STREAMS_MAX)
+		return MFS_E_CORRUPT;
+	for (uint32_t i = 0; i < layout->field_count; i++) {
+		const mfs_field *field = &layout->field[i];
+
+		if (field_check(field))
+			return MFS_E_CORRUPT;
+		if (field->offset != end || field->size > layout->block_bytes - end)
+			return MFS_E_CORRUPT;
+		end += field->size;
+		streams += field_streams(field);
+	}
+	return end == layout->block_bytes && streams <= MFS_STREAMS_MAX ? 0 : MFS_E_CORRUPT;
+}
+
+static void field_add_streams(mfs_layout *layout, uint32_t number)
+{
+	const mfs_field *field = &layout->field[number];
+	uint32_t planes = field_streams(field);
+	uint8_t slot = field->cls == MFS_DISK_CONSTANTS;
+
+	for (uint32_t plane = 0; plane < planes; plane++) {
+		mfs_stream *stream = &layout->stream[layout->stream_count++];
+
+		stream->per_block = field->size / planes;
+		stream->slot = slot;
+		stream->field = (uint8_t)number;
+		stream->plane = (uint8_t)plane;
+	}
+	layout->slot_streams[slot] += planes;
+	layout->slot_bytes[slot] += field->size;
+}
+
+int mfs_layout_finish(mfs_layout *layout)
+{
+	int err = layout_check(layout);
+
+	if (err)
+		return err;
+	layout->stream_count = 0;
+	memset(layout->slot_streams, 0, sizeof(layout->slot_streams));
+	memset(layout->slot_bytes, 0, sizeof(layout->slot_bytes));
+	memset(layout->stream, 0, sizeof(layout->stream));
+	for (uint32_t i = 0; i < layout->field_count; i++)
+		field_add_streams(layout, i);
+	return 0;
+}
+
+/* ---- fields as they are ---- */
+
+/* Where a field lies in the blocks at hand. */
+struct place {
+	uint32_t blocks;
+	uint32_t stride; /* bytes from block to block */
+};
+
+ALWAYS_INLINE void copy_fields(uint8_t *restrict out, size_t out_stride, const uint8_t *restrict in,
+			       size_t in_stride, size_t size, uint32_t blocks)
+{
+	for (uint32_t i = 0; i < blocks; i++)
+		memcpy(out + i * out_stride, in + i * in_stride, size);
+}
+
+/* Copies with a size that the compiler knows become a few moves; these are the
+ * sizes of quantization blocks' fields. One of the strides is the size. */
+ALWAYS_INLINE void copy_sized(uint8_t *out, const uint8_t *in, size_t size, struct place at,
+			      int joining)
+{
+#define COPY(n)                                                                                    \
+	case n:                                                                                    \
+		copy_fields(out, joining ? at.stride : n, in, joining ? n : at.stride, n,          \
+			    at.blocks);                                                            \
+		break
+	switch (size) {
+		COPY(1);
+		COPY(2);
+		COPY(4);
+		COPY(8);
+		COPY(12);
+		COPY(16);
+		COPY(32);
+		COPY(48);
+		COPY(64);
+		COPY(128);
+		COPY(256);
+	default:
+		copy_fields(out, joining ? at.stride : size, in, joining ? size : at.stride, size,
+			    at.blocks);
+	}
+#undef COPY
+}
+
+/* ---- words in planes ----
+ *
+ * Rotation is done on bytes: bit 7 of each byte moves to its neighbour. So the
+ * processor's byte order does not matter, and the loops become shifts and
+ * interleaves of whole vectors. */
+
+ALWAYS_INLINE void join_words(uint8_t *restrict out, const uint8_t *const plane[], size_t n,
+			      unsigned width, int rotate)
+{
+	const uint8_t *p[8];
+
+	for (unsigned k = 0; k < width; k++)
+		p[k] = plane[k];
+	for (size_t i = 0; i < n; i++) {
+		for (unsigned k = 0; k < width; k++) {
+			uint8_t low = p[k][i];
+			uint8_t high = p[(k + 1) % width][i];
+
+			out[i * width + k] = rotate ? (uint8_t)(low >> 1 | high << 7) : low;
+		}
+	}
+}
+
+ALWAYS_INLINE void split_words(uint8_t *const plane[], const uint8_t *restrict in, size_t n,
+			       unsigned width, int rotate)
+{
+	uint8_t *p[8];
+
+	for (unsigned k = 0; k < width; k++)
+		p[k] = plane[k];
+	for (size_t i = 0; i < n; i++) {
+		for (unsigned k = 0; k < width; k++) {
+			uint8_t high = in[i * width + k];
+			uint8_t low = in[i * width + (k + width - 1) % width];
+
+			p[k][i] = rotate ? (uint8_t)(high << 1 | low >> 7) : high;
+		}
+	}
+}
+
+/* `words` of each block; 1 is told apart because the call is inlined. */
+ALWAYS_INLINE void join_planes(uint8_t *out, const uint8_t *const plane[], size_t words,
+			       struct place at, unsigned width, int rotate)
+{
+	const uint8_t *p[8];
+
+	for (uint32_t block = 0; block < at.blocks; block++) {
+		for (unsigned k = 0; k < width; k++)
+			p[k] = plane[k] + block * words;
+		join_words(out + (size_t)block * at.stride, p, words, width, rotate);
+	}
+}
+
+ALWAYS_INLINE void split_planes(uint8_t *const plane[], const uint8_t *in, size_t words,
+				struct place at, unsigned width, int rotate)
+{
+	uint8_t *p[8];
+
+	for (uint32_t block = 0; block < at.blocks; block++) {
+		for (unsigned k = 0; k < width; k++)
+			p[k] = plane[k] + block * words;
+		split_words(p, in + (size_t)block * at.stride, words, width, rotate);
+	}
+}
+
+#define WORDS(call, first, second, width, rotate)                                                  \
+	do {                                                                                       \
+		if (words == 1)                                                                    \
+			call(first, second, 1, at, width, rotate);                                 \
+		else                                                                               \
+			call(first, second, words, at, width, rotate);                             \
+	} while (0)
+#define WIDTHS(call, first, second, rotate)                                                        \
+	do {                                                                                       \
+		if (width == 2)                                                                    \
+			WORDS(call, first, second, 2, rotate);                                     \
+		else if (width == 4)                                                               \
+			WORDS(call, first, second, 4, rotate);                                     \
+		else if (width == 8)                                                               \
+			WORDS(call, first, second, 8, rotate);                                     \
+		else                                                                               \
+			WORDS(call, first, second, 1, rotate);                                     \
+	} while (0)
+
+static void join_planes_of(const mfs_field *field, uint8_t *out, const uint8_t *const plane[],
+			   size_t words, struct place at)
+{
+	unsigned width = field->width;
+
+	if (field->transform == MFS_TRANSFORM_ROTATE)
+		WIDTHS(join_planes, out, plane, 1);
+	else
+		WIDTHS(join_planes, out, plane, 0);
+}
+
+static void split_planes_of(const mfs_field *field, uint8_t *const plane[], const uint8_t *in,
+			    size_t words, struct place at)
+{
+	unsigned width = field->width;
+
+	if (field->transform == MFS_TRANSFORM_ROTATE)
+		WIDTHS(split_planes, plane, in, 1);
+	else
+		WIDTHS(split_planes, plane, in, 0);
+}
+
+/* ---- whole blocks ---- */
+
+/* A field that is the whole block is one long run of words. */
+static struct place place_of(const mfs_layout *layout, const mfs_field *field, uint32_t blocks,
+			     size_t *words)
+{
+	struct place at = {blocks, layout->block_bytes};
+
+	*words = field->size / field->width;
+	if (field->size == layout->block_bytes) {
+		*words *= blocks;
+		at.blocks = 1;
+	}
+	return at;
+}
+
+static void join_field(const mfs_layout *layout, const mfs_field *field, uint32_t first,
+		       uint32_t blocks, const uint8_t *const stream[], uint8_t *out)
+{
+	const uint8_t *plane[8];
+	size_t words;
+	struct place at = place_of(layout, field, blocks, &words);
+
+	out += (size_t)first * layout->block_bytes + field->offset;
+	if (field->transform == MFS_TRANSFORM_BYTES) {
+		at.blocks = blocks;
+		copy_sized(out, stream[0] + (size_t)first * field->size, field->size, at, 1);
+		return;
+	}
+	for (uint32_t k = 0; k < field->width; k++)
+		plane[k] = stream[k] + (size_t)first * (field->size / field->width);
+	join_planes_of(field, out, plane, words, at);
+}
+
+static void split_field(const mfs_layout *layout, const mfs_field *field, uint32_t first,
+			uint32_t blocks, const uint8_t *in, uint8_t *const stream[])
+{
+	uint8_t *plane[8];
+	size_t words;
+	struct place at = place_of(layout, field, blocks, &words);
+
+	in += (size_t)first * layout->block_bytes + field->offset;
+	if (field->transform == MFS_TRANSFORM_BYTES) {
+		at.blocks = blocks;
+		copy_sized(stream[0] + (size_t)first * field->size, in, field->size, at, 0);
+		return;
+	}
+	for (uint32_t k = 0; k < field->width; k++)
+		plane[k] = stream[k] + (size_t)first * (field->size / field->width);
+	split_planes_of(field, plane, in, words, at);
+}
+
+static uint32_t tile_blocks(const mfs_layout *layout, uint32_t left)
+{
+	uint32_t tile = TILE_BYTES / layout->block_bytes;
+
+	if (tile == 0)
+		tile = 1;
+	return left < tile ? left : tile;
+}
+
+/* One stream of bytes is the blocks themselves. */
+static int is_copy(const mfs_layout *layout)
+{
+	return layout->stream_count == 1 && layout->field[0].transform != MFS_TRANSFORM_ROTATE;
+}
+
+void mfs_layout_split(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
+		      uint8_t *const stream[])
+{
+	uint32_t tile;
+
+	if (is_copy(layout)) {
+		memcpy(stream[0], in, (size_t)blocks * layout->block_bytes);
+		return;
+	}
+	for (uint32_t first = 0; first < blocks; first += tile) {
+		uint32_t s = 0;
+
+		tile = tile_blocks(layout, blocks - first);
+		for (uint32_t i = 0; i < layout->field_count; i++) {
+			split_field(layout, &layout->field[i], first, tile, in, stream + s);
+			s += field_streams(&layout->field[i]);
+		}
+	}
+}
+
+void mfs_layout_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *const stream[],
+		     uint8_t *out)
+{
+	uint32_t tile;
+
+	if (is_copy(layout)) {
+		memcpy(out, stream[0], (size_t)blocks * layout->block_bytes);
+		return;
+	}
+	for (uint32_t first = 0; first < blocks; first += tile) {
+		uint32_t s = 0;
+
+		tile = tile_blocks(layout, blocks - first);
+		for (uint32_t i = 0; i < layout->field_count; i++) {
+			join_field(layout, &layout->field[i], first, tile, stream + s, out);
+			s += field_streams(&layout->field[i]);
+		}
+	}
+}
+
+/* ---- the reference ---- */
+
+static uint64_t rotate_left(uint64_t word, unsigned width)
+{
+	unsigned bits = 8 * width;
+	uint64_t mask = UINT64_MAX >> (64 - bits);
+
+	return (word << 1 | word >> (bits - 1)) & mask;
+}
+
+static uint64_t rotate_right(uint64_t word, unsigned width)
+{
+	unsigned bits = 8 * width;
+	uint64_t mask = UINT64_MAX >> (64 - bits);
+
+	return (word >> 1 | word << (bits - 1)) & mask;
+}
+
+static uint64_t load_word(const uint8_t *in, unsigned width)
+{
+	uint64_t word = 0;
+
+	for (unsigned k = 0; k < width; k++)
+		word |= (uint64_t)in[k] << 8 * k;
+	return word;
+}
+
+void mfs_layout_split_reference(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
+				uint8_t *const stream[])
+{
+	for (uint32_t s = 0; s < layout->stream_count; s++) {
+		const mfs_stream *about = &layout->stream[s];
+		const mfs_field *field = &layout->field[about->field];
+		uint8_t *out = stream[s];
+
+		for (uint32_t block = 0; block < blocks; block++) {
+			const uint8_t *at =
+			    in + (size_t)block * layout->block_bytes + field->offset;
+
+			for (uint32_t i = 0; i < field->size; i += field->width) {
+				uint64_t word = load_word(at + i, field->width);
+
+				if (field->transform == MFS_TRANSFORM_ROTATE)
+					word = rotate_left(word, field->width);
+				*out++ = (uint8_t)(word >> 8 * about->plane);
+			}
+		}
+	}
+}
+
+/* Gathers the word numbered `word` of a field from its streams. */
+static uint64_t gather_word(const mfs_field *field, const uint8_t *const plane[], size_t number)
+{
+	uint64_t word = 0;
+
+	for (unsigned k = 0; k < field->width; k++)
+		word |= (uint64_t)plane[k][number] << 8 * k;
+	return field->transform == MFS_TRANSFORM_ROTATE ? rotate_right(word, field->width) : word;
+}
+
+void mfs_layout_join_reference(const mfs_layout *layout, uint32_t blocks,
+			       const uint8_t *const stream[], uint8_t *out)
+{
+	for (uint32_t s = 0; s < layout->stream_count; s++) {
+		const mfs_field *field = &layout->field[layout->stream[s].field];
+		uint32_t words = field->size / field->width;
+
+		if (layout->stream[s].plane != 0)
+			continue;
+		for (size_t i = 0; i < (size_t)blocks * words; i++) {
+			uint64_t word = gather_word(field, stream + s, i);
+			uint8_t *at = out + i / words * layout->block_bytes + field->offset +
+				      i % words * field->width;
+
+			for (unsigned k = 0; k < field->width; k++)
+				at[k] = (uint8_t)(word >> 8 * k);
+		}
+	}
+}
+
+/* ---- opaque bytes ---- */
+
+const mfs_layout *mfs_layout_bytes(void)
+{
+	static const mfs_layout bytes = {
+	    .name = "bytes",
+	    .name_length = 5,
+	    .block_bytes = 1,
+	    .block_weights = 1,
+	    .field_count = 1,
+	    .field = {{.name = "bytes",
+		       .name_length = 5,
+		       .cls = MFS_DISK_WEIGHTS,
+		       .transform = MFS_TRANSFORM_BYTES,
+		       .width = 1,
+		       .bits = 8,
+		       .size = 1}},
+	    .stream_count = 1,
+	    .slot_streams = {1, 0},
+	    .slot_bytes = {1, 0},
+	    .stream = {{.per_block = 1}},
+	};
+
+	return &bytes;
+}

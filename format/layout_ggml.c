@@ -1,0 +1,162 @@
+#include "layout_ggml.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <string.h>
+
+/*
+ * Which transform serves which field (measured on trained weights):
+ *   F32, F64, BF16  ROTATE: the exponent fills a plane of its own, and the flat
+ *                   low planes are stored raw
+ *   F16             PLANES: its exponent shares a byte either way, and where the
+ *                   values came from bfloat16 this is faster
+ *   integers        PLANES: the high bytes are nearly constant
+ *   fp16 scales     PLANES: their sign is mostly constant; whole, they gain half
+ *   packed bits     BYTES
+ * The 12 bytes of Q4_K's and Q5_K's packed scales are three fields: four scales,
+ * four minimums (each below two bits of another) and eight nibbles are
+ * distributed differently, and apart they take 4 % less.
+ * A field whose words hold bits of both classes belongs to the class of most of
+ * its bits.
+ */
+/* clang-format off */
+#define FIELD(field, cls, transform, width, bits, size) \
+	{#field, MFS_DISK_##cls, MFS_TRANSFORM_##transform, width, bits, size}
+#define FLOATS(size)                   FIELD(values, WEIGHTS, ROTATE, size, 8 * size, size)
+#define INTEGERS(size)                 FIELD(values, WEIGHTS, PLANES, size, 8 * size, size)
+#define QUANTS(field, size, bits)      FIELD(field, WEIGHTS, BYTES, 1, bits, size)
+#define QUANT_WORDS(field, size, word) FIELD(field, WEIGHTS, PLANES, word, 8 * word, size)
+#define SCALES(field, size, bits)      FIELD(field, CONSTANTS, BYTES, 1, bits, size)
+#define SCALE_WORDS(field, size)       FIELD(field, CONSTANTS, PLANES, 2, 16, size)
+#define HALF(field)                    FIELD(field, CONSTANTS, PLANES, 2, 16, 2)
+#define FLOAT(field)                   FIELD(field, CONSTANTS, ROTATE, 4, 32, 4)
+#define K_SCALES SCALES(scales_d, 4, 6), SCALES(scales_m, 4, 6), SCALES(scales_l, 4, 4)
+/* clang-format on */
+
+#define ROW_FIELDS 7
+
+struct row_field {
+	const char *name;
+	uint8_t cls;
+	uint8_t transform;
+	uint8_t width;
+	uint8_t bits;
+	uint16_t size;
+};
+
+struct row {
+	const char *name;
+	uint16_t type;
+	uint16_t block_bytes;
+	uint16_t block_weights;
+	struct row_field field[ROW_FIELDS]; /* up to the first without a name */
+};
+
+/* clang-format off */
+static const struct row rows[] = {
+	{"F32", 0, 4, 1, {FLOATS(4)}},
+	{"F16", 1, 2, 1, {FIELD(values, WEIGHTS, PLANES, 2, 16, 2)}},
+	{"Q4_0", 2, 18, 32, {HALF(d), QUANTS(qs, 16, 4)}},
+	{"Q4_1", 3, 20, 32, {HALF(d), HALF(m), QUANTS(qs, 16, 4)}},
+	{"Q5_0", 6, 22, 32, {HALF(d), QUANTS(qh, 4, 1), QUANTS(qs, 16, 4)}},
+	{"Q5_1", 7, 24, 32, {HALF(d), HALF(m), QUANTS(qh, 4, 1), QUANTS(qs, 16, 4)}},
+	{"Q8_0", 8, 34, 32, {HALF(d), QUANTS(qs, 32, 8)}},
+	{"Q8_1", 9, 36, 32, {HALF(d), HALF(s), QUANTS(qs, 32, 8)}},
+	{"Q2_K", 10, 84, 256, {SCALES(scales, 16, 4), QUANTS(qs, 64, 2), HALF(d), HALF(dmin)}},
+	{"Q3_K", 11, 110, 256, {QUANTS(hmask, 32, 1), QUANTS(qs, 64, 2), SCALES(scales, 12, 6), HALF(d)}},
+	{"Q4_K", 12, 144, 256, {HALF(d), HALF(dmin), K_SCALES, QUANTS(qs, 128, 4)}},
+	{"Q5_K", 13, 176, 256, {HALF(d), HALF(dmin), K_SCALES, QUANTS(qh, 32, 1), QUANTS(qs, 128, 4)}},
+	{"Q6_K", 14, 210, 256, {QUANTS(ql, 128, 4), QUANTS(qh, 64, 2), SCALES(scales, 16, 8), HALF(d)}},
+	{"Q8_K", 15, 292, 256, {FLOAT(d), QUANTS(qs, 256, 8), SCALE_WORDS(bsums, 32)}},
+	/* Words of four indices into a grid, then 28 sign bits and a 4-bit scale in
+	 * the top byte: planes keep the indices apart from the signs, which are
+	 * noise, and from the byte that holds the scale. */
+	{"IQ2_XXS", 16, 66, 256, {HALF(d), QUANT_WORDS(qs, 64, 8)}},
+	/* A 9-bit index below 7 sign bits. */
+	{"IQ2_XS", 17, 74, 256, {HALF(d), QUANT_WORDS(qs, 64, 2), SCALES(scales, 8, 4)}},
+	/* As IQ2_XXS, with the words of signs and scale behind all indices. */
+	{"IQ3_XXS", 18, 98, 256, {HALF(d), QUANTS(qs, 64, 8), QUANT_WORDS(scales_and_signs, 32, 4)}},
+	/* 12 bits of indices, 3 of scale, 1 of shift. */
+	{"IQ1_S", 19, 50, 256, {HALF(d), QUANTS(qs, 32, 8), QUANT_WORDS(qh, 16, 2)}},
+	{"IQ4_NL", 20, 18, 32, {HALF(d), QUANTS(qs, 16, 4)}},
+	{"IQ3_S", 21, 110, 256, {HALF(d), QUANTS(qs, 64, 8), QUANTS(qh, 8, 1), QUANTS(signs, 32, 1), SCALES(scales, 4, 4)}},
+	{"IQ2_S", 22, 82, 256, {HALF(d), QUANTS(qs, 32, 8), QUANTS(signs, 32, 1), QUANTS(qh, 8, 2), SCALES(scales, 8, 4)}},
+	{"IQ4_XS", 23, 136, 256, {HALF(d), SCALES(scales_h, 2, 2), SCALES(scales_l, 4, 4), QUANTS(qs, 128, 4)}},
+	{"I8", 24, 1, 1, {QUANTS(values, 1, 8)}},
+	{"I16", 25, 2, 1, {INTEGERS(2)}},
+	{"I32", 26, 4, 1, {INTEGERS(4)}},
+	{"I64", 27, 8, 1, {INTEGERS(8)}},
+	{"F64", 28, 8, 1, {FLOATS(8)}},
+	/* The block's fp16 scale is spread over the top four bits of the four words
+	 * of scales. */
+	{"IQ1_M", 29, 56, 256, {QUANTS(qs, 32, 8), QUANTS(qh, 16, 4), SCALE_WORDS(scales, 8)}},
+	{"BF16", 30, 2, 1, {FLOATS(2)}},
+	{"TQ1_0", 34, 54, 256, {QUANTS(qs, 48, 8), QUANTS(qh, 4, 8), HALF(d)}},
+	{"TQ2_0", 35, 66, 256, {QUANTS(qs, 64, 2), HALF(d)}},
+	{"MXFP4", 39, 17, 32, {SCALES(e, 1, 8), QUANTS(qs, 16, 4)}},
+	{"NVFP4", 40, 36, 64, {SCALES(d, 4, 8), QUANTS(qs, 32, 4)}},
+	{"Q1_0", 41, 18, 128, {HALF(d), QUANTS(qs, 16, 1)}},
+	{"Q2_0", 42, 18, 64, {HALF(d), QUANTS(qs, 16, 2)}},
+};
+/* clang-format on */
+
+#define ROW_COUNT (sizeof(rows) / sizeof(*rows))
+
+static mfs_layout layouts[ROW_COUNT];
+static pthread_once_t layouts_once = PTHREAD_ONCE_INIT;
+
+static void layout_build(mfs_layout *layout, const struct row *row)
+{
+	uint32_t offset = 0;
+
+	layout->name = row->name;
+	layout->name_length = (uint16_t)strlen(row->name);
+	layout->type_id = row->type;
+	layout->block_bytes = row->block_bytes;
+	layout->block_weights = row->block_weights;
+	for (int i = 0; i < ROW_FIELDS && row->field[i].name; i++) {
+		const struct row_field *from = &row->field[i];
+
+		layout->field[i] = (mfs_field){.name = from->name,
+					       .name_length = (uint16_t)strlen(from->name),
+					       .cls = from->cls,
+					       .transform = from->transform,
+					       .width = from->width,
+					       .bits = from->bits,
+					       .offset = offset,
+					       .size = from->size};
+		offset += from->size;
+		layout->field_count++;
+	}
+}
+
+static void layouts_build(void)
+{
+	for (size_t i = 0; i < ROW_COUNT; i++) {
+		int err;
+
+		layout_build(&layouts[i], &rows[i]);
+		err = mfs_layout_finish(&layouts[i]);
+		assert(!err);
+		(void)err;
+	}
+}
+
+uint32_t mfs_layout_ggml_count(void)
+{
+	return ROW_COUNT;
+}
+
+const mfs_layout *mfs_layout_ggml_row(uint32_t row)
+{
+	pthread_once(&layouts_once, layouts_build);
+	return row < ROW_COUNT ? &layouts[row] : NULL;
+}
+
+const mfs_layout *mfs_layout_ggml(uint32_t ggml_type)
+{
+	for (uint32_t i = 0; i < ROW_COUNT; i++)
+		if (rows[i].type == ggml_type)
+			return mfs_layout_ggml_row(i);
+	return NULL;
+}

@@ -1,0 +1,711 @@
+#include "root.h"
+
+#include <string.h>
+#include <xxhash.h>
+
+#include "check.h"
+#include "modelfs_error.h"
+
+static const uint32_t record_size[MFS_SECTIONS] = {
+    [MFS_SEC_LAYOUTS] = sizeof(struct mfs_disk_layout),
+    [MFS_SEC_FIELDS] = sizeof(struct mfs_disk_field),
+    [MFS_SEC_FILES] = sizeof(struct mfs_disk_file),
+    [MFS_SEC_EXTENTS] = sizeof(struct mfs_disk_extent),
+    [MFS_SEC_TENSORS] = sizeof(struct mfs_disk_tensor),
+    [MFS_SEC_DIMS] = sizeof(le64),
+    [MFS_SEC_TABLES] = sizeof(struct mfs_disk_tables),
+    [MFS_SEC_SEGMENTS] = sizeof(struct mfs_disk_segment),
+    [MFS_SEC_NAMES] = 1,
+};
+
+static const void *record(const mfs_root *root, enum mfs_root_section section, uint64_t i)
+{
+	return root->bytes + root->offset[section] + i * record_size[section];
+}
+
+/* The caller's own bytes, when writing. */
+static void *slot(const mfs_root *root, uint8_t *bytes, enum mfs_root_section section, uint64_t i)
+{
+	return bytes + root->offset[section] + i * record_size[section];
+}
+
+static bool name_range_ok(const mfs_root *root, uint32_t offset, uint32_t length)
+{
+	return range_ok(offset, length, root->count[MFS_SEC_NAMES]);
+}
+
+static const char *name_at(const mfs_root *root, uint32_t offset)
+{
+	return (const char *)root->bytes + root->offset[MFS_SEC_NAMES] + offset;
+}
+
+/* ---- getters ---- */
+
+static void get_field(const mfs_root *root, uint32_t i, mfs_field *out)
+{
+	const struct mfs_disk_field *d = record(root, MFS_SEC_FIELDS, i);
+
+	out->name = name_at(root, load_le32(&d->name_offset));
+	out->name_length = load_le16(&d->name_length);
+	out->cls = d->cls;
+	out->transform = d->transform;
+	out->width = d->width;
+	out->bits = d->bits;
+	out->offset = load_le32(&d->offset);
+	out->size = load_le32(&d->size);
+}
+
+void mfs_root_get_layout(const mfs_root *root, uint32_t i, mfs_layout *out)
+{
+	const struct mfs_disk_layout *d = record(root, MFS_SEC_LAYOUTS, i);
+
+	memset(out, 0, sizeof(*out));
+	out->name = name_at(root, load_le32(&d->name_offset));
+	out->name_length = load_le16(&d->name_length);
+	out->type_id = load_le32(&d->type_id);
+	out->block_bytes = load_le32(&d->block_bytes);
+	out->block_weights = load_le32(&d->block_weights);
+	out->field_count = load_le16(&d->field_count);
+	for (uint32_t f = 0; f < out->field_count; f++)
+		get_field(root, load_le32(&d->first_field) + f, &out->field[f]);
+	mfs_layout_finish(out);
+}
+
+void mfs_root_get_file(const mfs_root *root, uint32_t i, mfs_root_file *out)
+{
+	const struct mfs_disk_file *d = record(root, MFS_SEC_FILES, i);
+
+	out->name = name_at(root, load_le32(&d->name_offset));
+	out->name_length = load_le16(&d->name_length);
+	out->format = load_le16(&d->format);
+	out->size = load_le64(&d->size);
+	out->first_extent = load_le64(&d->first_extent);
+	out->extent_count = load_le64(&d->extent_count);
+	out->mtime_seconds = (int64_t)load_le64(&d->mtime_seconds);
+	out->mtime_nanoseconds = load_le32(&d->mtime_nanoseconds);
+	memcpy(out->hash, d->hash, sizeof(out->hash));
+}
+
+void mfs_root_get_extent(const mfs_root *root, uint64_t i, mfs_root_extent *out)
+{
+	const struct mfs_disk_extent *d = record(root, MFS_SEC_EXTENTS, i);
+
+	out->file_offset = load_le64(&d->file_offset);
+	out->length = load_le64(&d->length);
+	out->source_offset = load_le64(&d->source_offset);
+	out->tensor = load_le32(&d->tensor);
+	out->kind = load_le16(&d->kind);
+}
+
+static void get_frames(const struct mfs_disk_frames *d, mfs_root_frames *out)
+{
+	out->first = load_le64(&d->first);
+	out->base = load_le64(&d->base);
+	out->tables = load_le32(&d->tables);
+}
+
+void mfs_root_get_tensor(const mfs_root *root, uint32_t i, mfs_root_tensor *out)
+{
+	const struct mfs_disk_tensor *d = record(root, MFS_SEC_TENSORS, i);
+
+	out->name = name_at(root, load_le32(&d->name_offset));
+	out->name_length = load_le16(&d->name_length);
+	out->cls = d->cls;
+	out->flags = d->flags;
+	out->layout = load_le32(&d->layout);
+	out->file = load_le32(&d->file);
+	out->first_dim = load_le32(&d->first_dim);
+	out->dim_count = load_le32(&d->dim_count);
+	out->file_offset = load_le64(&d->file_offset);
+	out->size = load_le64(&d->size);
+	out->slice_blocks = load_le64(&d->slice_blocks);
+	out->span_blocks = load_le32(&d->span_blocks);
+	memcpy(out->hash, d->hash, sizeof(out->hash));
+	for (int s = 0; s < MFS_SLOTS; s++)
+		get_frames(&d->slot[s], &out->slot[s]);
+}
+
+uint64_t mfs_root_get_dim(const mfs_root *root, uint32_t i)
+{
+	return load_le64(record(root, MFS_SEC_DIMS, i));
+}
+
+void mfs_root_get_tables(const mfs_root *root, uint32_t i, mfs_root_tables *out)
+{
+	const struct mfs_disk_tables *d = record(root, MFS_SEC_TABLES, i);
+
+	out->offset = load_le64(&d->offset);
+	out->size = load_le32(&d->size);
+	out->hash = load_le64(&d->hash);
+}
+
+void mfs_root_get_segment(const mfs_root *root, uint32_t i, mfs_root_segment *out)
+{
+	const struct mfs_disk_segment *d = record(root, MFS_SEC_SEGMENTS, i);
+
+	out->offset[0] = load_le64(&d->offset[0]);
+	out->offset[1] = load_le64(&d->offset[1]);
+	out->size = load_le32(&d->size);
+	out->kind = load_le16(&d->kind);
+	memcpy(out->hash, d->hash, sizeof(out->hash));
+}
+
+/* ---- spans ---- */
+
+int mfs_tensor_has_slot(const mfs_root_tensor *tensor, const mfs_layout *layout, unsigned which)
+{
+	if (which == 0)
+		return tensor->cls == MFS_DISK_PLAIN || layout->slot_streams[0] > 0;
+	return tensor->cls != MFS_DISK_PLAIN && layout->slot_streams[1] > 0;
+}
+
+static uint64_t slice_spans(const mfs_root_tensor *tensor)
+{
+	return div_up(tensor->slice_blocks, tensor->span_blocks);
+}
+
+uint64_t mfs_tensor_spans(const mfs_root_tensor *tensor, uint32_t block_bytes)
+{
+	uint64_t slices = tensor->size / block_bytes / tensor->slice_blocks;
+
+	return slices * slice_spans(tensor);
+}
+
+void mfs_tensor_span(const mfs_root_tensor *tensor, uint32_t block_bytes, uint64_t i, mfs_span *out)
+{
+	uint64_t per_slice = slice_spans(tensor);
+	uint64_t in_slice = i % per_slice * tensor->span_blocks;
+	uint64_t left = tensor->slice_blocks - in_slice;
+
+	out->index = i;
+	out->offset = (i / per_slice * tensor->slice_blocks + in_slice) * block_bytes;
+	out->blocks = left < tensor->span_blocks ? (uint32_t)left : tensor->span_blocks;
+	out->bytes = out->blocks * block_bytes;
+}
+
+void mfs_tensor_span_at(const mfs_root_tensor *tensor, uint32_t block_bytes, uint64_t offset,
+			mfs_span *out)
+{
+	uint64_t block = offset / block_bytes;
+	uint64_t slice = block / tensor->slice_blocks;
+	uint64_t in_slice = block % tensor->slice_blocks / tensor->span_blocks;
+
+	mfs_tensor_span(tensor, block_bytes, slice * slice_spans(tensor) + in_slice, out);
+}
+
+uint32_t mfs_slot_bytes(const mfs_root_tensor *tensor, const mfs_layout *layout, unsigned which,
+			uint32_t blocks)
+{
+	if (tensor->cls == MFS_DISK_PLAIN)
+		return which == 0 ? blocks * layout->block_bytes : 0;
+	return blocks * layout->slot_bytes[which];
+}
+
+/* ---- validation ---- */
+
+static const char *check_header(mfs_root *root)
+{
+	const struct mfs_disk_root *d = (const void *)root->bytes;
+	uint64_t end = sizeof(*d);
+
+	if (root->size < sizeof(*d) || load_le32(&d->magic) != MFS_ROOT_MAGIC)
+		return "the root has no magic";
+	if (load_le32(&d->reserved))
+		return "a reserved field of the root is set";
+	if (load_le64(&d->generation) != root->generation)
+		return "the root is of another generation";
+	root->frames = load_le64(&d->frames);
+	root->chunks = load_le64(&d->chunks);
+	for (int s = 0; s < MFS_SECTIONS; s++) {
+		uint32_t offset = load_le32(&d->section[s].offset);
+		uint32_t count = load_le32(&d->section[s].count);
+
+		if (offset % 8 || offset < end || offset > root->size ||
+		    count > (root->size - offset) / record_size[s])
+			return "a section of the root lies outside of it";
+		root->offset[s] = offset;
+		root->count[s] = count;
+		end = offset + (uint64_t)count * record_size[s];
+	}
+	return NULL;
+}
+
+static const char *check_layout(const mfs_root *root, uint32_t i)
+{
+	const struct mfs_disk_layout *d = record(root, MFS_SEC_LAYOUTS, i);
+	uint32_t first = load_le32(&d->first_field);
+	uint32_t count = load_le16(&d->field_count);
+	mfs_layout layout;
+
+	if (!name_range_ok(root, load_le32(&d->name_offset), load_le16(&d->name_length)) ||
+	    !mfs_utf8_ok(name_at(root, load_le32(&d->name_offset)), load_le16(&d->name_length)))
+		return "a layout's name is not valid";
+	if (!count || count > MFS_STREAMS_MAX ||
+	    !range_ok(first, count, root->count[MFS_SEC_FIELDS]))
+		return "a layout's fields lie outside of the root";
+	for (uint32_t f = first; f < first + count; f++) {
+		const struct mfs_disk_field *field = record(root, MFS_SEC_FIELDS, f);
+
+		if (load_le16(&field->reserved) ||
+		    !name_range_ok(root, load_le32(&field->name_offset),
+				   load_le16(&field->name_length)))
+			return "a field of a layout is not valid";
+	}
+	mfs_root_get_layout(root, i, &layout);
+	if (mfs_layout_finish(&layout) < 0)
+		return "a layout's fields do not make up its block";
+	return NULL;
+}
+
+static const char *check_frames(const mfs_root *root, const mfs_root_frames *frames, int used,
+				uint64_t spans)
+{
+	if (!used)
+		return frames->first || frames->base || frames->tables != MFS_NO_TABLES
+			   ? "a tensor has frames of a class that its layout lacks"
+			   : NULL;
+	if (!range_ok(frames->first, spans, root->frames))
+		return "a tensor's frames lie outside of the frame table";
+	if (frames->base > root->container_size)
+		return "a tensor's frames lie outside of the container";
+	if (frames->tables != MFS_NO_TABLES && frames->tables >= root->count[MFS_SEC_TABLES])
+		return "a tensor's tables are not in the root";
+	return NULL;
+}
+
+static const char *check_tensor(const mfs_root *root, uint32_t i)
+{
+	const struct mfs_disk_tensor *d = record(root, MFS_SEC_TENSORS, i);
+	mfs_root_tensor t;
+	mfs_root_file f;
+	mfs_layout layout;
+	uint64_t blocks, spans;
+	const char *bad;
+
+	if (!name_range_ok(root, load_le32(&d->name_offset), load_le16(&d->name_length)))
+		return "a tensor's name lies outside of the root";
+	mfs_root_get_tensor(root, i, &t);
+	if (!mfs_utf8_ok(t.name, t.name_length) || (t.flags & ~MFS_TENSOR_LITERAL) ||
+	    t.cls >= MFS_DISK_CLASSES || t.cls == MFS_DISK_CONSTANTS || load_le32(&d->reserved))
+		return "a tensor's record is not valid";
+	if (t.layout >= root->count[MFS_SEC_LAYOUTS] || t.file >= root->count[MFS_SEC_FILES] ||
+	    t.dim_count > MFS_DIMS_MAX ||
+	    !range_ok(t.first_dim, t.dim_count, root->count[MFS_SEC_DIMS]))
+		return "a tensor refers to what is not in the root";
+	mfs_root_get_layout(root, t.layout, &layout);
+	if (!t.size || t.size > MFS_FILE_MAX || t.size % layout.block_bytes)
+		return "a tensor's size is not a number of blocks";
+	mfs_root_get_file(root, t.file, &f);
+	if (!range_ok(t.file_offset, t.size, f.size))
+		return "a tensor lies outside of its file";
+	blocks = t.size / layout.block_bytes;
+	if (!t.slice_blocks || blocks % t.slice_blocks || !t.span_blocks ||
+	    t.span_blocks > t.slice_blocks || t.span_blocks > MFS_FRAME_MAX / layout.block_bytes)
+		return "a tensor's spans are not valid";
+	if (t.cls == MFS_DISK_PLAIN && t.slot[0].tables != MFS_NO_TABLES)
+		return "a tensor of class plain has tables";
+	spans = mfs_tensor_spans(&t, layout.block_bytes);
+	for (unsigned s = 0; s < MFS_SLOTS; s++) {
+		bad = check_frames(root, &t.slot[s], mfs_tensor_has_slot(&t, &layout, s), spans);
+		if (bad || load_le32(&d->slot[s].reserved))
+			return bad ? bad : "a reserved field of a tensor is set";
+	}
+	return NULL;
+}
+
+static const char *check_extent(const mfs_root *root, uint64_t i, uint64_t expected)
+{
+	const struct mfs_disk_extent *d = record(root, MFS_SEC_EXTENTS, i);
+	mfs_root_extent e;
+	mfs_root_tensor t;
+
+	mfs_root_get_extent(root, i, &e);
+	if (e.file_offset != expected || !e.length || e.length > MFS_FILE_MAX - expected ||
+	    load_le16(&d->reserved))
+		return "the extents of a file do not follow each other";
+	if (e.kind == MFS_EXTENT_ZEROS)
+		return e.tensor || e.source_offset ? "an extent of zeros refers to a tensor" : NULL;
+	if (e.kind != MFS_EXTENT_TENSOR || e.tensor >= root->count[MFS_SEC_TENSORS])
+		return "an extent is of no known kind";
+	mfs_root_get_tensor(root, e.tensor, &t);
+	if (!range_ok(e.source_offset, e.length, t.size))
+		return "an extent lies outside of its tensor";
+	return NULL;
+}
+
+/* The extents of the files follow each other, `first` is where this file's must
+ * begin: so the work is bounded by the root's size. */
+static const char *check_file(const mfs_root *root, uint32_t i, uint64_t *first)
+{
+	const struct mfs_disk_file *d = record(root, MFS_SEC_FILES, i);
+	mfs_root_file f;
+	uint64_t end = 0;
+	const char *bad;
+	mfs_root_extent e;
+
+	if (!name_range_ok(root, load_le32(&d->name_offset), load_le16(&d->name_length)))
+		return "a file's name lies outside of the root";
+	mfs_root_get_file(root, i, &f);
+	if (!mfs_name_ok(f.name, f.name_length))
+		return "a file's name is not valid";
+	if (f.size > MFS_FILE_MAX || f.mtime_nanoseconds > 999999999 || load_le32(&d->flags) ||
+	    f.first_extent != *first ||
+	    !range_ok(*first, f.extent_count, root->count[MFS_SEC_EXTENTS]))
+		return "a file's record is not valid";
+	*first += f.extent_count;
+	for (uint64_t k = 0; k < f.extent_count; k++) {
+		bad = check_extent(root, f.first_extent + k, end);
+		if (bad)
+			return bad;
+		mfs_root_get_extent(root, f.first_extent + k, &e);
+		end += e.length;
+	}
+	return end == f.size ? NULL : "the extents of a file do not add up to its size";
+}
+
+static const char *check_tables(const mfs_root *root, uint32_t i)
+{
+	const struct mfs_disk_tables *d = record(root, MFS_SEC_TABLES, i);
+	mfs_root_tables t;
+
+	mfs_root_get_tables(root, i, &t);
+	if (!t.size || t.size > MFS_TABLES_MAX || load_le32(&d->reserved) ||
+	    !range_ok(t.offset, t.size, root->container_size))
+		return "a tensor's tables lie outside of the container";
+	return NULL;
+}
+
+/* Segments of frames come first and are full except the last, then those of
+ * chunks likewise, so that a division finds the one that holds a record. */
+static const char *check_segments(const mfs_root *root)
+{
+	static const uint32_t entry[MFS_SEGMENT_KINDS] = {sizeof(struct mfs_disk_frame),
+							  sizeof(struct mfs_disk_chunk)};
+	uint64_t left[MFS_SEGMENT_KINDS] = {root->frames, root->chunks};
+	uint64_t bytes = 0;
+	uint16_t kind = 0;
+
+	for (uint32_t i = 0; i < root->count[MFS_SEC_SEGMENTS]; i++) {
+		const struct mfs_disk_segment *d = record(root, MFS_SEC_SEGMENTS, i);
+		mfs_root_segment s;
+		uint64_t records;
+
+		mfs_root_get_segment(root, i, &s);
+		if (s.kind >= MFS_SEGMENT_KINDS || s.kind < kind || load_le16(&d->reserved))
+			return "a segment is of no known kind or out of order";
+		kind = s.kind;
+		records = MFS_SEGMENT_MAX / entry[kind];
+		if (records > left[kind])
+			records = left[kind];
+		if (!records || s.size != records * entry[kind])
+			return "a segment has the wrong size";
+		left[kind] -= records;
+		/* A reader that loads them all needs no more memory than the container. */
+		bytes += s.size;
+		if (bytes > root->container_size)
+			return "the segments are larger than the container";
+		for (int copy = 0; copy < 2; copy++)
+			if (!range_ok(s.offset[copy], s.size, root->container_size))
+				return "a segment lies outside of the container";
+	}
+	return left[0] || left[1] ? "segments are missing" : NULL;
+}
+
+/* Names must differ: a mount could show only one of two. Sorted names make that
+ * one comparison each, and a file easy to find. */
+static const char *check_name_collisions(const mfs_root *root)
+{
+	uint32_t n = root->count[MFS_SEC_FILES];
+	mfs_root_file a, b;
+
+	for (uint32_t i = 1; i < n; i++) {
+		int order;
+
+		mfs_root_get_file(root, i - 1, &a);
+		mfs_root_get_file(root, i, &b);
+		order = memcmp(a.name, b.name,
+			       a.name_length < b.name_length ? a.name_length : b.name_length);
+		if (order > 0 || (order == 0 && a.name_length >= b.name_length))
+			return "the files are not sorted by their names, or a name stands twice";
+	}
+	return NULL;
+}
+
+/* Records may share the bytes of one long name; readers look at each of them. */
+static bool names_too_long(const mfs_root *root)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < root->count[MFS_SEC_LAYOUTS]; i++) {
+		const struct mfs_disk_layout *d = record(root, MFS_SEC_LAYOUTS, i);
+
+		bytes += load_le16(&d->name_length) + 1u;
+	}
+	for (uint32_t i = 0; i < root->count[MFS_SEC_FILES]; i++) {
+		const struct mfs_disk_file *d = record(root, MFS_SEC_FILES, i);
+
+		bytes += load_le16(&d->name_length) + 1u;
+	}
+	for (uint32_t i = 0; i < root->count[MFS_SEC_TENSORS]; i++) {
+		const struct mfs_disk_tensor *d = record(root, MFS_SEC_TENSORS, i);
+
+		bytes += load_le16(&d->name_length) + 1u;
+	}
+	return bytes > MFS_NAMES_MAX;
+}
+
+static const char *check_records(const mfs_root *root)
+{
+	const char *bad = NULL;
+	uint64_t extents = 0;
+
+	if (root->count[MFS_SEC_LAYOUTS] > MFS_LAYOUTS_MAX)
+		return "too many layouts";
+	if (names_too_long(root))
+		return "the names are too long together";
+	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_LAYOUTS]; i++)
+		bad = check_layout(root, i);
+	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_TABLES]; i++)
+		bad = check_tables(root, i);
+	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_TENSORS]; i++)
+		bad = check_tensor(root, i);
+	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_FILES]; i++)
+		bad = check_file(root, i, &extents);
+	if (!bad && extents != root->count[MFS_SEC_EXTENTS])
+		bad = "an extent belongs to no file";
+	if (!bad)
+		bad = check_name_collisions(root);
+	return bad ? bad : check_segments(root);
+}
+
+int mfs_root_open(mfs_root *out, const uint8_t *bytes, uint32_t size, uint64_t container_size,
+		  uint64_t generation, const char **reason)
+{
+	mfs_root root = {.bytes = bytes,
+			 .size = size,
+			 .container_size = container_size,
+			 .generation = generation};
+	const char *bad = check_header(&root);
+
+	if (!bad)
+		bad = check_records(&root);
+	if (bad) {
+		*reason = bad;
+		return MFS_E_CORRUPT;
+	}
+	*out = root;
+	return 0;
+}
+
+/* ---- frames and chunks ---- */
+
+int mfs_frame_place_decode(mfs_frame_place *out, const uint8_t *bytes, uint64_t base, uint32_t raw,
+			   uint64_t container_size)
+{
+	const struct mfs_disk_frame *d = (const void *)bytes;
+	uint64_t place = load_le64(&d->place);
+	uint64_t offset = place & ((UINT64_C(1) << MFS_FRAME_OFFSET_BITS) - 1);
+	uint32_t size = (uint32_t)(place >> MFS_FRAME_OFFSET_BITS);
+
+	/* base is at most container_size (below 2^62), offset below 2^40. */
+	if (size > raw || !range_ok(base + offset, size, container_size))
+		return MFS_E_CORRUPT;
+	out->offset = base + offset;
+	out->size = size;
+	out->hash = load_le64(&d->hash);
+	return 0;
+}
+
+void mfs_frame_place_encode(const mfs_frame_place *place, uint64_t base, uint8_t *bytes)
+{
+	struct mfs_disk_frame *d = (void *)bytes;
+
+	store_le64(&d->place,
+		   (place->offset - base) | (uint64_t)place->size << MFS_FRAME_OFFSET_BITS);
+	store_le64(&d->hash, place->hash);
+}
+
+uint64_t mfs_frame_hash(const uint8_t *stored, size_t size, uint64_t number)
+{
+	return XXH3_64bits_withSeed(stored, size, number);
+}
+
+int mfs_chunk_decode(mfs_chunk *out, const uint8_t *bytes, uint32_t page_size,
+		     uint64_t container_size)
+{
+	const struct mfs_disk_chunk *d = (const void *)bytes;
+	mfs_chunk c = {.offset = load_le64(&d->offset),
+		       .decoded_size = load_le64(&d->decoded_size),
+		       .stored_size = load_le32(&d->stored_size),
+		       .frames = load_le32(&d->frames),
+		       .cls = d->cls,
+		       .codec = d->codec};
+
+	if (c.offset % page_size || c.cls >= MFS_DISK_CLASSES || load_le16(&d->reserved) ||
+	    load_le32(&d->reserved2) || !range_ok(c.offset, c.stored_size, container_size))
+		return MFS_E_CORRUPT;
+	*out = c;
+	return 0;
+}
+
+void mfs_chunk_encode(const mfs_chunk *chunk, uint8_t *bytes)
+{
+	struct mfs_disk_chunk *d = (void *)bytes;
+
+	memset(d, 0, sizeof(*d));
+	store_le64(&d->offset, chunk->offset);
+	store_le64(&d->decoded_size, chunk->decoded_size);
+	store_le32(&d->stored_size, chunk->stored_size);
+	store_le32(&d->frames, chunk->frames);
+	d->cls = chunk->cls;
+	d->codec = chunk->codec;
+}
+
+/* ---- writing ---- */
+
+uint32_t mfs_root_layout(mfs_root *root, const uint32_t count[MFS_SECTIONS])
+{
+	uint64_t end = sizeof(struct mfs_disk_root);
+
+	memset(root, 0, sizeof(*root));
+	for (int s = 0; s < MFS_SECTIONS; s++) {
+		end = round_up(end, 8);
+		if (end > MFS_ROOT_MAX)
+			return 0;
+		root->offset[s] = (uint32_t)end;
+		root->count[s] = count[s];
+		end += (uint64_t)count[s] * record_size[s];
+	}
+	if (end > MFS_ROOT_MAX)
+		return 0;
+	root->size = (uint32_t)end;
+	return root->size;
+}
+
+void mfs_root_put_header(const mfs_root *root, uint8_t *bytes)
+{
+	struct mfs_disk_root *d = (void *)bytes;
+
+	store_le32(&d->magic, MFS_ROOT_MAGIC);
+	store_le64(&d->generation, root->generation);
+	store_le64(&d->frames, root->frames);
+	store_le64(&d->chunks, root->chunks);
+	for (int s = 0; s < MFS_SECTIONS; s++) {
+		store_le32(&d->section[s].offset, root->offset[s]);
+		store_le32(&d->section[s].count, root->count[s]);
+	}
+}
+
+void mfs_root_put_layout(const mfs_root *root, uint8_t *bytes, uint32_t i, const mfs_layout *layout,
+			 uint32_t name_offset, uint32_t first_field,
+			 const uint32_t field_name_offset[])
+{
+	struct mfs_disk_layout *d = slot(root, bytes, MFS_SEC_LAYOUTS, i);
+
+	store_le32(&d->name_offset, name_offset);
+	store_le16(&d->name_length, layout->name_length);
+	store_le16(&d->field_count, (uint16_t)layout->field_count);
+	store_le32(&d->first_field, first_field);
+	store_le32(&d->block_bytes, layout->block_bytes);
+	store_le32(&d->block_weights, layout->block_weights);
+	store_le32(&d->type_id, layout->type_id);
+	for (uint32_t f = 0; f < layout->field_count; f++) {
+		const mfs_field *field = &layout->field[f];
+		struct mfs_disk_field *df = slot(root, bytes, MFS_SEC_FIELDS, first_field + f);
+
+		store_le32(&df->name_offset, field_name_offset[f]);
+		store_le16(&df->name_length, field->name_length);
+		df->cls = field->cls;
+		df->transform = field->transform;
+		df->width = field->width;
+		df->bits = field->bits;
+		store_le32(&df->offset, field->offset);
+		store_le32(&df->size, field->size);
+	}
+}
+
+void mfs_root_put_file(const mfs_root *root, uint8_t *bytes, uint32_t i, const mfs_root_file *file,
+		       uint32_t name_offset)
+{
+	struct mfs_disk_file *d = slot(root, bytes, MFS_SEC_FILES, i);
+
+	store_le32(&d->name_offset, name_offset);
+	store_le16(&d->name_length, file->name_length);
+	store_le16(&d->format, file->format);
+	store_le64(&d->size, file->size);
+	store_le64(&d->first_extent, file->first_extent);
+	store_le64(&d->extent_count, file->extent_count);
+	store_le64(&d->mtime_seconds, (uint64_t)file->mtime_seconds);
+	store_le32(&d->mtime_nanoseconds, file->mtime_nanoseconds);
+	memcpy(d->hash, file->hash, sizeof(d->hash));
+}
+
+void mfs_root_put_extent(const mfs_root *root, uint8_t *bytes, uint64_t i,
+			 const mfs_root_extent *extent)
+{
+	struct mfs_disk_extent *d = slot(root, bytes, MFS_SEC_EXTENTS, i);
+
+	store_le64(&d->file_offset, extent->file_offset);
+	store_le64(&d->length, extent->length);
+	store_le64(&d->source_offset, extent->source_offset);
+	store_le32(&d->tensor, extent->tensor);
+	store_le16(&d->kind, extent->kind);
+}
+
+void mfs_root_put_tensor(const mfs_root *root, uint8_t *bytes, uint32_t i,
+			 const mfs_root_tensor *tensor, uint32_t name_offset)
+{
+	struct mfs_disk_tensor *d = slot(root, bytes, MFS_SEC_TENSORS, i);
+
+	store_le32(&d->name_offset, name_offset);
+	store_le16(&d->name_length, tensor->name_length);
+	d->cls = tensor->cls;
+	d->flags = tensor->flags;
+	store_le32(&d->layout, tensor->layout);
+	store_le32(&d->file, tensor->file);
+	store_le32(&d->first_dim, tensor->first_dim);
+	store_le32(&d->dim_count, tensor->dim_count);
+	store_le64(&d->file_offset, tensor->file_offset);
+	store_le64(&d->size, tensor->size);
+	store_le64(&d->slice_blocks, tensor->slice_blocks);
+	store_le32(&d->span_blocks, tensor->span_blocks);
+	memcpy(d->hash, tensor->hash, sizeof(d->hash));
+	for (int s = 0; s < MFS_SLOTS; s++) {
+		store_le64(&d->slot[s].first, tensor->slot[s].first);
+		store_le64(&d->slot[s].base, tensor->slot[s].base);
+		store_le32(&d->slot[s].tables, tensor->slot[s].tables);
+	}
+}
+
+void mfs_root_put_dim(const mfs_root *root, uint8_t *bytes, uint32_t i, uint64_t dim)
+{
+	store_le64(slot(root, bytes, MFS_SEC_DIMS, i), dim);
+}
+
+void mfs_root_put_tables(const mfs_root *root, uint8_t *bytes, uint32_t i,
+			 const mfs_root_tables *tables)
+{
+	struct mfs_disk_tables *d = slot(root, bytes, MFS_SEC_TABLES, i);
+
+	store_le64(&d->offset, tables->offset);
+	store_le32(&d->size, tables->size);
+	store_le64(&d->hash, tables->hash);
+}
+
+void mfs_root_put_segment(const mfs_root *root, uint8_t *bytes, uint32_t i,
+			  const mfs_root_segment *segment)
+{
+	struct mfs_disk_segment *d = slot(root, bytes, MFS_SEC_SEGMENTS, i);
+
+	store_le64(&d->offset[0], segment->offset[0]);
+	store_le64(&d->offset[1], segment->offset[1]);
+	store_le32(&d->size, segment->size);
+	store_le16(&d->kind, segment->kind);
+	memcpy(d->hash, segment->hash, sizeof(d->hash));
+}
+
+void mfs_root_put_name(const mfs_root *root, uint8_t *bytes, uint32_t offset, const char *name,
+		       size_t length)
+{
+	memcpy(bytes + root->offset[MFS_SEC_NAMES] + offset, name, length);
+}
