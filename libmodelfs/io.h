@@ -50,7 +50,6 @@ struct mfs_io {
 
 /* Opens `path` with O_DIRECT where that works (and `buffered` is 0); the engine
  * itself is chosen by start: `engine` NULL tries uring, pool, pread. */
-int mfs_io_open(mfs_io **out, const char *path, const char *engine, int buffered,
-		mfs_problem *why);
+int mfs_io_open(mfs_io **out, const char *path, const char *engine, int buffered, mfs_problem *why);
 
 #endif

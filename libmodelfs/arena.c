@@ -1,0 +1,101 @@
+#include "arena.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "check.h"
+#include "modelfs_error.h"
+
+int mfs_arena_open(mfs_arena *arena, size_t bytes)
+{
+	void *memory;
+
+	memset(arena, 0, sizeof(*arena));
+	arena->units = div_up(bytes, MFS_ARENA_UNIT);
+	arena->bytes = arena->units * MFS_ARENA_UNIT;
+	memory =
+	    mmap(NULL, arena->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return MFS_E_MEMORY;
+	arena->used = calloc(div_up(arena->units, 64), sizeof(uint64_t));
+	if (!arena->used) {
+		munmap(memory, arena->bytes);
+		return MFS_E_MEMORY;
+	}
+	arena->memory = memory;
+	return 0;
+}
+
+void mfs_arena_close(mfs_arena *arena)
+{
+	if (arena->memory)
+		munmap(arena->memory, arena->bytes);
+	free(arena->used);
+	memset(arena, 0, sizeof(*arena));
+}
+
+static bool unit_used(const mfs_arena *arena, size_t i)
+{
+	return arena->used[i / 64] >> i % 64 & 1;
+}
+
+static void mark(mfs_arena *arena, size_t first, size_t count, bool used)
+{
+	for (size_t i = first; i < first + count; i++) {
+		if (used)
+			arena->used[i / 64] |= UINT64_C(1) << i % 64;
+		else
+			arena->used[i / 64] &= ~(UINT64_C(1) << i % 64);
+	}
+	if (used)
+		arena->used_units += count;
+	else
+		arena->used_units -= count;
+}
+
+/* First run of `count` free units in [from, to), or `to`. */
+static size_t find_free(const mfs_arena *arena, size_t count, size_t from, size_t to)
+{
+	size_t length = 0;
+
+	for (size_t i = from; i < to; i++) {
+		if (i % 64 == 0 && arena->used[i / 64] == UINT64_MAX) {
+			length = 0;
+			i += 63;
+			continue;
+		}
+		length = unit_used(arena, i) ? 0 : length + 1;
+		if (length == count)
+			return i + 1 - count;
+	}
+	return to;
+}
+
+/* Next fit: buffers that were taken one after the other lie so, too, and are
+ * given back in about that order, which keeps large holes together. */
+void *mfs_arena_take(mfs_arena *arena, size_t bytes)
+{
+	size_t count = div_up(bytes, MFS_ARENA_UNIT);
+	size_t at;
+
+	if (count > arena->units - arena->used_units)
+		return NULL;
+	at = find_free(arena, count, arena->hint, arena->units);
+	if (at == arena->units) {
+		at = find_free(arena, count, 0, arena->units);
+		if (at == arena->units)
+			return NULL;
+	}
+	mark(arena, at, count, true);
+	arena->hint = at + count;
+	return arena->memory + at * MFS_ARENA_UNIT;
+}
+
+void mfs_arena_give(mfs_arena *arena, void *memory, size_t bytes)
+{
+	size_t at = (size_t)((uint8_t *)memory - arena->memory) / MFS_ARENA_UNIT;
+
+	mark(arena, at, div_up(bytes, MFS_ARENA_UNIT), false);
+}

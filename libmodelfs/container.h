@@ -1,0 +1,53 @@
+/* An open container, inside the library. */
+#ifndef MFS_CONTAINER_H
+#define MFS_CONTAINER_H
+
+#include <pthread.h>
+
+#include "io.h"
+#include "layout.h"
+#include "modelfs.h"
+#include "root.h"
+#include "superblock.h"
+
+struct reader;
+
+/* Everything here is fixed once mfs_open() has returned, except `reader` and
+ * `problem`, which `lock` guards. */
+struct mfs_container {
+	char *path;
+	mfs_io *io; /* passes to the reader when that starts */
+	mfs_open_options options;
+	mfs_superblock sb;
+	int sb_copy; /* which superblock served */
+	uint8_t *root_bytes;
+	mfs_root root;
+	mfs_layout *layouts;
+	char **layout_names;
+	mfs_profile queue;	/* how to queue reads */
+	uint32_t max_span;	/* largest span of any tensor */
+	uint32_t *listed;	/* public tensor number -> tensor of the root */
+	uint32_t listed_count;	/* tensors that are not literal bytes */
+	uint32_t *first_listed; /* by file; file count + 1 entries */
+	char *names;		/* all names, terminated */
+	char **file_names, **tensor_names;
+
+	pthread_mutex_t lock;
+	struct reader *reader; /* NULL before the first read */
+	mfs_problem problem;   /* of the last failed read */
+};
+
+/* Opens what `io` reads; takes it over, also on failure. `name` is for messages. */
+int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_open_options *options,
+		mfs_problem *why);
+
+/* The reader, started if need be. NULL on failure, with the reason in *err. */
+struct reader *container_reader(mfs_container *c, int *err);
+
+const char *class_name(unsigned cls);
+
+/* The extent of `file` that holds `offset` (below the file's size). */
+void container_extent_at(const mfs_container *c, const mfs_root_file *file, uint64_t offset,
+			 uint64_t *index, mfs_root_extent *out);
+
+#endif

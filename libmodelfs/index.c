@@ -1,0 +1,244 @@
+/* The parts of the index that are loaded and verified on first use: segments of
+ * the frame and chunk tables, and the tables that frames share. */
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "check.h"
+#include "reader.h"
+
+/* Open tables beyond this are closed again, oldest first. */
+#define TABLES_MEMORY (12u << 20)
+
+static void part_load(struct reader *r, struct part *part)
+{
+	part->state = PART_LOADING;
+	part->job.state = JOB_NEED;
+	part->job.retried = false;
+	if (part->job.kind == JOB_SEGMENT) {
+		mfs_root_segment s;
+
+		mfs_root_get_segment(&r->c->root, part->number, &s);
+		part->job.range[0] = (struct range){s.offset[part->copy], s.size};
+	} else {
+		mfs_root_tables t;
+
+		mfs_root_get_tables(&r->c->root, part->number, &t);
+		part->job.range[0] = (struct range){t.offset, t.size};
+	}
+	TAILQ_INSERT_TAIL(&r->pending, &part->job, link);
+}
+
+bool part_ready(struct reader *r, struct part *part, int *err)
+{
+	*err = 0;
+	part->last_use = ++r->tick;
+	if (part->state == PART_READY)
+		return true;
+	if (part->state == PART_ABSENT) {
+		part->copy = 0;
+		part_load(r, part);
+	} else if (part->state == PART_FAILED) {
+		*err = part->error;
+		/* The next one who asks tries the medium again. */
+		part->state = PART_ABSENT;
+	}
+	return false;
+}
+
+struct part *frame_segment(struct reader *r, uint64_t frame)
+{
+	return &r->segments[frame / MFS_SEGMENT_FRAME_COUNT];
+}
+
+/* ---- a decoder's work ---- */
+
+static int verify_segment(struct reader *r, struct part *part, const uint8_t *bytes)
+{
+	XXH128_canonical_t hash;
+	mfs_root_segment s;
+
+	mfs_root_get_segment(&r->c->root, part->number, &s);
+	XXH128_canonicalFromHash(&hash, XXH3_128bits(bytes, s.size));
+	if (memcmp(hash.digest, s.hash, sizeof(s.hash)))
+		return MFS_E_CORRUPT;
+	part->bytes = malloc(s.size);
+	if (!part->bytes)
+		return MFS_E_MEMORY;
+	memcpy(part->bytes, bytes, s.size);
+	return 0;
+}
+
+/* The number of streams comes from the tensor that uses the tables; all who
+ * share them have the same layout, and opening checks the lengths. */
+static int verify_tables(struct reader *r, struct part *part, const uint8_t *bytes)
+{
+	mfs_root_tables t;
+
+	mfs_root_get_tables(&r->c->root, part->number, &t);
+	if (XXH3_64bits(bytes, t.size) != t.hash)
+		return MFS_E_CORRUPT;
+	return mfs_tables_open(&part->tables, bytes, t.size, part->streams, 0);
+}
+
+void part_verify(struct reader *r, struct part *part, uint8_t *scratch)
+{
+	struct run *holder;
+	const uint8_t *bytes = job_bytes(&part->job, 0, scratch, &holder);
+
+	part->job.error = part->job.kind == JOB_SEGMENT ? verify_segment(r, part, bytes)
+							: verify_tables(r, part, bytes);
+}
+
+/* ---- afterwards ---- */
+
+static void tables_close(struct reader *r, struct part *part)
+{
+	r->tables_bytes -= mfs_tables_memory(part->tables);
+	r->stats.index_loaded_bytes -= mfs_tables_memory(part->tables);
+	mfs_tables_free(part->tables);
+	part->tables = NULL;
+	part->state = PART_ABSENT;
+}
+
+static void tables_trim(struct reader *r, const struct part *keep)
+{
+	while (r->tables_bytes > TABLES_MEMORY) {
+		struct part *oldest = NULL;
+
+		for (uint32_t i = 0; i < r->c->root.count[MFS_SEC_TABLES]; i++) {
+			struct part *p = &r->tables[i];
+
+			if (p->state == PART_READY && !p->users && p != keep &&
+			    (!oldest || p->last_use < oldest->last_use))
+				oldest = p;
+		}
+		if (!oldest)
+			return;
+		tables_close(r, oldest);
+	}
+}
+
+static void part_opened(struct reader *r, struct part *part)
+{
+	part->state = PART_READY;
+	if (part->job.kind == JOB_SEGMENT) {
+		r->stats.index_loaded_bytes += part->job.range[0].length;
+		return;
+	}
+	r->tables_bytes += mfs_tables_memory(part->tables);
+	r->stats.index_loaded_bytes += mfs_tables_memory(part->tables);
+	tables_trim(r, part);
+}
+
+static const char *part_name(const struct part *part)
+{
+	if (part->job.kind == JOB_TABLES)
+		return "tables";
+	return part->copy ? "index segment (second copy)" : "index segment";
+}
+
+void part_done(struct reader *r, struct part *part)
+{
+	job_drop_runs(r, &part->job, part->job.error != 0);
+	if (!part->job.error) {
+		part_opened(r, part);
+	} else {
+		reader_problem(r, part->job.error, part->job.range[0].offset, "%s %u at 0x%llx: %s",
+			       part_name(part), part->number,
+			       (unsigned long long)part->job.range[0].offset,
+			       mfs_error_text(part->job.error));
+		if (part->job.kind == JOB_SEGMENT && part->copy == 0) {
+			part->copy = 1;
+			part_load(r, part);
+		} else {
+			part->state = PART_FAILED;
+			part->error = part->job.error;
+		}
+	}
+	pthread_cond_broadcast(&r->ended);
+}
+
+void part_get(struct reader *r, struct part *tables)
+{
+	(void)r;
+	tables->users++;
+}
+
+void part_put(struct reader *r, struct part *tables)
+{
+	(void)r;
+	tables->users--;
+}
+
+/* ---- those who wait ---- */
+
+int reader_wait_part(struct reader *r, struct part *part)
+{
+	int err;
+
+	pthread_mutex_lock(&r->lock);
+	while (!part_ready(r, part, &err) && !err) {
+		reader_pump(r);
+		reader_unlock(r);
+		pthread_mutex_lock(&r->lock);
+		if (part->state == PART_LOADING)
+			pthread_cond_wait(&r->ended, &r->lock);
+	}
+	reader_unlock(r);
+	return err;
+}
+
+int reader_wait_chunks(struct reader *r)
+{
+	int err = 0;
+
+	for (uint32_t i = r->frame_segments; !err && i < r->c->root.count[MFS_SEC_SEGMENTS]; i++)
+		err = reader_wait_part(r, &r->segments[i]);
+	return err;
+}
+
+/* ---- chunks ---- */
+
+static bool chunk_at(struct reader *r, uint64_t i, mfs_chunk *out)
+{
+	const struct part *part = &r->segments[r->frame_segments + i / MFS_SEGMENT_CHUNK_COUNT];
+
+	if (part->state != PART_READY)
+		return false;
+	return !mfs_chunk_decode(
+	    out, part->bytes + i % MFS_SEGMENT_CHUNK_COUNT * sizeof(struct mfs_disk_chunk),
+	    r->c->sb.page_size, r->c->sb.container_size);
+}
+
+bool chunk_end_after(struct reader *r, uint64_t offset, uint64_t *end)
+{
+	uint64_t low = 0, high = r->c->root.chunks;
+	mfs_chunk chunk;
+
+	/* The last chunk that begins at or before `offset`. */
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (!chunk_at(r, middle, &chunk))
+			return false;
+		if (chunk.offset <= offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (!low || !chunk_at(r, low - 1, &chunk))
+		return false;
+	*end = chunk.offset + chunk.stored_size;
+	return *end > offset;
+}
+
+void index_free(struct reader *r)
+{
+	for (uint32_t i = 0; r->segments && i < r->c->root.count[MFS_SEC_SEGMENTS]; i++)
+		free(r->segments[i].bytes);
+	for (uint32_t i = 0; r->tables && i < r->c->root.count[MFS_SEC_TABLES]; i++)
+		mfs_tables_free(r->tables[i].tables);
+	free(r->segments);
+	free(r->tables);
+}

@@ -1,0 +1,300 @@
+/*
+ * The reader: from a read of a virtual file to the medium and back.
+ *
+ *   read ──► pieces ──► spans ──► frames ──► runs ──► I/O engine
+ *                                               │
+ *   done ◄── pieces ◄── decoder ◄── jobs ◄──────┘
+ *
+ * - A *run* (runs.c) is a piece of the container in memory: whole pages, as they
+ *   lie on the medium, being read or complete.
+ * - A *job* waits for the stored bytes of one thing, then a decoder works on it:
+ *   a span (spans.c) is decoded; a segment or tables (index.c) are verified and
+ *   kept.
+ * - A *read* (reader.c) holds the spans of its pieces and ends when all are
+ *   decoded, so however many reads want a span, it is decoded once.
+ * - Prefetch (prefetch.c) makes jobs that no read waits for yet.
+ *
+ * `lock` guards everything in struct reader. It is never held over I/O, decoding
+ * or a callback. Nothing ever waits for memory: a read that finds no room stays
+ * in `blocked` and is tried again whenever something ends. Spans and stored
+ * bytes have an arena each, and a job takes the runs it needs all at once, so
+ * jobs that run always end and free what others wait for.
+ */
+#ifndef MFS_READER_H
+#define MFS_READER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/queue.h>
+
+#include "arena.h"
+#include "container.h"
+#include "frame.h"
+
+/* ---- runs: stored bytes in memory ---- */
+
+enum run_state { RUN_READING, RUN_DONE, RUN_FAILED };
+
+struct run {
+	uint64_t offset; /* in the container, a multiple of the request alignment */
+	uint32_t length;
+	uint32_t consumed; /* bytes that jobs have used */
+	uint8_t *data;
+	enum run_state state;
+	bool indexed;	 /* still in reader.runs, so others may use it */
+	bool prefetched; /* read ahead of demand */
+	unsigned users;	 /* jobs that hold it */
+	mfs_io_request request;
+	TAILQ_ENTRY(run) lru; /* while it has no users */
+};
+TAILQ_HEAD(run_list, run);
+
+/* ---- jobs ---- */
+
+enum job_kind { JOB_SPAN, JOB_SEGMENT, JOB_TABLES };
+
+enum job_state {
+	JOB_NEED,   /* its runs are not there yet */
+	JOB_WAIT,   /* they are being read */
+	JOB_QUEUED, /* for a decoder, or in one */
+	JOB_READY,
+	JOB_FAILED
+};
+
+struct range {
+	uint64_t offset;
+	uint32_t length;
+};
+
+struct job {
+	enum job_kind kind;
+	enum job_state state;
+	int error;
+	bool retried;
+	bool ahead;		       /* prefetch: runs may reach beyond the ranges */
+	struct range range[MFS_SLOTS]; /* stored bytes; length 0: none */
+	struct run **runs;	       /* held, from JOB_WAIT on */
+	unsigned run_count;
+	TAILQ_ENTRY(job) link; /* in pending or queue */
+};
+TAILQ_HEAD(job_list, job);
+
+/* ---- index parts that are loaded on first use (index.c) ---- */
+
+enum part_state { PART_ABSENT, PART_LOADING, PART_READY, PART_FAILED };
+
+struct part {
+	struct job job;
+	enum part_state state;
+	int error;
+	uint32_t number; /* of the segment or the tables */
+	int copy;	 /* which copy is being loaded */
+	uint8_t *bytes;	 /* a ready segment */
+	mfs_tables *tables;
+	uint32_t streams; /* of the slot whose frames share the tables */
+	unsigned users;	  /* span jobs that decode with these tables */
+	uint64_t last_use;
+};
+
+/* ---- spans (spans.c) ---- */
+
+struct piece;
+
+struct span {
+	struct job job;
+	uint32_t tensor;
+	const mfs_layout *layout;
+	mfs_span place;
+	mfs_frame_place frame[MFS_SLOTS];
+	uint64_t number[MFS_SLOTS]; /* frame numbers, for the hash */
+	struct part *tables[MFS_SLOTS];
+	uint8_t *buffer; /* from the span arena, place.bytes long; NULL if data is in a run */
+	uint8_t *data;
+	struct run *backing; /* a plain span's bytes are used where they were read */
+	unsigned users;	     /* pieces that hold it */
+	bool prefetched;     /* no read has asked for it yet */
+	uint8_t bad_slot;    /* whose frame failed */
+	bool bad_hash;	     /* its checksum did; else it does not decode */
+	uint32_t served;     /* bytes handed out */
+	struct piece *waiters;
+	struct span *next;     /* in its bucket */
+	TAILQ_ENTRY(span) lru; /* while it has no users and is ready or failed */
+};
+TAILQ_HEAD(span_list, span);
+
+#define SPAN_BUCKETS	  1024
+#define MFS_ARENA_DEFAULT (64u << 20)
+
+/* ---- reads ---- */
+
+#define READ_PIECES 48
+
+struct read;
+
+struct piece {
+	struct span *span; /* NULL: zeros */
+	uint32_t from;
+	uint32_t length;
+	struct read *read;
+	struct piece *next_waiter;
+};
+
+struct read {
+	uint32_t file;
+	uint64_t offset;
+	size_t length;
+	mfs_read_done *done;
+	void *user;
+	uint8_t *gathered; /* reads of too many pieces are copied together, batch by batch */
+	size_t gathered_bytes;
+	unsigned pending; /* pieces of the batch not yet decoded */
+	int error;
+	unsigned piece_count;
+	struct piece pieces[READ_PIECES];
+	TAILQ_ENTRY(read) link; /* in blocked, or ended */
+};
+TAILQ_HEAD(read_list, read);
+
+/* ---- prefetch ---- */
+
+#define STREAMS 16
+
+struct stream {
+	bool used;
+	uint32_t file;
+	uint64_t next;	 /* where the next read of this stream should begin */
+	uint64_t ahead;	 /* fetched or being fetched up to here */
+	uint64_t window; /* bytes to stay ahead; 0: not sequential (yet) */
+	unsigned hits;
+	uint64_t last_use;
+};
+
+/* ---- the reader ---- */
+
+/* A decoder's own memory. */
+struct decoder_thread {
+	mfs_decoder *codec;
+	uint8_t *scratch;
+};
+
+struct reader {
+	mfs_container *c;
+	mfs_io *io;
+	uint32_t unit;	  /* requests start and end on multiples of this */
+	uint32_t request; /* largest request */
+
+	pthread_mutex_t lock;
+	pthread_cond_t work;  /* a job was queued, or stopping */
+	pthread_cond_t ended; /* a part or a read has ended: for those who wait */
+	bool stopping;
+	unsigned active_reads;
+	unsigned in_flight; /* requests */
+
+	mfs_arena run_arena, span_arena;
+	struct run **runs; /* indexed by offset, not overlapping */
+	size_t run_count, run_capacity;
+	struct run_list idle_runs; /* first: evict first */
+	struct run **submit;	   /* to be submitted when the lock is dropped */
+	size_t submit_count, submit_capacity;
+
+	struct job_list pending; /* JOB_NEED and JOB_WAIT */
+	struct job_list queue;	 /* JOB_QUEUED */
+
+	struct part *segments;
+	struct part *tables;
+	uint32_t frame_segments; /* chunk segments follow */
+	bool no_chunk_table;	 /* it could not be read */
+	size_t tables_bytes;	 /* of open tables */
+	uint64_t tick;
+
+	struct span *buckets[SPAN_BUCKETS];
+	struct span_list idle_spans; /* first: evict first */
+	unsigned span_count;
+
+	struct read_list blocked;  /* in the order they came */
+	struct read_list finished; /* batches complete, to be handed out without the lock */
+	size_t gather_bytes;
+
+	struct stream streams[STREAMS];
+	unsigned prefetch_in_flight;
+
+	mfs_stats stats;
+
+	pthread_t reaper;
+	bool reaper_running;
+	pthread_t *decoders;
+	unsigned decoder_count, decoders_running;
+	struct decoder_thread **contexts; /* one a decoder */
+	unsigned next_context;
+};
+
+int reader_new(struct reader **out, mfs_container *c);
+void reader_free(struct reader *r);
+
+/* Drops the lock, submits what was planned and hands out what has ended, until
+ * nothing of either is left. */
+void reader_unlock(struct reader *r);
+/* Tries again whatever waited for memory, index parts or runs. Lock held. */
+void reader_pump(struct reader *r);
+
+/* runs.c; lock held */
+bool job_take_runs(struct reader *r, struct job *job);
+/* True if all its bytes are in memory or on their way. */
+bool job_covered(const struct reader *r, const struct job *job);
+void job_drop_runs(struct reader *r, struct job *job, bool failed);
+bool job_runs_done(const struct job *job, bool *failed);
+void run_release(struct reader *r, struct run *run);
+void run_hold(struct reader *r, struct run *run);
+/* The engine has ended the request of this run. */
+void run_ended(struct reader *r, struct run *run);
+/* The stored bytes of a range of a job whose runs are complete: in place, or put
+ * together in `scratch`. Needs no lock. */
+const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch,
+			 struct run **holder);
+void runs_free(struct reader *r);
+
+/* index.c; lock held */
+/* True if the part is ready. Else starts loading it; *err is set if that has failed for good. */
+bool part_ready(struct reader *r, struct part *part, int *err);
+struct part *frame_segment(struct reader *r, uint64_t frame);
+/* A decoder's work on a part's job, without the lock. */
+void part_verify(struct reader *r, struct part *part, uint8_t *scratch);
+/* What follows once the lock is taken again. */
+void part_done(struct reader *r, struct part *part);
+void part_get(struct reader *r, struct part *tables);
+void part_put(struct reader *r, struct part *tables);
+int reader_wait_part(struct reader *r, struct part *part);
+int reader_wait_chunks(struct reader *r);
+/* The chunk that holds container byte `offset`, if its segment is loaded. */
+bool chunk_end_after(struct reader *r, uint64_t offset, uint64_t *end);
+void index_free(struct reader *r);
+
+/* spans.c; lock held */
+/* Checks that all it takes to begin with this span is loaded. */
+bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err);
+struct span *span_find(struct reader *r, uint32_t tensor, uint64_t index);
+/* Makes a span and its job; NULL if there is no memory for it now. For a
+ * prefetch nothing that was not used yet is evicted. */
+struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, bool prefetch);
+void span_hold(struct reader *r, struct span *span);
+void span_release(struct reader *r, struct span *span, uint32_t served);
+void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint8_t *scratch);
+void span_done(struct reader *r, struct span *span);
+void spans_free(struct reader *r);
+/* Room for `bytes` in the span arena, evicting idle spans. */
+void *span_memory(struct reader *r, size_t bytes);
+
+/* prefetch.c; lock held */
+void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length);
+void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t length);
+void prefetch_pump(struct reader *r);
+
+/* reader.c */
+int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+		mfs_read_done *done, void *user);
+void job_enqueue(struct reader *r, struct job *job);
+/* Reports a failed read to mfs_last_problem(). Takes the container's lock. */
+void reader_problem(struct reader *r, int error, uint64_t offset, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#endif

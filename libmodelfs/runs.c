@@ -1,0 +1,371 @@
+/* Runs: stored bytes in memory, found by their place in the container. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "reader.h"
+
+/* Index of the first run that ends behind `offset`. */
+static size_t run_search(const struct reader *r, uint64_t offset)
+{
+	size_t low = 0, high = r->run_count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (r->runs[middle]->offset + r->runs[middle]->length > offset)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+static void index_remove(struct reader *r, struct run *run)
+{
+	size_t i = run_search(r, run->offset);
+
+	memmove(&r->runs[i], &r->runs[i + 1], (r->run_count - i - 1) * sizeof(*r->runs));
+	r->run_count--;
+	run->indexed = false;
+}
+
+static void index_insert(struct reader *r, struct run *run)
+{
+	size_t i = run_search(r, run->offset);
+
+	memmove(&r->runs[i + 1], &r->runs[i], (r->run_count - i) * sizeof(*r->runs));
+	r->runs[i] = run;
+	r->run_count++;
+	run->indexed = true;
+}
+
+static void run_free(struct reader *r, struct run *run)
+{
+	if (run->indexed)
+		index_remove(r, run);
+	if (run->data)
+		mfs_arena_give(&r->run_arena, run->data, run->length);
+	if (run->prefetched && !run->consumed && run->state == RUN_DONE)
+		r->stats.prefetch_wasted_bytes += run->length;
+	free(run);
+}
+
+/* True if next to nothing of the run is still to be used. The edge pages hold
+ * neighbours' bytes, so `consumed` seldom reaches the length. */
+static bool run_used_up(const struct reader *r, const struct run *run)
+{
+	return run->consumed + 2 * (uint64_t)r->unit >= run->length;
+}
+
+void run_release(struct reader *r, struct run *run)
+{
+	if (--run->users || run->state == RUN_READING)
+		return;
+	if (run->state == RUN_FAILED || !run->indexed)
+		run_free(r, run);
+	else if (run_used_up(r, run))
+		TAILQ_INSERT_HEAD(&r->idle_runs, run, lru);
+	else
+		TAILQ_INSERT_TAIL(&r->idle_runs, run, lru);
+}
+
+void run_hold(struct reader *r, struct run *run)
+{
+	if (!run->users++ && run->state != RUN_READING)
+		TAILQ_REMOVE(&r->idle_runs, run, lru);
+}
+
+static uint8_t *run_memory(struct reader *r, size_t bytes)
+{
+	uint8_t *data = mfs_arena_take(&r->run_arena, bytes);
+	struct run *victim;
+
+	while (!data && (victim = TAILQ_FIRST(&r->idle_runs))) {
+		TAILQ_REMOVE(&r->idle_runs, victim, lru);
+		run_free(r, victim);
+		data = mfs_arena_take(&r->run_arena, bytes);
+	}
+	return data;
+}
+
+static bool grow(struct run ***array, size_t *capacity, size_t count)
+{
+	size_t more = *capacity ? *capacity : 64;
+	struct run **grown;
+
+	while (more < count)
+		more *= 2;
+	if (more == *capacity)
+		return true;
+	grown = realloc(*array, more * sizeof(*grown));
+	if (!grown)
+		return false;
+	*array = grown;
+	*capacity = more;
+	return true;
+}
+
+static bool job_append(struct job *job, struct run *run)
+{
+	struct run **runs = realloc(job->runs, (job->run_count + 1) * sizeof(*runs));
+
+	if (!runs)
+		return false;
+	job->runs = runs;
+	runs[job->run_count++] = run;
+	return true;
+}
+
+/* Takes back what take_range() and fill() did. */
+static void undo(struct reader *r, struct job *job)
+{
+	for (unsigned i = 0; i < job->run_count; i++) {
+		if (job->runs[i]->indexed)
+			run_release(r, job->runs[i]);
+		else
+			run_free(r, job->runs[i]);
+	}
+	free(job->runs);
+	job->runs = NULL;
+	job->run_count = 0;
+}
+
+/* How far a request for [from, to) may reach: read-ahead fetches the rest of
+ * the chunk in the same request, up to `limit`, where other bytes begin. */
+static uint64_t request_end(struct reader *r, const struct job *job, uint64_t from, uint64_t to,
+			    uint64_t limit)
+{
+	uint64_t end = to, chunk_end;
+
+	if (job->ahead && !job->retried && chunk_end_after(r, from, &chunk_end)) {
+		chunk_end = round_up(chunk_end, r->unit);
+		end = chunk_end > to ? chunk_end : to;
+		if (end > limit)
+			end = limit > to ? limit : to;
+	}
+	return end - from > r->request ? from + r->request : end;
+}
+
+/* Appends what holds [from, to) to the job: runs that are there, and new ones
+ * (without memory yet) for the gaps. */
+static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_t to,
+		       uint64_t limit)
+{
+	size_t i = run_search(r, from);
+
+	while (from < to) {
+		struct run *run = i < r->run_count ? r->runs[i] : NULL;
+		uint64_t gap_end = run && run->offset < limit ? run->offset : limit;
+
+		if (run && run->offset <= from) {
+			if (!job_append(job, run))
+				return false;
+			run_hold(r, run);
+			from = run->offset + run->length;
+			i++;
+			continue;
+		}
+		run = calloc(1, sizeof(*run));
+		if (!run || !job_append(job, run)) {
+			free(run);
+			return false;
+		}
+		run->offset = from;
+		run->length =
+		    (uint32_t)(request_end(r, job, from, gap_end < to ? gap_end : to, gap_end) -
+			       from);
+		run->users = 1;
+		run->prefetched = job->ahead;
+		from += run->length;
+	}
+	return true;
+}
+
+/* Both ranges, widened to whole units; one if they touch. */
+static bool take_ranges(struct reader *r, struct job *job)
+{
+	uint64_t from[MFS_SLOTS], to[MFS_SLOTS];
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+		const struct range *range = &job->range[k];
+
+		if (!range->length)
+			continue;
+		from[n] = round_down(range->offset, r->unit);
+		to[n] = round_up(range->offset + range->length, r->unit);
+		n++;
+	}
+	if (n == 2 && from[0] < to[1] && from[1] < to[0]) {
+		from[0] = from[0] < from[1] ? from[0] : from[1];
+		to[0] = to[0] > to[1] ? to[0] : to[1];
+		n = 1;
+	}
+	/* In the order of the medium. */
+	for (unsigned k = 0; k < n; k++) {
+		unsigned i = n == 2 && from[0] > from[1] ? 1 - k : k;
+		unsigned other = 1 - i;
+		uint64_t limit = n == 2 && from[other] >= to[i] ? from[other] : UINT64_MAX;
+
+		if (!take_range(r, job, from[i], to[i], limit))
+			return false;
+	}
+	return true;
+}
+
+/* Gives the job's new runs memory and hands them to the engine; all or none. */
+static bool fill(struct reader *r, struct job *job)
+{
+	if (!grow(&r->runs, &r->run_capacity, r->run_count + job->run_count) ||
+	    !grow(&r->submit, &r->submit_capacity, r->submit_count + job->run_count))
+		return false;
+	for (unsigned i = 0; i < job->run_count; i++) {
+		struct run *run = job->runs[i];
+
+		if (!run->data && !(run->data = run_memory(r, run->length)))
+			return false;
+	}
+	for (unsigned i = 0; i < job->run_count; i++) {
+		struct run *run = job->runs[i];
+
+		if (run->indexed || run->state != RUN_READING)
+			continue;
+		index_insert(r, run);
+		run->request = (mfs_io_request){
+		    .offset = run->offset, .length = run->length, .buffer = run->data, .user = run};
+		r->submit[r->submit_count++] = run;
+		r->in_flight++;
+		r->stats.medium_reads++;
+		if (run->prefetched) {
+			r->prefetch_in_flight++;
+			r->stats.prefetch_bytes += run->length;
+		}
+	}
+	return true;
+}
+
+/* True if the job now holds all runs that it needs; false: not now. */
+bool job_take_runs(struct reader *r, struct job *job)
+{
+	if (take_ranges(r, job) && fill(r, job))
+		return true;
+	undo(r, job);
+	return false;
+}
+
+bool job_covered(const struct reader *r, const struct job *job)
+{
+	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+		uint64_t at = job->range[k].offset, end = at + job->range[k].length;
+		size_t i = run_search(r, at);
+
+		for (; at < end; i++) {
+			if (i == r->run_count || r->runs[i]->offset > at)
+				return false;
+			at = r->runs[i]->offset + r->runs[i]->length;
+		}
+	}
+	return true;
+}
+
+static uint64_t overlap(const struct run *run, const struct range *range)
+{
+	uint64_t from = run->offset > range->offset ? run->offset : range->offset;
+	uint64_t run_end = run->offset + run->length;
+	uint64_t range_end = range->offset + range->length;
+	uint64_t to = run_end < range_end ? run_end : range_end;
+
+	return from < to ? to - from : 0;
+}
+
+/* `failed`: their bytes were not good; nobody else shall use them. */
+void job_drop_runs(struct reader *r, struct job *job, bool failed)
+{
+	for (unsigned i = 0; i < job->run_count; i++) {
+		struct run *run = job->runs[i];
+
+		if (failed && run->indexed && run->state == RUN_DONE)
+			index_remove(r, run);
+		for (unsigned k = 0; k < MFS_SLOTS && !failed; k++)
+			run->consumed += (uint32_t)overlap(run, &job->range[k]);
+		run_release(r, run);
+	}
+	free(job->runs);
+	job->runs = NULL;
+	job->run_count = 0;
+}
+
+bool job_runs_done(const struct job *job, bool *failed)
+{
+	*failed = false;
+	for (unsigned i = 0; i < job->run_count; i++) {
+		if (job->runs[i]->state == RUN_FAILED)
+			*failed = true;
+		else if (job->runs[i]->state == RUN_READING)
+			return *failed;
+	}
+	return true;
+}
+
+const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch,
+			 struct run **holder)
+{
+	const struct range *range = &job->range[which];
+	uint64_t at = range->offset, end = range->offset + range->length;
+
+	*holder = NULL;
+	for (unsigned i = 0; i < job->run_count && at < end; i++) {
+		struct run *run = job->runs[i];
+		uint64_t run_end = run->offset + run->length;
+
+		if (at < run->offset || at >= run_end)
+			continue;
+		if (at == range->offset && end <= run_end) {
+			*holder = run;
+			return run->data + (at - run->offset);
+		}
+		run_end = run_end < end ? run_end : end;
+		memcpy(scratch + (at - range->offset), run->data + (at - run->offset),
+		       run_end - at);
+		at = run_end;
+	}
+	return scratch;
+}
+
+/* The engine has ended a request. */
+void run_ended(struct reader *r, struct run *run)
+{
+	uint64_t file_bytes = r->io->table->size(r->io);
+	uint64_t left = run->offset < file_bytes ? file_bytes - run->offset : 0;
+	int64_t expected = (int64_t)(left < run->length ? left : run->length);
+
+	r->in_flight--;
+	if (run->prefetched)
+		r->prefetch_in_flight--;
+	if (run->request.result >= expected) {
+		run->state = RUN_DONE;
+		r->stats.medium_bytes += (uint64_t)expected;
+	} else {
+		run->state = RUN_FAILED;
+		r->stats.errors_io++;
+		if (run->indexed)
+			index_remove(r, run);
+	}
+	if (!run->users) {
+		run->users = 1;
+		run_release(r, run);
+	}
+}
+
+void runs_free(struct reader *r)
+{
+	struct run *run;
+
+	while ((run = TAILQ_FIRST(&r->idle_runs))) {
+		TAILQ_REMOVE(&r->idle_runs, run, lru);
+		run_free(r, run);
+	}
+	free(r->runs);
+	free(r->submit);
+}
