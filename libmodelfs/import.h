@@ -22,7 +22,9 @@ struct mfs_source {
 	} u;
 };
 
-/* Opens a regular file or block device for import. */
+/* Opens a regular file or block device for import. `path` becomes the source's
+ * name: the caller keeps it. MFS_E_NOT_FOUND, MFS_E_ARGUMENT (neither file nor
+ * block device) or MFS_E_SYSTEM. */
 int mfs_source_open(mfs_source *out, const char *path, mfs_problem *why);
 void mfs_source_close(mfs_source *source);
 /* A source over `size` bytes that the caller keeps. */
@@ -31,14 +33,26 @@ void mfs_source_memory(mfs_source *out, const char *name, const uint8_t *bytes, 
 typedef struct {
 	const char *name; /* name_length bytes, terminated too; in the import's memory */
 	uint16_t name_length;
-	const mfs_layout *layout; /* mfs_layout_bytes() for types that are not known */
+	/* Where the type is not known or big-endian: an opaque layout that carries
+	 * the type's name ("type 99", "Q4_K (big-endian)"), in the import's memory. */
+	const mfs_layout *layout;
 	uint32_t dim_count;
 	uint64_t dims[MFS_DIMS_MAX]; /* fastest first */
-	uint64_t row_bytes; /* bytes of one row (dims[0] elements) */
-	uint64_t slice_bytes; /* bytes of one slice of the outermost dimension if there are 3 or more, else = size */
+	uint64_t row_bytes; /* bytes of one row (dims[0] elements); 1 where the type is not known */
+	/* Bytes of one slice of the outermost dimension if there are 3 or more and
+	 * a slice has MFS_SLICE_MIN bytes at least, else = size. Whole rows. */
+	uint64_t slice_bytes;
 	uint64_t offset; /* in the source */
 	uint64_t size;	 /* > 0 */
 } mfs_import_tensor;
+
+/* Smaller slices (those of convolution kernels) are not kept apart: each would
+ * cost a frame of its own. */
+#define MFS_SLICE_MIN (16u << 10)
+
+/* Limits of an import, so that memory stays bounded whatever the file says. */
+#define MFS_IMPORT_TENSORS_MAX	    (1u << 17)
+#define MFS_IMPORT_OPAQUE_TYPES_MAX 64
 
 typedef struct {
 	enum mfs_disk_format format;
@@ -48,12 +62,28 @@ typedef struct {
 } mfs_import;
 
 /* Recognises the source by its magic and imports it; what no importer knows is
- * opaque (no tensors). A known magic that fails validation: MFS_E_INVALID or
- * MFS_E_LIMIT with `why` naming file, offset and reason. */
+ * opaque (no tensors). A known magic that fails validation: MFS_E_INVALID,
+ * MFS_E_LIMIT, MFS_E_TRUNCATED (shorter than it says) or MFS_E_UNSUPPORTED with
+ * `why` naming file, offset and reason; the same file may still be packed as
+ * opaque bytes. Where reading or memory fails: the errors of read_at(),
+ * MFS_E_MEMORY. On failure *out is empty. `why` may be NULL. */
 int mfs_import_source(mfs_import *out, mfs_source *source, mfs_problem *why);
-void mfs_import_free(mfs_import *import);
+void mfs_import_free(mfs_import *import); /* NULL is fine */
 
 /* One importer each; MFS_E_MAGIC (and no text) if the source is not theirs. */
 int mfs_import_gguf(mfs_import *out, mfs_source *source, mfs_problem *why);
+
+/* ---- for importers ---- */
+
+/* `bytes` zeroed bytes that live as long as the import, aligned for any type;
+ * NULL without memory. */
+void *mfs_import_alloc(mfs_import *import, size_t bytes);
+
+/* A layout named `name` whose blocks are single bytes; NULL without memory. */
+const mfs_layout *mfs_import_opaque_layout(mfs_import *import, const char *name, uint32_t type_id);
+
+/* Fills `why` (if not NULL) with "SOURCE: offset 0x...: reason" and returns `error`. */
+int mfs_import_refuse(mfs_problem *why, const mfs_source *source, int error, uint64_t offset,
+		      const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 #endif

@@ -3,8 +3,13 @@
  *
  * Packing runs in three steps: plan (import the sources, choose layouts and
  * codecs from samples; every offset of the index is known after it), write
- * (stream the spans through the coders), commit (sync, rename, verify). Memory
- * stays under MFS_PACK_MEMORY + decoders' contexts whatever the model's size.
+ * (stream the spans through the coders), commit (sync, verify, rename). Memory
+ * stays under MFS_PACK_MEMORY plus MFS_PACK_THREAD_MEMORY a thread, plus the
+ * index itself (16 bytes a frame) and what the reader takes for verifying (after
+ * the coders are gone), whatever the model's size. Frame sizes over 1 MiB take
+ * twice the frame size for each thread in addition.
+ *
+ * A packer is for one thread, except mfs_packer_cancel().
  */
 #ifndef MODELFS_PACK_H
 #define MODELFS_PACK_H
@@ -14,6 +19,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#define MFS_PACK_MEMORY	       (80u << 20)
+#define MFS_PACK_THREAD_MEMORY (8u << 20)
 
 typedef struct mfs_packer mfs_packer;
 
@@ -28,14 +36,19 @@ typedef struct {
 	int force;	      /* 1: replace an existing container */
 } mfs_pack_options;
 
-#define MFS_PACK_OPTIONS_INIT {sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0}
+#define MFS_PACK_OPTIONS_INIT                                                                      \
+	{                                                                                          \
+		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0                         \
+	}
 
 /* Stages of a pack, for progress. */
 typedef enum { MFS_PACK_PLAN, MFS_PACK_WRITE, MFS_PACK_VERIFY } mfs_pack_stage;
 
-/* `original` and `total` count original bytes, `stored` container bytes so far. */
-typedef void mfs_pack_progress(void *user, mfs_pack_stage stage, uint64_t original, uint64_t total,
-			       uint64_t stored);
+/* `original` and `total` count original bytes, `stored` container bytes so far.
+ * Return non-zero to stop: mfs_packer_write() cleans up and returns
+ * MFS_E_CANCELLED. */
+typedef int mfs_pack_progress(void *user, mfs_pack_stage stage, uint64_t original, uint64_t total,
+			      uint64_t stored);
 
 MFS_API int mfs_packer_new(mfs_packer **out, const mfs_pack_options *options, mfs_problem *why);
 MFS_API void mfs_packer_free(mfs_packer *packer); /* NULL is fine; removes a temporary file */
@@ -56,7 +69,7 @@ typedef struct {
 typedef struct {
 	size_t size;
 	uint64_t original_bytes;
-	uint64_t stored_bytes; /* container size; 0 after a dry run */
+	uint64_t stored_bytes; /* container size; what it would be after a dry run */
 	uint64_t frame_bytes, tables_bytes, superblock_bytes, index_bytes, padding_bytes;
 	uint32_t files, tensors, chunks;
 	const mfs_pack_type *types; /* the packer's, until it is freed */
@@ -65,9 +78,15 @@ typedef struct {
 } mfs_pack_summary;
 
 /* Writes the container to `path` through a temporary file beside it. With
- * `path` NULL (dry run) everything is coded and nothing written. */
+ * `path` NULL (dry run) everything is coded and nothing written. Once for each
+ * packer. On failure nothing is left behind and an existing container is as it
+ * was (MFS_E_EXISTS: there is one, and `force` was not given). */
 MFS_API int mfs_packer_write(mfs_packer *packer, const char *path, mfs_pack_progress *progress,
 			     void *user, mfs_pack_summary *out, mfs_problem *why);
+
+/* Makes mfs_packer_write() stop soon, clean up and return MFS_E_CANCELLED. May be
+ * called from any thread and from a signal handler. */
+MFS_API void mfs_packer_cancel(mfs_packer *packer);
 
 #ifdef __cplusplus
 }

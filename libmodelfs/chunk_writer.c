@@ -1,0 +1,317 @@
+#include "chunk_writer.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "../format/check.h"
+#include "problem.h"
+
+/* A chunk that is not the last of its class in the group may end some frames
+ * early, where it leaves the least of its last page empty. */
+#define CUT_CANDIDATES 24
+
+/* Constants lie before the weights that need them. */
+static const uint8_t class_order[MFS_DISK_CLASSES] = {
+    MFS_DISK_CONSTANTS, MFS_DISK_WEIGHTS, MFS_DISK_PLAIN, MFS_DISK_ADAPTER, MFS_DISK_METADATA};
+
+int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_placement *placement,
+			  mfs_output *output)
+{
+	mfs_chunk_writer w = {.plan = plan, .output = output};
+
+	w.gap = placement->gap;
+	w.gap_end = placement->gap_end;
+	w.end = placement->fixed_end;
+	w.next = round_up(placement->fixed_end, plan->page_bytes);
+	/* One byte more: an empty table is not a failure. */
+	w.frames = calloc(plan->frames + 1, sizeof(struct mfs_disk_frame));
+	w.chunks = calloc(plan->chunks_max + 1, sizeof(struct mfs_disk_chunk));
+	w.tables = calloc(plan->tables_count + 1, sizeof(*w.tables));
+	w.arena = malloc(plan->group_max + 1);
+	w.chunk = malloc(MFS_CHUNK_MAX + plan->page_bytes);
+	if (!w.frames || !w.chunks || !w.tables || !w.arena || !w.chunk) {
+		mfs_chunk_writer_close(&w);
+		return MFS_E_MEMORY;
+	}
+	*out = w;
+	return 0;
+}
+
+void mfs_chunk_writer_close(mfs_chunk_writer *w)
+{
+	for (int c = 0; c < MFS_DISK_CLASSES; c++)
+		free(w->list[c].items);
+	free(w->frames);
+	free(w->chunks);
+	free(w->tables);
+	free(w->arena);
+	free(w->chunk);
+	memset(w, 0, sizeof(*w));
+}
+
+/* ---- where to cut ---- */
+
+static uint32_t padding(const mfs_chunk_writer *w, uint64_t bytes)
+{
+	return (uint32_t)(round_up(bytes, w->plan->page_bytes) - bytes);
+}
+
+/* The items from list->done that `limit` bytes hold, and their bytes. Tables are
+ * not left alone at the end: they lie before a frame of theirs. */
+static uint32_t items_within(const mfs_chunk_list *list, uint64_t limit, uint64_t *bytes)
+{
+	uint32_t n = 0;
+	uint64_t sum = 0;
+
+	while (list->done + n < list->count && sum + list->items[list->done + n].stored <= limit)
+		sum += list->items[list->done + n++].stored;
+	while (n && list->done + n < list->count && list->items[list->done + n - 1].is_tables)
+		sum -= list->items[list->done + --n].stored;
+	*bytes = sum;
+	return n;
+}
+
+/* How many items the next chunk takes. */
+static uint32_t cut(const mfs_chunk_writer *w, const mfs_chunk_list *list)
+{
+	uint64_t bytes;
+	uint32_t most = items_within(list, MFS_CHUNK_MAX, &bytes), best = most;
+	uint32_t least_padding = padding(w, bytes);
+
+	if (!most)
+		return 1;
+	if (list->done + most == list->count)
+		return most;
+	for (uint32_t n = most; n > 1 && most - n < CUT_CANDIDATES; n--) {
+		bytes -= list->items[list->done + n - 1].stored;
+		/* mfs_plan_number() relies on this for its bound on the chunks. */
+		if (bytes < MFS_CHUNK_MAX / 2)
+			break;
+		if (padding(w, bytes) < least_padding &&
+		    !list->items[list->done + n - 2].is_tables) {
+			least_padding = padding(w, bytes);
+			best = n - 1;
+		}
+	}
+	return best;
+}
+
+/* ---- writing chunks ---- */
+
+static void place_frame(mfs_chunk_writer *w, const mfs_chunk_item *item, uint64_t offset)
+{
+	mfs_root_frames *run = &item->tensor->record.slot[item->slot];
+	const mfs_frame_place place = {offset, item->stored, item->hash};
+
+	/* Frames of a run are placed in rising order: the first has the lowest place. */
+	if (!run->base)
+		run->base = offset;
+	mfs_frame_place_encode(&place, run->base,
+			       w->frames + item->number * sizeof(struct mfs_disk_frame));
+	w->frame_bytes += item->stored;
+}
+
+static void place_tables(mfs_chunk_writer *w, const mfs_chunk_item *item, uint64_t offset)
+{
+	w->tables[item->tensor->record.slot[item->slot].tables] =
+	    (mfs_root_tables){offset, item->stored, item->hash};
+	w->tables_bytes += item->stored;
+}
+
+/* Puts `count` items into the chunk buffer; fills in the chunk's record. */
+static void fill_chunk(mfs_chunk_writer *w, mfs_chunk_list *list, uint32_t count, mfs_chunk *chunk)
+{
+	uint64_t by_coding[MFS_CODINGS] = {0};
+
+	for (uint32_t i = 0; i < count; i++) {
+		const mfs_chunk_item *item = &list->items[list->done + i];
+
+		memcpy(w->chunk + chunk->stored_size, w->arena + item->arena, item->stored);
+		if (item->is_tables) {
+			place_tables(w, item, chunk->offset + chunk->stored_size);
+		} else {
+			place_frame(w, item, chunk->offset + chunk->stored_size);
+			chunk->frames++;
+			chunk->decoded_size += item->decoded;
+		}
+		chunk->stored_size += item->stored;
+		for (int c = 0; c < MFS_CODINGS; c++)
+			by_coding[c] += item->by_coding[c];
+	}
+	for (uint8_t c = 1; c < MFS_CODINGS; c++)
+		if (by_coding[c] > by_coding[chunk->codec])
+			chunk->codec = c;
+	list->done += count;
+}
+
+static int write_chunk(mfs_chunk_writer *w, uint8_t cls, uint32_t count, uint64_t *position,
+		       mfs_problem *why)
+{
+	mfs_chunk chunk = {.offset = *position, .cls = cls};
+	uint32_t pad;
+
+	if (w->chunk_count == w->plan->chunks_max)
+		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
+				       "more chunks than the plan has room for");
+	fill_chunk(w, &w->list[cls], count, &chunk);
+	pad = padding(w, chunk.stored_size);
+	memset(w->chunk + chunk.stored_size, 0, pad);
+	mfs_chunk_encode(&chunk, w->chunks + w->chunk_count++ * sizeof(struct mfs_disk_chunk));
+	*position = chunk.offset + chunk.stored_size + pad;
+	/* Chunks in the gap lie before what is placed behind slot 1. */
+	if (chunk.offset + chunk.stored_size > w->end)
+		w->end = chunk.offset + chunk.stored_size;
+	if (!w->output)
+		return 0;
+	return mfs_output_write(w->output, chunk.offset, w->chunk, chunk.stored_size + pad, why);
+}
+
+/* Moves the items that `room` bytes hold to the front of the list, otherwise in
+ * their order; returns how many. Of a tensor's items only the first ones are
+ * taken, so that its places still rise. */
+static uint32_t gather_fitting(mfs_chunk_list *list, uint64_t room)
+{
+	mfs_chunk_item *left = malloc(list->count * sizeof(*left));
+	const mfs_plan_tensor *skipped = NULL;
+	uint32_t taken = 0, kept = 0;
+
+	if (!left)
+		return 0;
+	for (uint32_t i = 0; i < list->count; i++) {
+		mfs_chunk_item item = list->items[i];
+
+		if (item.tensor == skipped || item.stored > room) {
+			skipped = item.tensor;
+			left[kept++] = item;
+		} else {
+			room -= item.stored;
+			list->items[taken++] = item;
+		}
+	}
+	memcpy(list->items + taken, left, kept * sizeof(*left));
+	free(left);
+	return taken;
+}
+
+/* What of a class goes into the gap. In a large container just its head: small
+ * tensors far from their neighbours would cost reads there. */
+static uint32_t items_for_gap(mfs_chunk_writer *w, mfs_chunk_list *list)
+{
+	uint64_t room = w->gap_end - w->gap, bytes;
+
+	if (list->count && w->plan->original_bytes <= MFS_GROUP_BYTES)
+		return gather_fitting(list, room);
+	return items_within(list, room, &bytes);
+}
+
+/* The gap between the superblocks takes what fits of the first group. */
+static int fill_gap(mfs_chunk_writer *w, mfs_problem *why)
+{
+	for (int i = 0; i < MFS_DISK_CLASSES && w->gap < w->gap_end; i++) {
+		uint8_t cls = class_order[i];
+		uint32_t n = items_for_gap(w, &w->list[cls]);
+		int error = n ? write_chunk(w, cls, n, &w->gap, why) : 0;
+
+		if (error)
+			return error;
+	}
+	w->gap = w->gap_end;
+	return 0;
+}
+
+static int write_group(mfs_chunk_writer *w, mfs_problem *why)
+{
+	uint64_t start = w->next;
+	int error = fill_gap(w, why);
+
+	for (int i = 0; i < MFS_DISK_CLASSES; i++) {
+		uint8_t cls = class_order[i];
+		mfs_chunk_list *list = &w->list[cls];
+
+		while (!error && list->done < list->count)
+			error = write_chunk(w, cls, cut(w, list), &w->next, why);
+		list->count = list->done = 0;
+	}
+	w->group = (mfs_group){0};
+	w->arena_used = 0;
+	if (!error && w->output)
+		mfs_output_start_sync(w->output, start, w->next - start);
+	return error;
+}
+
+/* ---- taking spans ---- */
+
+/* Adds an item with its stored bytes to its class. */
+static int push(mfs_chunk_writer *w, mfs_chunk_item item, const uint8_t *bytes, mfs_problem *why)
+{
+	mfs_chunk_list *list = &w->list[mfs_plan_slot_class(item.tensor, item.slot)];
+
+	if (list->count == list->room) {
+		uint32_t room = list->room ? list->room * 2 : 64;
+		mfs_chunk_item *items = realloc(list->items, room * sizeof(*items));
+
+		if (!items)
+			return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		list->items = items;
+		list->room = room;
+	}
+	item.arena = (uint32_t)w->arena_used;
+	memcpy(w->arena + w->arena_used, bytes, item.stored);
+	w->arena_used += item.stored;
+	list->items[list->count++] = item;
+	return 0;
+}
+
+static int push_tables(mfs_chunk_writer *w, mfs_plan_tensor *t, unsigned slot, mfs_problem *why)
+{
+	const mfs_chunk_item item = {.tensor = t,
+				     .hash = XXH3_64bits(t->tables[slot], t->tables_bytes[slot]),
+				     .stored = t->tables_bytes[slot],
+				     .slot = (uint8_t)slot,
+				     .is_tables = true};
+
+	return push(w, item, t->tables[slot], why);
+}
+
+static int push_frame(mfs_chunk_writer *w, const mfs_coder_job *job, unsigned slot,
+		      mfs_problem *why)
+{
+	mfs_plan_tensor *t = &w->plan->tensors[job->tensor_number];
+	mfs_chunk_item item = {.number = t->record.slot[slot].first + job->span.index,
+			       .tensor = t,
+			       .hash = job->hash[slot],
+			       .stored = job->info[slot].stored,
+			       .decoded = mfs_plan_slot_bytes(t, slot, job->span.blocks),
+			       .slot = (uint8_t)slot};
+
+	memcpy(item.by_coding, job->info[slot].by_coding, sizeof(item.by_coding));
+	if (item.stored)
+		return push(w, item, job->stored[slot], why);
+	/* Nothing is stored, so nothing is placed: any offset will do. */
+	mfs_frame_place_encode(&(mfs_frame_place){.hash = item.hash}, 0,
+			       w->frames + item.number * sizeof(struct mfs_disk_frame));
+	return 0;
+}
+
+int mfs_chunk_writer_add(mfs_chunk_writer *w, const mfs_coder_job *job, mfs_problem *why)
+{
+	mfs_plan_tensor *t = &w->plan->tensors[job->tensor_number];
+	int error = 0;
+
+	if (!mfs_group_takes(&w->group, t, &job->span))
+		error = write_group(w, why);
+	mfs_group_add(&w->group, t, &job->span);
+	for (unsigned s = 0; s < MFS_SLOTS && !error; s++) {
+		if (!job->span.index && t->tables_bytes[s])
+			error = push_tables(w, t, s, why);
+		if (!error && mfs_plan_has_slot(t, s))
+			error = push_frame(w, job, s, why);
+	}
+	return error;
+}
+
+int mfs_chunk_writer_finish(mfs_chunk_writer *w, mfs_problem *why)
+{
+	return write_group(w, why);
+}

@@ -1,0 +1,208 @@
+/* Sources, and what all importers share: memory, layouts, refusals. */
+#include "import.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../format/check.h"
+
+/* ---- sources ---- */
+
+static int file_read_at(mfs_source *source, uint64_t offset, void *buffer, size_t length)
+{
+	uint8_t *out = buffer;
+
+	while (length) {
+		ssize_t got = pread(source->u.fd, out, length, (off_t)offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return MFS_E_IO;
+		if (got == 0)
+			return MFS_E_TRUNCATED;
+		out += got;
+		offset += (uint64_t)got;
+		length -= (size_t)got;
+	}
+	return 0;
+}
+
+static int memory_read_at(mfs_source *source, uint64_t offset, void *buffer, size_t length)
+{
+	if (!range_ok(offset, length, source->size))
+		return MFS_E_TRUNCATED;
+	if (length)
+		memcpy(buffer, source->u.memory + offset, length);
+	return 0;
+}
+
+/* A refusal that is about the file as a whole. */
+static int open_refused(mfs_problem *why, const mfs_source *source, int error, const char *reason)
+{
+	return mfs_import_refuse(why, source, error, UINT64_MAX, "%s", reason);
+}
+
+static int source_stat(mfs_source *source, mfs_problem *why)
+{
+	struct stat st;
+	off_t end;
+
+	if (fstat(source->u.fd, &st) < 0)
+		return open_refused(why, source, MFS_E_SYSTEM, strerror(errno));
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return open_refused(why, source, MFS_E_ARGUMENT,
+				    "neither a regular file nor a block device");
+	/* A block device has no size in stat(2). */
+	end = lseek(source->u.fd, 0, SEEK_END);
+	if (end < 0)
+		return open_refused(why, source, MFS_E_SYSTEM, strerror(errno));
+	source->size = (uint64_t)end;
+	return 0;
+}
+
+int mfs_source_open(mfs_source *out, const char *path, mfs_problem *why)
+{
+	mfs_source source = {.name = path, .read_at = file_read_at};
+	int error;
+
+	/* O_NONBLOCK: opening a FIFO must not wait for its writer. */
+	source.u.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (source.u.fd < 0)
+		return open_refused(why, &source, errno == ENOENT ? MFS_E_NOT_FOUND : MFS_E_SYSTEM,
+				    strerror(errno));
+	error = source_stat(&source, why);
+	if (error) {
+		close(source.u.fd);
+		return error;
+	}
+	*out = source;
+	return 0;
+}
+
+void mfs_source_close(mfs_source *source)
+{
+	if (source->read_at == file_read_at)
+		close(source->u.fd);
+	memset(source, 0, sizeof(*source));
+}
+
+void mfs_source_memory(mfs_source *out, const char *name, const uint8_t *bytes, size_t size)
+{
+	*out =
+	    (mfs_source){.name = name, .size = size, .read_at = memory_read_at, .u.memory = bytes};
+}
+
+/* ---- memory of an import: blocks in a list, freed together ---- */
+
+#define ARENA_BLOCK (64u << 10)
+
+struct arena_block {
+	struct arena_block *next;
+	size_t used, capacity; /* of bytes[] */
+	_Alignas(max_align_t) uint8_t bytes[];
+};
+
+void *mfs_import_alloc(mfs_import *import, size_t bytes)
+{
+	struct arena_block *block = import->memory;
+	size_t need = (bytes + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
+	size_t capacity = need > ARENA_BLOCK ? need : ARENA_BLOCK;
+
+	if (need < bytes)
+		return NULL;
+	if (!block || need > block->capacity - block->used) {
+		block = calloc(1, sizeof(*block) + capacity);
+		if (!block)
+			return NULL;
+		block->capacity = capacity;
+		block->next = import->memory;
+		import->memory = block;
+	}
+	block->used += need;
+	return block->bytes + block->used - need;
+}
+
+void mfs_import_free(mfs_import *import)
+{
+	struct arena_block *block;
+
+	if (!import)
+		return;
+	for (block = import->memory; block;) {
+		struct arena_block *next = block->next;
+
+		free(block);
+		block = next;
+	}
+	memset(import, 0, sizeof(*import));
+}
+
+const mfs_layout *mfs_import_opaque_layout(mfs_import *import, const char *name, uint32_t type_id)
+{
+	size_t length = strlen(name);
+	char *copy = mfs_import_alloc(import, length + 1);
+	mfs_layout *layout = mfs_import_alloc(import, sizeof(*layout));
+
+	if (!copy || !layout || length > UINT16_MAX)
+		return NULL;
+	memcpy(copy, name, length + 1);
+	/* Cut as opaque bytes are; only the names differ. */
+	*layout = *mfs_layout_bytes();
+	layout->name = copy;
+	layout->name_length = (uint16_t)length;
+	layout->type_id = type_id;
+	return layout;
+}
+
+/* ---- refusals ---- */
+
+/* Long paths keep their end: the reason must fit too. */
+static const char *short_name(const char *name)
+{
+	const size_t keep = 255;
+	size_t length = strlen(name);
+
+	return length > keep ? name + length - keep : name;
+}
+
+int mfs_import_refuse(mfs_problem *why, const mfs_source *source, int error, uint64_t offset,
+		      const char *format, ...)
+{
+	va_list args;
+	int used;
+
+	if (!why)
+		return error;
+	why->error = error;
+	why->offset = offset;
+	if (offset == UINT64_MAX)
+		used = snprintf(why->text, sizeof(why->text), "%s: ", short_name(source->name));
+	else
+		used = snprintf(why->text, sizeof(why->text), "%s: offset 0x%" PRIx64 ": ",
+				short_name(source->name), offset);
+	va_start(args, format);
+	vsnprintf(why->text + used, sizeof(why->text) - (size_t)used, format, args);
+	va_end(args);
+	return error;
+}
+
+/* ---- dispatch ---- */
+
+int mfs_import_source(mfs_import *out, mfs_source *source, mfs_problem *why)
+{
+	int error = mfs_import_gguf(out, source, why);
+
+	if (error != MFS_E_MAGIC)
+		return error;
+	memset(out, 0, sizeof(*out));
+	out->format = MFS_FORMAT_OPAQUE;
+	return 0;
+}

@@ -1,0 +1,353 @@
+#include "index_writer.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "../format/check.h"
+#include "problem.h"
+
+static int no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+}
+
+/* ---- sizes ---- */
+
+static uint32_t segments_of(uint64_t records, uint64_t in_segment)
+{
+	return (uint32_t)div_up(records, in_segment);
+}
+
+static uint32_t segment_count(const mfs_plan *plan, uint64_t chunks)
+{
+	return segments_of(plan->frames, MFS_SEGMENT_FRAME_COUNT) +
+	       segments_of(chunks, MFS_SEGMENT_CHUNK_COUNT);
+}
+
+static uint32_t segment_bytes(uint64_t records, uint64_t in_segment, uint32_t i, size_t record)
+{
+	uint64_t left = records - i * in_segment;
+
+	return (uint32_t)((left < in_segment ? left : in_segment) * record);
+}
+
+/* Records of every section, and bytes of the names. */
+static int count_sections(const mfs_plan *plan, uint64_t chunks, uint32_t count[MFS_SECTIONS])
+{
+	uint64_t names = 0, fields = 0, dims = 0;
+
+	for (uint32_t i = 0; i < plan->layout_count; i++) {
+		const mfs_layout *layout = plan->layouts[i];
+
+		names += layout->name_length;
+		fields += layout->field_count;
+		for (uint32_t f = 0; f < layout->field_count; f++)
+			names += layout->field[f].name_length;
+	}
+	for (uint32_t i = 0; i < plan->file_count; i++)
+		names += plan->files[i].record.name_length;
+	for (uint32_t i = 0; i < plan->tensor_count; i++) {
+		names += plan->tensors[i].record.name_length;
+		dims += plan->tensors[i].record.dim_count;
+	}
+	if (names > MFS_ROOT_MAX || dims > MFS_ROOT_MAX)
+		return MFS_E_LIMIT;
+	count[MFS_SEC_LAYOUTS] = plan->layout_count;
+	count[MFS_SEC_FIELDS] = (uint32_t)fields;
+	count[MFS_SEC_FILES] = plan->file_count;
+	count[MFS_SEC_EXTENTS] = plan->extent_count;
+	count[MFS_SEC_TENSORS] = plan->tensor_count;
+	count[MFS_SEC_DIMS] = (uint32_t)dims;
+	count[MFS_SEC_TABLES] = plan->tables_count;
+	count[MFS_SEC_SEGMENTS] = segment_count(plan, chunks);
+	count[MFS_SEC_NAMES] = (uint32_t)names;
+	return 0;
+}
+
+/* Bytes of the root and, behind it, of each segment; the caller frees *size. */
+static int piece_sizes(const mfs_plan *plan, uint64_t chunks, uint64_t **size, uint32_t *pieces,
+		       mfs_problem *why)
+{
+	uint32_t count[MFS_SECTIONS];
+	mfs_root root;
+	uint64_t *next;
+
+	if (count_sections(plan, chunks, count) < 0 || !mfs_root_layout(&root, count))
+		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
+				       "the index root would be over its limit of 16 MiB: too many "
+				       "tensors; pack fewer files, or pack them as opaque bytes");
+	*pieces = 1 + count[MFS_SEC_SEGMENTS];
+	next = *size = calloc(*pieces, sizeof(**size));
+	if (!next)
+		return no_memory(why);
+	*next++ = root.size;
+	for (uint32_t i = 0; i < segments_of(plan->frames, MFS_SEGMENT_FRAME_COUNT); i++)
+		*next++ = segment_bytes(plan->frames, MFS_SEGMENT_FRAME_COUNT, i,
+					sizeof(struct mfs_disk_frame));
+	for (uint32_t i = 0; i < segments_of(chunks, MFS_SEGMENT_CHUNK_COUNT); i++)
+		*next++ = segment_bytes(chunks, MFS_SEGMENT_CHUNK_COUNT, i,
+					sizeof(struct mfs_disk_chunk));
+	return 0;
+}
+
+int mfs_index_place(mfs_placement *out, const mfs_plan *plan, mfs_problem *why)
+{
+	uint64_t slot1 = plan->profile == MFS_PROFILE_NOR ? MFS_SB_SLOT1_NOR : MFS_SB_SLOT1;
+	uint32_t pieces;
+	uint64_t *size;
+	int error = piece_sizes(plan, plan->chunks_max, &size, &pieces, why);
+
+	if (error)
+		return error;
+	error = mfs_placement_make(out, slot1, plan->page_bytes, size, pieces);
+	free(size);
+	return error ? no_memory(why) : 0;
+}
+
+/* ---- building the root ---- */
+
+struct builder {
+	const mfs_plan *plan;
+	const mfs_chunk_writer *chunks;
+	mfs_root root;
+	uint8_t *bytes;
+	uint32_t names, fields, dims; /* used so far */
+	/* Of the root, then of each segment. */
+	uint32_t pieces;
+	uint64_t *size;
+	const uint64_t *offset1;
+	uint64_t *offset2;
+};
+
+static uint32_t put_name(struct builder *b, const char *name, size_t length)
+{
+	uint32_t offset = b->names;
+
+	mfs_root_put_name(&b->root, b->bytes, offset, name, length);
+	b->names += (uint32_t)length;
+	return offset;
+}
+
+static void put_layouts(struct builder *b)
+{
+	for (uint32_t i = 0; i < b->plan->layout_count; i++) {
+		const mfs_layout *layout = b->plan->layouts[i];
+		uint32_t name = put_name(b, layout->name, layout->name_length);
+		uint32_t field_name[MFS_STREAMS_MAX];
+
+		for (uint32_t f = 0; f < layout->field_count; f++)
+			field_name[f] =
+			    put_name(b, layout->field[f].name, layout->field[f].name_length);
+		mfs_root_put_layout(&b->root, b->bytes, i, layout, name, b->fields, field_name);
+		b->fields += layout->field_count;
+	}
+}
+
+static void put_files(struct builder *b)
+{
+	for (uint32_t i = 0; i < b->plan->file_count; i++) {
+		const mfs_root_file *file = &b->plan->files[i].record;
+
+		mfs_root_put_file(&b->root, b->bytes, i, file,
+				  put_name(b, file->name, file->name_length));
+	}
+	for (uint32_t i = 0; i < b->plan->extent_count; i++)
+		mfs_root_put_extent(&b->root, b->bytes, i, &b->plan->extents[i]);
+}
+
+static void put_tensors(struct builder *b)
+{
+	for (uint32_t i = 0; i < b->plan->tensor_count; i++) {
+		const mfs_plan_tensor *t = &b->plan->tensors[i];
+		mfs_root_tensor record = t->record;
+
+		record.first_dim = record.dim_count ? b->dims : 0;
+		for (uint32_t d = 0; d < record.dim_count; d++)
+			mfs_root_put_dim(&b->root, b->bytes, b->dims++, t->dims[d]);
+		mfs_root_put_tensor(
+		    &b->root, b->bytes, i, &record,
+		    record.name_length ? put_name(b, record.name, record.name_length) : 0);
+	}
+	for (uint32_t i = 0; i < b->plan->tables_count; i++)
+		mfs_root_put_tables(&b->root, b->bytes, i, &b->chunks->tables[i]);
+}
+
+/* The bytes of a segment: a part of the frame table or of the chunk table. */
+static const uint8_t *segment_at(const struct builder *b, uint32_t i)
+{
+	uint32_t frames = segments_of(b->plan->frames, MFS_SEGMENT_FRAME_COUNT);
+
+	if (i < frames)
+		return b->chunks->frames + (uint64_t)i * MFS_SEGMENT_MAX;
+	return b->chunks->chunks + (uint64_t)(i - frames) * MFS_SEGMENT_MAX;
+}
+
+static void hash128(const void *bytes, size_t length, uint8_t out[16])
+{
+	XXH128_canonical_t canonical;
+
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, length));
+	memcpy(out, canonical.digest, 16);
+}
+
+static void put_segments(struct builder *b)
+{
+	uint32_t frames = segments_of(b->plan->frames, MFS_SEGMENT_FRAME_COUNT);
+
+	for (uint32_t i = 0; i + 1 < b->pieces; i++) {
+		mfs_root_segment s = {.offset = {b->offset1[i + 1], b->offset2[i + 1]},
+				      .size = (uint32_t)b->size[i + 1],
+				      .kind = i < frames ? MFS_SEGMENT_FRAMES : MFS_SEGMENT_CHUNKS};
+
+		hash128(segment_at(b, i), s.size, s.hash);
+		mfs_root_put_segment(&b->root, b->bytes, i, &s);
+	}
+}
+
+/* Sizes and places of both copies; the memory of the root. */
+static int builder_open(struct builder *b, const mfs_placement *placement, mfs_problem *why)
+{
+	uint32_t count[MFS_SECTIONS];
+	uint64_t position = b->chunks->end;
+	int error = piece_sizes(b->plan, b->chunks->chunk_count, &b->size, &b->pieces, why);
+
+	if (error)
+		return error;
+	b->offset1 = placement->piece;
+	b->offset2 = calloc(b->pieces, sizeof(*b->offset2));
+	b->bytes = calloc(1, b->size[0]);
+	if (!b->offset2 || !b->bytes)
+		return no_memory(why);
+	for (uint32_t i = 0; i < b->pieces; i++) {
+		b->offset2[i] = round_up(position, 8);
+		position = b->offset2[i] + b->size[i];
+	}
+	count_sections(b->plan, b->chunks->chunk_count, count);
+	mfs_root_layout(&b->root, count);
+	b->root.generation = 1;
+	b->root.frames = b->plan->frames;
+	b->root.chunks = b->chunks->chunk_count;
+	return 0;
+}
+
+static void builder_close(struct builder *b)
+{
+	free(b->size);
+	free(b->offset2);
+	free(b->bytes);
+}
+
+static void build_root(struct builder *b)
+{
+	mfs_root_put_header(&b->root, b->bytes);
+	put_layouts(b);
+	put_files(b);
+	put_tensors(b);
+	put_segments(b);
+}
+
+static int write_pieces(const struct builder *b, const uint64_t offset[], mfs_output *output,
+			mfs_problem *why)
+{
+	int error = mfs_output_write(output, offset[0], b->bytes, b->size[0], why);
+
+	for (uint32_t i = 1; i < b->pieces && !error; i++)
+		error = mfs_output_write(output, offset[i], segment_at(b, i - 1), b->size[i], why);
+	return error;
+}
+
+/* ---- the superblock ---- */
+
+/* The same files give the same UUID, whenever and wherever they are packed. */
+static int make_uuid(const mfs_plan *plan, uint8_t out[16])
+{
+	XXH3_state_t *state = XXH3_createState();
+	XXH128_canonical_t canonical;
+
+	if (!state)
+		return MFS_E_MEMORY;
+	XXH3_128bits_reset(state);
+	for (uint32_t i = 0; i < plan->file_count; i++) {
+		const mfs_root_file *file = &plan->files[i].record;
+
+		XXH3_128bits_update(state, file->name, file->name_length + 1u);
+		XXH3_128bits_update(state, file->hash, sizeof(file->hash));
+	}
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
+	memcpy(out, canonical.digest, 16);
+	XXH3_freeState(state);
+	return 0;
+}
+
+static int make_superblock(const struct builder *b, mfs_superblock *sb)
+{
+	uint32_t last = b->pieces - 1;
+	uint64_t end = b->offset2[last] + b->size[last] + MFS_SB_SIZE;
+	/* Readers look for the tail in steps of MFS_SB_SEARCH_STEP. */
+	uint32_t unit =
+	    b->plan->page_bytes > MFS_SB_SEARCH_STEP ? b->plan->page_bytes : MFS_SB_SEARCH_STEP;
+
+	*sb = (mfs_superblock){.version = MFS_FORMAT_VERSION,
+			       .profile = (uint16_t)b->plan->profile,
+			       .page_size = b->plan->page_bytes,
+			       .generation = 1,
+			       .container_size = round_up(end, unit),
+			       .root_offset = {b->offset1[0], b->offset2[0]},
+			       .root_size = b->root.size,
+			       .frame_size = b->plan->frame_bytes};
+	hash128(b->bytes, b->root.size, sb->root_hash);
+	return make_uuid(b->plan, sb->uuid);
+}
+
+int mfs_index_write(mfs_index *out, const mfs_plan *plan, const mfs_placement *placement,
+		    const mfs_chunk_writer *chunks, mfs_output *output, mfs_problem *why)
+{
+	struct builder b = {.plan = plan, .chunks = chunks};
+	int error = builder_open(&b, placement, why);
+
+	if (!error) {
+		build_root(&b);
+		out->slot1 = placement->slot1;
+		out->index_bytes = 0;
+		for (uint32_t i = 0; i < b.pieces; i++)
+			out->index_bytes += 2 * b.size[i];
+		if (make_superblock(&b, &out->superblock) < 0)
+			error = no_memory(why);
+	}
+	if (!error && output)
+		error = write_pieces(&b, b.offset1, output, why);
+	if (!error && output)
+		error = write_pieces(&b, b.offset2, output, why);
+	builder_close(&b);
+	return error;
+}
+
+static int write_superblock(const mfs_index *index, uint64_t offset, mfs_output *output,
+			    mfs_problem *why)
+{
+	mfs_superblock sb = index->superblock;
+	uint8_t bytes[MFS_SB_SIZE];
+
+	sb.own_offset = offset;
+	mfs_superblock_encode(&sb, bytes);
+	return mfs_output_write(output, offset, bytes, sizeof(bytes), why);
+}
+
+int mfs_index_seal(const mfs_index *index, mfs_output *output, mfs_problem *why)
+{
+	uint64_t tail = index->superblock.container_size - MFS_SB_SIZE;
+	int error = mfs_output_sync(output, why);
+
+	if (!error)
+		error = write_superblock(index, tail, output, why);
+	if (!error)
+		error = write_superblock(index, index->slot1, output, why);
+	if (!error)
+		error = mfs_output_sync(output, why);
+	if (!error)
+		error = write_superblock(index, 0, output, why);
+	if (!error)
+		error = mfs_output_sync(output, why);
+	return error;
+}

@@ -1,0 +1,257 @@
+#include "output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "problem.h"
+
+/* Bytes of the target's name that the temporary name repeats: with the rest
+ * it stays under NAME_MAX. */
+#define NAME_KEPT 200
+
+static int failed(const mfs_output *output, const char *what, mfs_problem *why)
+{
+	return mfs_problem_set(why, errno == EIO ? MFS_E_IO : MFS_E_SYSTEM, UINT64_MAX,
+			       "%s: %s: %s", output->path, what, strerror(errno));
+}
+
+static int no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+}
+
+/* ---- the target ---- */
+
+static int exists_already(const mfs_output *output, mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_EXISTS, UINT64_MAX,
+			       "%s: exists already, and replacing it was not asked for",
+			       output->path);
+}
+
+static int refuse_special(const mfs_output *output, mode_t mode, mfs_problem *why)
+{
+	const char *what = S_ISDIR(mode)   ? "a directory"
+			   : S_ISBLK(mode) ? "a block device: pack into a file, then copy it there"
+					   : "not a regular file";
+
+	return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX, "%s: is %s", output->path, what);
+}
+
+static int check_target(mfs_output *output, const char *path, mfs_problem *why)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0) {
+		/* A link that leads nowhere is not what anybody wants replaced. */
+		if (errno == ENOENT && !lstat(path, &st))
+			return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+					       "%s: is a symbolic link that leads nowhere", path);
+		return errno == ENOENT ? 0 : failed(output, "cannot create", why);
+	}
+	if (!S_ISREG(st.st_mode))
+		return refuse_special(output, st.st_mode, why);
+	if (!output->replace)
+		return exists_already(output, why);
+	output->exists = 1;
+	output->device = st.st_dev;
+	output->inode = st.st_ino;
+	return 0;
+}
+
+/* Splits `path` into an open directory and a name in it. */
+static int open_directory(mfs_output *output, const char *path, mfs_problem *why)
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+	char *directory = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	int error = 0;
+
+	if (!*name)
+		error = mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+					"%s: no file name to write to", path);
+	output->target = strdup(name);
+	if (!error && (!directory || !output->target))
+		error = no_memory(why);
+	if (!error) {
+		output->directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (output->directory < 0)
+			error = failed(output, "cannot open its directory", why);
+	}
+	free(directory);
+	return error;
+}
+
+/* ---- the temporary file ---- */
+
+static int set_temporary_name(mfs_output *output, const char *path)
+{
+	int directory = (int)(strlen(path) - strlen(output->target));
+	uint32_t number = 0;
+
+	free(output->temporary);
+	free(output->temporary_path);
+	output->temporary = output->temporary_path = NULL;
+	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+		number = (uint32_t)getpid();
+	if (asprintf(&output->temporary, ".%.*s.%08" PRIx32, NAME_KEPT, output->target, number) < 0)
+		return MFS_E_MEMORY;
+	if (asprintf(&output->temporary_path, "%.*s%s", directory, path, output->temporary) < 0) {
+		output->temporary_path = NULL;
+		return MFS_E_MEMORY;
+	}
+	return 0;
+}
+
+static int create_temporary(mfs_output *output, const char *path, mfs_problem *why)
+{
+	for (int attempt = 0; attempt < 100; attempt++) {
+		if (set_temporary_name(output, path) < 0)
+			return no_memory(why);
+		/* 0666: the umask decides, as for any new file. */
+		output->fd = openat(output->directory, output->temporary,
+				    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+		if (output->fd >= 0)
+			return 0;
+		if (errno != EEXIST)
+			break;
+	}
+	free(output->temporary);
+	output->temporary = NULL;
+	return failed(output, "cannot create a temporary file beside it", why);
+}
+
+/* Replacing a symbolic link means replacing what it leads to. */
+static char *resolve(const mfs_output *output)
+{
+	return output->exists ? realpath(output->path, NULL) : strdup(output->path);
+}
+
+int mfs_output_open(mfs_output *out, const char *path, int replace, mfs_problem *why)
+{
+	mfs_output output = MFS_OUTPUT_NONE;
+	char *resolved = NULL;
+	int error;
+
+	output.replace = replace;
+	output.path = strdup(path);
+	error = output.path ? check_target(&output, path, why) : no_memory(why);
+	if (!error) {
+		resolved = resolve(&output);
+		if (!resolved)
+			error = failed(&output, "cannot resolve", why);
+	}
+	if (!error)
+		error = open_directory(&output, resolved, why);
+	if (!error)
+		error = create_temporary(&output, resolved, why);
+	free(resolved);
+	if (error)
+		mfs_output_close(&output);
+	else
+		*out = output;
+	return error;
+}
+
+void mfs_output_close(mfs_output *output)
+{
+	if (output->temporary)
+		unlinkat(output->directory, output->temporary, 0);
+	if (output->fd >= 0)
+		close(output->fd);
+	if (output->directory >= 0)
+		close(output->directory);
+	free(output->path);
+	free(output->target);
+	free(output->temporary);
+	free(output->temporary_path);
+	*output = (mfs_output)MFS_OUTPUT_NONE;
+}
+
+/* ---- writing ---- */
+
+int mfs_output_write(mfs_output *output, uint64_t offset, const void *bytes, size_t length,
+		     mfs_problem *why)
+{
+	const uint8_t *from = bytes;
+
+	while (length) {
+		ssize_t put = pwrite(output->fd, from, length, (off_t)offset);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0) {
+			if (put == 0)
+				errno = EIO;
+			return failed(output, "cannot write", why);
+		}
+		from += put;
+		offset += (uint64_t)put;
+		length -= (size_t)put;
+	}
+	return 0;
+}
+
+void mfs_output_start_sync(mfs_output *output, uint64_t offset, uint64_t length)
+{
+	/* Only a hint: where it fails, the sync at the end does all the work. */
+	(void)!sync_file_range(output->fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE);
+}
+
+int mfs_output_sync(mfs_output *output, mfs_problem *why)
+{
+	return fsync(output->fd) < 0 ? failed(output, "cannot write to the medium", why) : 0;
+}
+
+/* ---- the final name ---- */
+
+/* Renames without ever replacing: by the kernel where it can, else by a link,
+ * else (FAT) by looking first. */
+static int rename_new(const mfs_output *o)
+{
+	struct stat st;
+
+	if (!renameat2(o->directory, o->temporary, o->directory, o->target, RENAME_NOREPLACE))
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -1;
+	if (!linkat(o->directory, o->temporary, o->directory, o->target, 0)) {
+		unlinkat(o->directory, o->temporary, 0);
+		return 0;
+	}
+	if (errno == EEXIST)
+		return -1;
+	if (!fstatat(o->directory, o->target, &st, AT_SYMLINK_NOFOLLOW)) {
+		errno = EEXIST;
+		return -1;
+	}
+	return renameat(o->directory, o->temporary, o->directory, o->target);
+}
+
+int mfs_output_publish(mfs_output *output, mfs_problem *why)
+{
+	int result = output->replace ? renameat(output->directory, output->temporary,
+						output->directory, output->target)
+				     : rename_new(output);
+
+	if (result < 0 && errno == EEXIST)
+		return exists_already(output, why);
+	if (result < 0)
+		return failed(output, "cannot rename the temporary file", why);
+	free(output->temporary);
+	output->temporary = NULL;
+	/* vfat loses a file that was renamed but not synced again. */
+	if (fsync(output->fd) < 0)
+		return failed(output, "cannot write to the medium", why);
+	/* Some file systems cannot sync directories and need not. */
+	if (fsync(output->directory) < 0 && errno != EINVAL && errno != EBADF)
+		return failed(output, "cannot write its directory to the medium", why);
+	return 0;
+}

@@ -1,0 +1,582 @@
+/*
+ * The packer: plan, code and write, seal, verify, publish.
+ *
+ * The calling thread reads the sources in order, hashes what it reads, hands the
+ * spans to the coders and stores what comes back in the same order; so memory is
+ * bounded by the jobs in flight and one group, and the container does not depend
+ * on the number of threads.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "../format/check.h"
+#include "chunk_writer.h"
+#include "coder.h"
+#include "index_writer.h"
+#include "output.h"
+#include "placement.h"
+#include "plan.h"
+#include "problem.h"
+#include "sample.h"
+
+/* Spans in flight: enough to keep every coder busy while a group is written. */
+#define JOB_BYTES (16u << 20)
+#define JOBS_MAX  4096u
+/* Pages of a source are dropped from the page cache in steps of this. */
+#define DROP_BYTES (8u << 20)
+
+struct mfs_packer {
+	mfs_plan plan;
+	unsigned threads;
+	bool no_verify, force, used;
+	volatile sig_atomic_t cancel;
+	mfs_output output;
+	mfs_pack_type *types; /* one for each layout, then metadata */
+	uint32_t type_count;
+};
+
+/* One call of mfs_packer_write(). */
+struct run {
+	mfs_packer *packer;
+	mfs_plan *plan;
+	mfs_output *output; /* NULL: dry run */
+	mfs_pack_progress *progress;
+	void *user;
+	mfs_problem *why;
+
+	mfs_placement placement;
+	mfs_chunk_writer writer;
+	mfs_coders *coders;
+	mfs_index index;
+	XXH3_state_t *file_hash, *tensor_hash;
+	uint64_t original_done;
+};
+
+static int no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+}
+
+/* ---- making a packer ---- */
+
+static unsigned core_count(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		return 1;
+	return (unsigned)CPU_COUNT(&set);
+}
+
+static int check_options(const mfs_plan *plan, mfs_problem *why)
+{
+	if (!is_power_of_2(plan->page_bytes) || plan->page_bytes < MFS_PAGE_MIN ||
+	    plan->page_bytes > MFS_PAGE_MAX)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "page size %u: not a power of 2 from %u to %u",
+				       plan->page_bytes, MFS_PAGE_MIN, MFS_PAGE_MAX);
+	if (plan->frame_bytes < MFS_FRAME_MIN || plan->frame_bytes > MFS_FRAME_MAX)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "frame size %u: not from %u to %u", plan->frame_bytes,
+				       MFS_FRAME_MIN, MFS_FRAME_MAX);
+	return 0;
+}
+
+int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem *why)
+{
+	mfs_pack_options options = MFS_PACK_OPTIONS_INIT;
+	mfs_profile profile = {.size = sizeof(profile)};
+	mfs_packer *p;
+	int error;
+
+	*out = NULL;
+	if (given)
+		memcpy(&options, given,
+		       given->size < sizeof(options) ? given->size : sizeof(options));
+	if (mfs_profile_get(options.profile, &profile) < 0)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX, "no such profile");
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return no_memory(why);
+	p->output = (mfs_output)MFS_OUTPUT_NONE;
+	p->plan.profile = options.profile;
+	p->plan.page_bytes = options.page_bytes ? options.page_bytes : profile.page_bytes;
+	p->plan.frame_bytes = options.frame_bytes ? options.frame_bytes : profile.frame_bytes;
+	p->plan.opaque = options.opaque;
+	p->threads = options.threads ? options.threads : core_count();
+	p->no_verify = options.no_verify;
+	p->force = options.force;
+	error = check_options(&p->plan, why);
+	if (error) {
+		free(p);
+		return error;
+	}
+	*out = p;
+	return 0;
+}
+
+static void free_types(mfs_packer *p)
+{
+	for (uint32_t i = 0; i < p->type_count; i++)
+		free((char *)p->types[i].type);
+	free(p->types);
+}
+
+void mfs_packer_free(mfs_packer *p)
+{
+	if (!p)
+		return;
+	mfs_output_close(&p->output);
+	mfs_plan_free(&p->plan);
+	free_types(p);
+	free(p);
+}
+
+int mfs_packer_add(mfs_packer *p, const char *path, const char *name, mfs_problem *why)
+{
+	if (p->used)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "%s: the packer has written its container", path);
+	return mfs_plan_add(&p->plan, path, name, why);
+}
+
+void mfs_packer_cancel(mfs_packer *p)
+{
+	p->cancel = 1;
+}
+
+/* ---- progress ---- */
+
+static void report(struct run *r, mfs_pack_stage stage, uint64_t original)
+{
+	if (r->progress &&
+	    r->progress(r->user, stage, original, r->plan->original_bytes, r->writer.next))
+		r->packer->cancel = 1;
+}
+
+static int check_cancel(const struct run *r)
+{
+	if (!r->packer->cancel)
+		return 0;
+	return mfs_problem_set(r->why, MFS_E_CANCELLED, UINT64_MAX, "cancelled");
+}
+
+static void report_sampling(void *user, uint64_t original)
+{
+	report(user, MFS_PACK_PLAN, original);
+}
+
+/* ---- sums by type ---- */
+
+/* A type for each layout, and one for literal bytes and zeros. */
+static int make_types(struct run *r)
+{
+	mfs_packer *p = r->packer;
+	uint32_t count = r->plan->layout_count + 1;
+
+	p->types = calloc(count, sizeof(*p->types));
+	if (!p->types)
+		return no_memory(r->why);
+	p->type_count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		const mfs_layout *layout = i + 1 < count ? r->plan->layouts[i] : NULL;
+
+		p->types[i].type =
+		    layout ? strndup(layout->name, layout->name_length) : strdup("metadata");
+		if (!p->types[i].type)
+			return no_memory(r->why);
+	}
+	p->types[count - 1].original_bytes = r->plan->original_bytes;
+	for (uint32_t i = 0; i < r->plan->tensor_count; i++) {
+		const mfs_root_tensor *t = &r->plan->tensors[i].record;
+
+		if (t->flags & MFS_TENSOR_LITERAL)
+			continue;
+		p->types[t->layout].tensors++;
+		p->types[t->layout].original_bytes += t->size;
+		p->types[count - 1].original_bytes -= t->size;
+	}
+	return 0;
+}
+
+static void count_stored(struct run *r, const mfs_coder_job *job)
+{
+	const mfs_plan_tensor *t = job->tensor;
+	bool literal = t->record.flags & MFS_TENSOR_LITERAL;
+	mfs_pack_type *type =
+	    &r->packer->types[literal ? r->packer->type_count - 1 : t->record.layout];
+
+	for (int s = 0; s < MFS_SLOTS; s++) {
+		type->stored_bytes += job->info[s].stored;
+		if (!job->span.index)
+			type->stored_bytes += t->tables_bytes[s];
+	}
+}
+
+static int compare_types(const void *a, const void *b)
+{
+	const mfs_pack_type *x = a, *y = b;
+
+	if (x->original_bytes != y->original_bytes)
+		return x->original_bytes > y->original_bytes ? -1 : 1;
+	return strcmp(x->type, y->type);
+}
+
+/* Largest first; types without bytes (only literals had their layout) go. */
+static void sort_types(mfs_packer *p)
+{
+	qsort(p->types, p->type_count, sizeof(*p->types), compare_types);
+	while (p->type_count && !p->types[p->type_count - 1].original_bytes)
+		free((char *)p->types[--p->type_count].type);
+}
+
+/* ---- reading, coding, storing ---- */
+
+static int read_failed(struct run *r, const mfs_plan_file *file, int error, uint64_t offset)
+{
+	int reason = errno;
+
+	/* A file that shrank is the likelier story than a medium that failed. */
+	if (mfs_plan_file_unchanged(file, r->why) < 0)
+		return MFS_E_INVALID;
+	return mfs_problem_set(r->why, error, offset, "%s: cannot read at offset 0x%llx: %s",
+			       file->path, (unsigned long long)offset,
+			       error == MFS_E_IO ? strerror(reason) : mfs_error_text(error));
+}
+
+/* Waits for the oldest span in flight and stores it. */
+static int store_one(struct run *r)
+{
+	mfs_coder_job *job = mfs_coders_collect(r->coders);
+	mfs_plan_tensor *t = &r->plan->tensors[job->tensor_number];
+	int error = job->error;
+
+	if (error)
+		mfs_problem_set(r->why, error, UINT64_MAX, "%s: tensor '%.*s': %s",
+				r->plan->files[t->record.file].path, t->record.name_length,
+				t->record.name ? t->record.name : "", mfs_error_text(error));
+	else
+		error = mfs_chunk_writer_add(&r->writer, job, r->why);
+	count_stored(r, job);
+	if (job->span.index + 1 == t->spans)
+		mfs_plan_close_tables(t);
+	r->original_done += job->span.bytes;
+	mfs_coders_release(r->coders);
+	report(r, MFS_PACK_WRITE, r->original_done);
+	return error;
+}
+
+/* Model files are larger than memory: they must not push everything else out. */
+static void drop_behind(mfs_plan_file *file, uint64_t offset, uint64_t bytes)
+{
+	uint64_t step = (offset + bytes) / DROP_BYTES;
+
+	if (step > offset / DROP_BYTES)
+		posix_fadvise(file->source.u.fd, 0, (off_t)(step * DROP_BYTES),
+			      POSIX_FADV_DONTNEED);
+}
+
+static int read_span(struct run *r, uint32_t number, uint64_t index, mfs_coder_job *job)
+{
+	const mfs_plan_tensor *t = &r->plan->tensors[number];
+	mfs_plan_file *file = &r->plan->files[t->record.file];
+	uint64_t offset;
+	int error;
+
+	job->tensor = t;
+	job->tensor_number = number;
+	mfs_tensor_span(&t->record, t->layout->block_bytes, index, &job->span);
+	for (int s = 0; s < MFS_SLOTS; s++)
+		job->tables[s] = t->open_tables[s];
+	offset = t->record.file_offset + job->span.offset;
+	error = file->source.read_at(&file->source, offset, job->in, job->span.bytes);
+	if (error)
+		return read_failed(r, file, error, offset);
+	drop_behind(file, offset, job->span.bytes);
+	XXH3_128bits_update(r->tensor_hash, job->in, job->span.bytes);
+	XXH3_128bits_update(r->file_hash, job->in, job->span.bytes);
+	return 0;
+}
+
+static void take_hash(const XXH3_state_t *state, uint8_t out[16])
+{
+	XXH128_canonical_t canonical;
+
+	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
+	memcpy(out, canonical.digest, 16);
+}
+
+static int pack_tensor(struct run *r, uint32_t number)
+{
+	mfs_plan_tensor *t = &r->plan->tensors[number];
+	int error = mfs_plan_open_tables(t);
+
+	if (error)
+		return mfs_problem_set(r->why, error, UINT64_MAX,
+				       "cannot open the tables of '%.*s'", t->record.name_length,
+				       t->record.name);
+	XXH3_128bits_reset(r->tensor_hash);
+	for (uint64_t i = 0; i < t->spans; i++) {
+		mfs_coder_job *job;
+
+		error = check_cancel(r);
+		while (!error && !(job = mfs_coders_take(r->coders)))
+			error = store_one(r);
+		if (!error)
+			error = read_span(r, number, i, job);
+		if (error)
+			return error;
+		mfs_coders_submit(r->coders);
+	}
+	take_hash(r->tensor_hash, t->record.hash);
+	return 0;
+}
+
+static int pack_zeros(struct run *r, uint64_t length)
+{
+	static const uint8_t zeros[64 << 10];
+
+	for (uint64_t left = length; left;) {
+		size_t n = left < sizeof(zeros) ? left : sizeof(zeros);
+
+		XXH3_128bits_update(r->file_hash, zeros, n);
+		left -= n;
+	}
+	r->original_done += length;
+	return check_cancel(r);
+}
+
+static int pack_file(struct run *r, mfs_plan_file *file)
+{
+	int error = 0;
+
+	posix_fadvise(file->source.u.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+	XXH3_128bits_reset(r->file_hash);
+	for (uint64_t i = 0; i < file->record.extent_count && !error; i++) {
+		const mfs_root_extent *e = &r->plan->extents[file->record.first_extent + i];
+
+		error = e->kind == MFS_EXTENT_ZEROS ? pack_zeros(r, e->length)
+						    : pack_tensor(r, e->tensor);
+	}
+	take_hash(r->file_hash, file->record.hash);
+	return error;
+}
+
+static int pack_files(struct run *r)
+{
+	int error = 0;
+
+	for (uint32_t i = 0; i < r->plan->file_count && !error; i++)
+		error = pack_file(r, &r->plan->files[i]);
+	while (!error && mfs_coders_collect(r->coders))
+		error = store_one(r);
+	if (!error)
+		error = mfs_chunk_writer_finish(&r->writer, r->why);
+	for (uint32_t i = 0; i < r->plan->file_count && !error; i++)
+		error = mfs_plan_file_unchanged(&r->plan->files[i], r->why);
+	return error;
+}
+
+/* ---- the stages ---- */
+
+/* A container that replaced its own source would destroy it. */
+static int check_not_source(const struct run *r)
+{
+	const mfs_output *o = r->output;
+
+	for (uint32_t i = 0; o->exists && i < r->plan->file_count; i++) {
+		const struct stat *st = &r->plan->files[i].found;
+
+		if (st->st_dev == o->device && st->st_ino == o->inode)
+			return mfs_problem_set(r->why, MFS_E_ARGUMENT, UINT64_MAX,
+					       "%s: is a source and the container at once",
+					       o->path);
+	}
+	return 0;
+}
+
+static int make_plan(struct run *r)
+{
+	int error = mfs_plan_build(r->plan, r->why);
+
+	if (!error)
+		error = mfs_plan_sample(r->plan, r->packer->threads, &r->packer->cancel,
+					report_sampling, r, r->why);
+	if (error)
+		return error;
+	mfs_plan_number(r->plan);
+	return make_types(r);
+}
+
+static unsigned job_count(const struct run *r, size_t span_max)
+{
+	unsigned least = r->packer->threads + 2;
+	size_t jobs = JOB_BYTES / span_max;
+
+	if (jobs > JOBS_MAX)
+		jobs = JOBS_MAX;
+	return jobs > least ? (unsigned)jobs : least;
+}
+
+static int open_writers(struct run *r)
+{
+	/* Without tensors (empty files only) nothing is coded. */
+	size_t span_max = r->plan->span_max ? r->plan->span_max : 1;
+	int error = mfs_index_place(&r->placement, r->plan, r->why);
+
+	if (error)
+		return error;
+	r->file_hash = XXH3_createState();
+	r->tensor_hash = XXH3_createState();
+	if (!r->file_hash || !r->tensor_hash ||
+	    mfs_chunk_writer_open(&r->writer, r->plan, &r->placement, r->output) < 0 ||
+	    mfs_coders_new(&r->coders, r->packer->threads, job_count(r, span_max), span_max) < 0)
+		return no_memory(r->why);
+	return 0;
+}
+
+/* Threads and buffers go before the verification takes its own memory. */
+static void close_writers(struct run *r)
+{
+	mfs_coders_free(r->coders);
+	r->coders = NULL;
+	mfs_chunk_writer_close(&r->writer);
+	mfs_placement_free(&r->placement);
+	XXH3_freeState(r->file_hash);
+	XXH3_freeState(r->tensor_hash);
+	r->file_hash = r->tensor_hash = NULL;
+}
+
+static int report_damage(void *user, const mfs_problem *damage)
+{
+	struct run *r = user;
+
+	mfs_problem_set(r->why, MFS_E_IO, damage->offset, "%s: does not read back as written: %s",
+			r->output->path, damage->text);
+	return 1;
+}
+
+static void report_verifying(void *user, uint64_t done, uint64_t total)
+{
+	(void)total;
+	report(user, MFS_PACK_VERIFY, done);
+}
+
+static int verify(struct run *r)
+{
+	mfs_container *container;
+	mfs_problem damage = {0};
+	int64_t problems;
+
+	if (mfs_open(&container, r->output->temporary_path, NULL, &damage) < 0) {
+		report_damage(r, &damage);
+		return MFS_E_IO;
+	}
+	problems = mfs_check(container, report_damage, report_verifying, r);
+	mfs_close(container);
+	if (problems < 0)
+		return mfs_problem_set(r->why, (int)problems, UINT64_MAX, "%s: cannot verify: %s",
+				       r->output->path, mfs_error_text((int)problems));
+	return problems ? MFS_E_IO : 0;
+}
+
+static void fill_summary(const struct run *r, mfs_pack_summary *s)
+{
+	s->original_bytes = r->plan->original_bytes;
+	s->stored_bytes = r->index.superblock.container_size;
+	s->frame_bytes = r->writer.frame_bytes;
+	s->tables_bytes = r->writer.tables_bytes;
+	s->superblock_bytes = 3 * MFS_SB_SIZE;
+	s->index_bytes = r->index.index_bytes;
+	s->padding_bytes = s->stored_bytes - s->frame_bytes - s->tables_bytes -
+			   s->superblock_bytes - s->index_bytes;
+	s->files = r->plan->file_count;
+	for (uint32_t i = 0; i < r->plan->tensor_count; i++)
+		s->tensors += !(r->plan->tensors[i].record.flags & MFS_TENSOR_LITERAL);
+	s->chunks = (uint32_t)r->writer.chunk_count;
+	sort_types(r->packer);
+	s->types = r->packer->types;
+	s->type_count = r->packer->type_count;
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Up to a container that is complete and on the medium, but has no name yet. */
+static int write_container(struct run *r, mfs_pack_summary *s)
+{
+	double start = seconds();
+	int error = make_plan(r);
+
+	if (!error)
+		error = open_writers(r);
+	if (!error)
+		error = pack_files(r);
+	if (!error)
+		error = mfs_index_write(&r->index, r->plan, &r->placement, &r->writer, r->output,
+					r->why);
+	if (!error && r->output)
+		error = mfs_index_seal(&r->index, r->output, r->why);
+	if (!error)
+		fill_summary(r, s);
+	close_writers(r);
+	s->seconds_write = seconds() - start;
+	return error ? error : check_cancel(r);
+}
+
+static int write_and_publish(struct run *r, mfs_pack_summary *s)
+{
+	int error = check_not_source(r);
+	double start;
+
+	if (!error)
+		error = write_container(r, s);
+	start = seconds();
+	if (!error && !r->packer->no_verify)
+		error = verify(r);
+	s->seconds_verify = r->packer->no_verify ? 0 : seconds() - start;
+	if (!error)
+		error = check_cancel(r);
+	if (!error)
+		error = mfs_output_publish(r->output, r->why);
+	return error;
+}
+
+int mfs_packer_write(mfs_packer *p, const char *path, mfs_pack_progress *progress, void *user,
+		     mfs_pack_summary *out, mfs_problem *why)
+{
+	struct run r = {
+	    .packer = p, .plan = &p->plan, .progress = progress, .user = user, .why = why};
+	mfs_pack_summary summary = {.size = sizeof(summary)};
+	int error = 0;
+
+	if (p->used || !p->plan.file_count)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       p->used ? "the packer has written its container"
+					       : "there is nothing to pack");
+	p->used = true;
+	if (path) {
+		error = mfs_output_open(&p->output, path, p->force, why);
+		r.output = &p->output;
+	}
+	if (!error)
+		error = path ? write_and_publish(&r, &summary) : write_container(&r, &summary);
+	mfs_output_close(&p->output);
+	if (!error && out) {
+		summary.size = out->size < sizeof(summary) ? out->size : sizeof(summary);
+		memcpy(out, &summary, summary.size);
+	}
+	return error;
+}

@@ -1,0 +1,649 @@
+#include "plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../format/check.h"
+#include "problem.h"
+
+/* Gaps up to this size are read to see whether they are padding. */
+#define GAP_READ_MAX (64u << 10)
+/* A source may be hole and data in turns a million times; past this many
+ * extents its holes are stored like data. */
+#define HOLE_EXTENTS_MAX 4096u
+/* Longer runs of literal bytes are cut: a frame's place counts from the first
+ * one of its tensor in 40 bits. */
+#define LITERAL_MAX (UINT64_C(1) << 38)
+/* What is cut off the head of an opaque file in a small container. */
+#define LEAD_LITERAL (3u * MFS_PLAN_LEAD_FRAME)
+#define TENSOR_MAX   (UINT64_C(1) << 39)
+
+static int no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+}
+
+/* ---- adding sources ---- */
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static int check_name(const mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
+{
+	static const char *const own[] = {".modelfs", "adapters", "merged", "views"};
+
+	if (!mfs_name_ok(name, strlen(name)))
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "%s: not usable as a name in the container (1 to 255 bytes "
+				       "of UTF-8 without '/'): choose one with NAME=SOURCE",
+				       path);
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		if (!strcmp(name, own[i]))
+			return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+					       "%s: the name '%s' is modelfs's own: choose "
+					       "another with NAME=SOURCE",
+					       path, name);
+	for (uint32_t i = 0; i < plan->file_count; i++)
+		if (!strcmp(name, plan->files[i].name))
+			return mfs_problem_set(why, MFS_E_EXISTS, UINT64_MAX,
+					       "%s: the name '%s' is taken by %s: choose another "
+					       "with NAME=SOURCE",
+					       path, name, plan->files[i].path);
+	return 0;
+}
+
+/* A known format that breaks its own rules, as opposed to a medium that fails. */
+static bool is_refusal(int error)
+{
+	return error == MFS_E_INVALID || error == MFS_E_LIMIT || error == MFS_E_TRUNCATED ||
+	       error == MFS_E_UNSUPPORTED;
+}
+
+static int import_file(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
+{
+	int error = mfs_import_source(&file->import, &file->source, why);
+
+	if (plan->opaque && is_refusal(error)) {
+		memset(&file->import, 0, sizeof(file->import));
+		file->import.format = MFS_FORMAT_OPAQUE;
+		error = 0;
+	}
+	return error;
+}
+
+static int open_file(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
+{
+	int error = mfs_source_open(&file->source, file->path, why);
+
+	if (error)
+		return error;
+	if (fstat(file->source.u.fd, &file->found) < 0)
+		error = mfs_problem_set(why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", file->path,
+					strerror(errno));
+	else if (file->source.size > MFS_FILE_MAX)
+		error =
+		    mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX, "%s: file too large", file->path);
+	else
+		error = import_file(plan, file, why);
+	if (error)
+		mfs_source_close(&file->source);
+	return error;
+}
+
+int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
+{
+	mfs_plan_file file = {0};
+	mfs_plan_file *files;
+	int error;
+
+	if (!name)
+		name = base_name(path);
+	error = check_name(plan, path, name, why);
+	if (error)
+		return error;
+	files = realloc(plan->files, (plan->file_count + 1) * sizeof(*files));
+	if (!files)
+		return no_memory(why);
+	plan->files = files;
+	file.path = strdup(path);
+	file.name = strdup(name);
+	error = file.path && file.name ? open_file(plan, &file, why) : no_memory(why);
+	if (error) {
+		free(file.path);
+		free(file.name);
+		return error;
+	}
+	file.record = (mfs_root_file){
+	    .name = file.name,
+	    .name_length = (uint16_t)strlen(file.name),
+	    .format = (uint16_t)file.import.format,
+	    .size = file.source.size,
+	    .mtime_seconds = file.found.st_mtim.tv_sec,
+	    .mtime_nanoseconds = (uint32_t)file.found.st_mtim.tv_nsec,
+	};
+	plan->original_bytes += file.source.size;
+	plan->files[plan->file_count++] = file;
+	return 0;
+}
+
+void mfs_plan_free(mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->tensor_count; i++) {
+		mfs_plan_close_tables(&plan->tensors[i]);
+		for (int s = 0; s < MFS_SLOTS; s++)
+			free(plan->tensors[i].tables[s]);
+	}
+	for (uint32_t i = 0; i < plan->file_count; i++) {
+		mfs_import_free(&plan->files[i].import);
+		mfs_source_close(&plan->files[i].source);
+		free(plan->files[i].path);
+		free(plan->files[i].name);
+	}
+	free(plan->files);
+	free(plan->tensors);
+	free(plan->extents);
+	free(plan->layouts);
+	memset(plan, 0, sizeof(*plan));
+}
+
+int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why)
+{
+	struct stat now;
+
+	if (fstat(file->source.u.fd, &now) < 0)
+		return mfs_problem_set(why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", file->path,
+				       strerror(errno));
+	if (now.st_size != file->found.st_size ||
+	    now.st_mtim.tv_sec != file->found.st_mtim.tv_sec ||
+	    now.st_mtim.tv_nsec != file->found.st_mtim.tv_nsec)
+		return mfs_problem_set(why, MFS_E_INVALID, UINT64_MAX,
+				       "%s: the file changed while it was packed", file->path);
+	return 0;
+}
+
+/* ---- tables of the plan ---- */
+
+static bool same_text(const char *a, const char *b, size_t length)
+{
+	return !memcmp(a, b, length);
+}
+
+static bool same_layout(const mfs_layout *a, const mfs_layout *b)
+{
+	if (a == b)
+		return true;
+	if (a->name_length != b->name_length || !same_text(a->name, b->name, a->name_length) ||
+	    a->type_id != b->type_id || a->block_bytes != b->block_bytes ||
+	    a->block_weights != b->block_weights || a->field_count != b->field_count)
+		return false;
+	for (uint32_t i = 0; i < a->field_count; i++) {
+		const mfs_field *x = &a->field[i], *y = &b->field[i];
+
+		if (x->name_length != y->name_length ||
+		    !same_text(x->name, y->name, x->name_length) || x->cls != y->cls ||
+		    x->transform != y->transform || x->width != y->width || x->bits != y->bits ||
+		    x->offset != y->offset || x->size != y->size)
+			return false;
+	}
+	return true;
+}
+
+/* The number of a layout in the container. */
+static int layout_number(mfs_plan *plan, const mfs_layout *layout, uint32_t *out, mfs_problem *why)
+{
+	for (uint32_t i = 0; i < plan->layout_count; i++)
+		if (same_layout(plan->layouts[i], layout)) {
+			*out = i;
+			return 0;
+		}
+	if (plan->layout_count == MFS_LAYOUTS_MAX)
+		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
+				       "the sources have more than %d tensor types",
+				       MFS_LAYOUTS_MAX);
+	if (!plan->layouts)
+		plan->layouts = calloc(MFS_LAYOUTS_MAX, sizeof(const mfs_layout *));
+	if (!plan->layouts)
+		return no_memory(why);
+	*out = plan->layout_count;
+	plan->layouts[plan->layout_count++] = layout;
+	return 0;
+}
+
+/* Room for one more record in a growing array. */
+static void *grow(void *array, uint32_t count, uint32_t *room, size_t record)
+{
+	uint32_t more = *room ? *room * 2 : 256;
+	void *bigger;
+
+	if (count < *room)
+		return array;
+	bigger = more > *room ? realloc(array, more * record) : NULL;
+	if (bigger)
+		*room = more;
+	return bigger;
+}
+
+static int add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_problem *why)
+{
+	mfs_root_extent *extents =
+	    grow(plan->extents, plan->extent_count, &plan->extent_room, sizeof(*extents));
+
+	if (!extents)
+		return no_memory(why);
+	plan->extents = extents;
+	extents[plan->extent_count++] = *extent;
+	return 0;
+}
+
+/* ---- spans ---- */
+
+/* Whole rows where a row fits into a frame, else as many blocks as fit. */
+static uint32_t span_blocks(uint64_t budget, uint32_t block_bytes, uint64_t row_bytes)
+{
+	if (row_bytes && row_bytes % block_bytes == 0 && row_bytes <= budget)
+		return (uint32_t)(round_down(budget, row_bytes) / block_bytes);
+	return block_bytes <= budget ? (uint32_t)(budget / block_bytes) : 1;
+}
+
+static void set_spans(mfs_plan *plan, mfs_plan_tensor *t, uint64_t frame_bytes)
+{
+	mfs_root_tensor *r = &t->record;
+	uint32_t block = t->layout->block_bytes;
+	uint64_t bytes;
+
+	r->span_blocks = span_blocks(frame_bytes, block, t->row_bytes);
+	if (r->span_blocks > r->slice_blocks)
+		r->span_blocks = (uint32_t)r->slice_blocks;
+	t->spans = mfs_tensor_spans(r, block);
+	bytes = (uint64_t)r->span_blocks * block;
+	if (bytes > plan->span_max)
+		plan->span_max = bytes;
+}
+
+/* ---- tensors and literal bytes ---- */
+
+static int add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why)
+{
+	mfs_plan_tensor *tensors =
+	    grow(plan->tensors, plan->tensor_count, &plan->tensor_room, sizeof(*tensors));
+	const mfs_root_extent extent = {.file_offset = tensor->record.file_offset,
+					.length = tensor->record.size,
+					.tensor = plan->tensor_count,
+					.kind = MFS_EXTENT_TENSOR};
+
+	if (!tensors)
+		return no_memory(why);
+	plan->tensors = tensors;
+	tensors[plan->tensor_count++] = *tensor;
+	return add_extent(plan, &extent, why);
+}
+
+static mfs_plan_tensor new_tensor(uint32_t file, const mfs_layout *layout, uint64_t offset,
+				  uint64_t size)
+{
+	mfs_plan_tensor t = {.layout = layout};
+
+	t.record.file = file;
+	t.record.file_offset = offset;
+	t.record.size = size;
+	for (int s = 0; s < MFS_SLOTS; s++)
+		t.record.slot[s].tables = MFS_NO_TABLES;
+	return t;
+}
+
+static int add_literal_piece(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t size,
+			     uint64_t frame_bytes, mfs_problem *why)
+{
+	const mfs_layout *layout = mfs_layout_bytes();
+	mfs_plan_tensor t = new_tensor(file, layout, offset, size);
+	int error = layout_number(plan, layout, &t.record.layout, why);
+
+	t.record.cls = MFS_DISK_METADATA;
+	t.record.flags = MFS_TENSOR_LITERAL;
+	t.record.slice_blocks = size;
+	t.row_bytes = 1;
+	set_spans(plan, &t, frame_bytes);
+	return error ? error : add_tensor(plan, &t, why);
+}
+
+static int add_literal(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end,
+		       mfs_problem *why)
+{
+	int error = 0;
+
+	plan->files[file].literal_bytes += end - offset;
+	if (plan->wants_lead && end - offset > 2 * LEAD_LITERAL) {
+		plan->wants_lead = false;
+		error =
+		    add_literal_piece(plan, file, offset, LEAD_LITERAL, MFS_PLAN_LEAD_FRAME, why);
+		offset += LEAD_LITERAL;
+	}
+	while (offset < end && !error) {
+		uint64_t size = end - offset < LITERAL_MAX ? end - offset : LITERAL_MAX;
+
+		error = add_literal_piece(plan, file, offset, size, plan->frame_bytes, why);
+		offset += size;
+	}
+	return error;
+}
+
+static int add_zeros(mfs_plan *plan, uint64_t offset, uint64_t end, mfs_problem *why)
+{
+	const mfs_root_extent extent = {
+	    .file_offset = offset, .length = end - offset, .kind = MFS_EXTENT_ZEROS};
+
+	return add_extent(plan, &extent, why);
+}
+
+static int add_imported(mfs_plan *plan, uint32_t file, const mfs_import_tensor *from,
+			mfs_problem *why)
+{
+	const mfs_plan_file *f = &plan->files[file];
+	mfs_plan_tensor t = new_tensor(file, from->layout, from->offset, from->size);
+	int error;
+
+	/* An importer checks all this; the container must be valid whatever it does. */
+	if (from->size % from->layout->block_bytes || from->dim_count > MFS_DIMS_MAX ||
+	    !mfs_utf8_ok(from->name, from->name_length))
+		return mfs_problem_set(why, MFS_E_INVALID, from->offset,
+				       "%s: tensor '%s' is not valid", f->path, from->name);
+	if (from->size > TENSOR_MAX)
+		return mfs_problem_set(why, MFS_E_LIMIT, from->offset,
+				       "%s: tensor '%s' is over the limit of 512 GiB", f->path,
+				       from->name);
+	error = layout_number(plan, from->layout, &t.record.layout, why);
+	if (error)
+		return error;
+	t.record.name = from->name;
+	t.record.name_length = from->name_length;
+	t.record.cls = MFS_DISK_WEIGHTS;
+	t.record.dim_count = from->dim_count;
+	t.dims = from->dims;
+	t.row_bytes = from->row_bytes;
+	t.record.slice_blocks = from->size / from->layout->block_bytes;
+	if (from->slice_bytes && from->slice_bytes % from->layout->block_bytes == 0 &&
+	    from->size % from->slice_bytes == 0)
+		t.record.slice_blocks = from->slice_bytes / from->layout->block_bytes;
+	set_spans(plan, &t, plan->frame_bytes);
+	return add_tensor(plan, &t, why);
+}
+
+/* ---- what lies between tensors ---- */
+
+static bool all_zero(const uint8_t *bytes, size_t length)
+{
+	return !length || (!bytes[0] && !memcmp(bytes, bytes + 1, length - 1));
+}
+
+static int add_small_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end,
+			 mfs_problem *why)
+{
+	mfs_plan_file *f = &plan->files[file];
+	uint8_t bytes[GAP_READ_MAX];
+	int error = f->source.read_at(&f->source, offset, bytes, end - offset);
+
+	if (error)
+		return mfs_problem_set(why, error, offset, "%s: cannot read at offset 0x%llx: %s",
+				       f->path, (unsigned long long)offset, mfs_error_text(error));
+	if (all_zero(bytes, end - offset))
+		return add_zeros(plan, offset, end, why);
+	return add_literal(plan, file, offset, end, why);
+}
+
+/* Finds the first hole of MFS_PLAN_HOLE_MIN bytes in [*hole, end): true with its
+ * bounds, or false where there is none or the file system cannot tell. */
+static bool find_hole(int fd, uint64_t *hole, uint64_t *data, uint64_t end)
+{
+	uint64_t from = *hole;
+
+	while (from < end) {
+		off_t start = lseek(fd, (off_t)from, SEEK_HOLE);
+		off_t stop;
+
+		if (start < 0 || (uint64_t)start >= end)
+			return false;
+		stop = lseek(fd, start, SEEK_DATA);
+		if (stop < 0 && errno != ENXIO)
+			return false;
+		/* ENXIO: a hole up to the end of the file. */
+		from = stop < 0 || (uint64_t)stop > end ? end : (uint64_t)stop;
+		if (from - (uint64_t)start >= MFS_PLAN_HOLE_MIN) {
+			*hole = (uint64_t)start;
+			*data = from;
+			return true;
+		}
+	}
+	return false;
+}
+
+static int add_large_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end,
+			 mfs_problem *why)
+{
+	int fd = plan->files[file].source.u.fd;
+	uint32_t limit = plan->extent_count + HOLE_EXTENTS_MAX;
+	int error = 0;
+
+	while (offset < end && !error) {
+		uint64_t hole = offset, data = end;
+
+		if (plan->extent_count >= limit || !find_hole(fd, &hole, &data, end))
+			hole = data = end;
+		if (hole > offset)
+			error = add_literal(plan, file, offset, hole, why);
+		if (!error && data > hole)
+			error = add_zeros(plan, hole, data, why);
+		offset = data;
+	}
+	return error;
+}
+
+static int add_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end, mfs_problem *why)
+{
+	if (offset == end)
+		return 0;
+	if (end - offset <= GAP_READ_MAX)
+		return add_small_gap(plan, file, offset, end, why);
+	return add_large_gap(plan, file, offset, end, why);
+}
+
+/* ---- building ---- */
+
+static int build_file(mfs_plan *plan, uint32_t file, mfs_problem *why)
+{
+	mfs_plan_file *f = &plan->files[file];
+	const mfs_import *import = &f->import;
+	uint64_t position = 0;
+	int error = 0;
+
+	f->record.first_extent = plan->extent_count;
+	for (uint32_t i = 0; i < import->tensor_count && !error; i++) {
+		const mfs_import_tensor *t = &import->tensors[i];
+
+		if (!t->size || t->offset < position ||
+		    !range_ok(t->offset, t->size, f->source.size))
+			return mfs_problem_set(why, MFS_E_INVALID, t->offset,
+					       "%s: tensor '%s' lies outside of its place", f->path,
+					       t->name);
+		error = add_gap(plan, file, position, t->offset, why);
+		if (!error)
+			error = add_imported(plan, file, t, why);
+		position = t->offset + t->size;
+	}
+	if (!error)
+		error = add_gap(plan, file, position, f->source.size, why);
+	f->record.extent_count = plan->extent_count - f->record.first_extent;
+	return error;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	/* strcmp() compares unsigned bytes, as the format asks. */
+	return strcmp(((const mfs_plan_file *)a)->name, ((const mfs_plan_file *)b)->name);
+}
+
+/* In a small container the smallest tensor that is large enough gets frames that
+ * fit between the superblocks; where there is no tensor at all, add_literal()
+ * cuts a head off. */
+static void choose_lead(mfs_plan *plan)
+{
+	mfs_plan_tensor *lead = NULL;
+
+	for (uint32_t i = 0; i < plan->tensor_count; i++) {
+		mfs_plan_tensor *t = &plan->tensors[i];
+
+		if (!(t->record.flags & MFS_TENSOR_LITERAL) && t->record.size >= LEAD_LITERAL &&
+		    (!lead || t->record.size < lead->record.size))
+			lead = t;
+	}
+	if (lead && plan->frame_bytes > MFS_PLAN_LEAD_FRAME)
+		set_spans(plan, lead, MFS_PLAN_LEAD_FRAME);
+}
+
+static bool any_tensor(const mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->file_count; i++)
+		if (plan->files[i].import.tensor_count)
+			return true;
+	return false;
+}
+
+int mfs_plan_build(mfs_plan *plan, mfs_problem *why)
+{
+	bool small = plan->original_bytes <= MFS_PLAN_SMALL;
+	int error = 0;
+
+	if (plan->file_count)
+		qsort(plan->files, plan->file_count, sizeof(*plan->files), compare_names);
+	plan->wants_lead = small && !any_tensor(plan);
+	for (uint32_t i = 0; i < plan->file_count && !error; i++)
+		error = build_file(plan, i, why);
+	if (!error && small)
+		choose_lead(plan);
+	return error;
+}
+
+/* ---- slots and groups ---- */
+
+bool mfs_plan_has_slot(const mfs_plan_tensor *t, unsigned slot)
+{
+	return mfs_tensor_has_slot(&t->record, t->layout, slot);
+}
+
+uint32_t mfs_plan_slot_bytes(const mfs_plan_tensor *t, unsigned slot, uint32_t blocks)
+{
+	return mfs_slot_bytes(&t->record, t->layout, slot, blocks);
+}
+
+unsigned mfs_plan_slot_class(const mfs_plan_tensor *t, unsigned slot)
+{
+	return slot ? MFS_DISK_CONSTANTS : t->record.cls;
+}
+
+int mfs_plan_open_tables(mfs_plan_tensor *t)
+{
+	for (int s = 0; s < MFS_SLOTS; s++) {
+		int error = t->tables[s]
+				? mfs_tables_open(&t->open_tables[s], t->tables[s],
+						  t->tables_bytes[s], t->layout->slot_streams[s], 1)
+				: 0;
+
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+void mfs_plan_close_tables(mfs_plan_tensor *t)
+{
+	for (int s = 0; s < MFS_SLOTS; s++) {
+		mfs_tables_free(t->open_tables[s]);
+		t->open_tables[s] = NULL;
+	}
+}
+
+/* Tables count with the first span: they are stored before its frames. */
+static uint64_t tables_bytes(const mfs_plan_tensor *t, const mfs_span *span, unsigned slot)
+{
+	return span->index ? 0 : t->tables_bytes[slot];
+}
+
+bool mfs_group_takes(const mfs_group *group, const mfs_plan_tensor *t, const mfs_span *span)
+{
+	uint64_t bytes = span->bytes + tables_bytes(t, span, 0) + tables_bytes(t, span, 1);
+
+	if (!group->spans)
+		return true;
+	return group->spans < MFS_GROUP_SPANS && group->bytes + bytes <= MFS_GROUP_BYTES &&
+	       group->constants + mfs_plan_slot_bytes(t, 1, span->blocks) <= MFS_GROUP_CONSTANTS;
+}
+
+void mfs_group_add(mfs_group *group, const mfs_plan_tensor *t, const mfs_span *span)
+{
+	group->spans++;
+	for (unsigned s = 0; s < MFS_SLOTS; s++) {
+		uint64_t bytes = mfs_plan_slot_bytes(t, s, span->blocks) + tables_bytes(t, span, s);
+
+		group->bytes += bytes;
+		group->by_class[mfs_plan_slot_class(t, s)] += bytes;
+	}
+	group->constants += mfs_plan_slot_bytes(t, 1, span->blocks);
+}
+
+/* Two chunks in a row hold more than MFS_CHUNK_MAX stored bytes together, or
+ * the first holds half of that (chunk_writer.c). */
+static uint64_t group_chunks(const mfs_group *group)
+{
+	uint64_t chunks = 0;
+
+	for (int c = 0; c < MFS_DISK_CLASSES; c++)
+		if (group->by_class[c])
+			chunks += 2 * group->by_class[c] / MFS_CHUNK_MAX + 1;
+	return chunks;
+}
+
+static void close_group(mfs_plan *plan, mfs_group *group)
+{
+	plan->chunks_max += group_chunks(group);
+	if (group->bytes > plan->group_max)
+		plan->group_max = group->bytes;
+	*group = (mfs_group){0};
+}
+
+static void number_tensor(mfs_plan *plan, mfs_plan_tensor *t)
+{
+	for (unsigned s = 0; s < MFS_SLOTS; s++) {
+		if (t->tables_bytes[s])
+			t->record.slot[s].tables = plan->tables_count++;
+		if (!mfs_plan_has_slot(t, s))
+			continue;
+		t->record.slot[s].first = plan->frames;
+		plan->frames += t->spans;
+	}
+}
+
+void mfs_plan_number(mfs_plan *plan)
+{
+	mfs_group group = {0};
+	mfs_span span;
+
+	/* The first group may cut one chunk of each class to fill the gap. */
+	plan->chunks_max = plan->tensor_count ? MFS_DISK_CLASSES : 0;
+	for (uint32_t i = 0; i < plan->tensor_count; i++) {
+		mfs_plan_tensor *t = &plan->tensors[i];
+
+		number_tensor(plan, t);
+		for (uint64_t k = 0; k < t->spans; k++) {
+			mfs_tensor_span(&t->record, t->layout->block_bytes, k, &span);
+			if (!mfs_group_takes(&group, t, &span))
+				close_group(plan, &group);
+			mfs_group_add(&group, t, &span);
+		}
+	}
+	close_group(plan, &group);
+}

@@ -1,0 +1,120 @@
+/*
+ * The plan of a container: which files, cut into which extents, tensors, spans
+ * and frames. Sources are added one by one, then mfs_plan_build() numbers
+ * everything; codecs are chosen later from samples (sample.h). All that decides
+ * the size of the index is known once the plan stands.
+ *
+ * Used by one thread, except that sampling fills different tensors from several.
+ */
+#ifndef MFS_PLAN_H
+#define MFS_PLAN_H
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+#include "../format/frame.h"
+#include "../format/root.h"
+#include "import.h"
+#include "modelfs_pack.h"
+
+/* Original bytes of a group: consecutive spans whose chunks lie together, so
+ * that a sequential read stays sequential and a packer holds one group only. */
+#define MFS_GROUP_BYTES	    (32u << 20)
+#define MFS_GROUP_CONSTANTS (2u << 20)
+#define MFS_GROUP_SPANS	    65536u
+
+/* Up to this many original bytes the room between the superblocks counts, so
+ * one small tensor, or the head of an opaque file, is cut into frames that fit. */
+#define MFS_PLAN_SMALL	    (16u << 20)
+#define MFS_PLAN_LEAD_FRAME (16u << 10)
+
+/* Holes of a source smaller than this are stored as the zeros they read as. */
+#define MFS_PLAN_HOLE_MIN (256u << 10)
+
+typedef struct {
+	char *path;
+	char *name;
+	mfs_source source;
+	struct stat found; /* when the plan was made: a source must not change */
+	mfs_import import;
+	mfs_root_file record; /* extents from mfs_plan_build(), hash from writing */
+	uint64_t literal_bytes;
+} mfs_plan_file;
+
+typedef struct {
+	mfs_root_tensor record; /* hash, bases and tables numbers come from writing */
+	const mfs_layout *layout;
+	const uint64_t *dims; /* the import's */
+	uint64_t row_bytes;
+	uint64_t spans;
+	mfs_coding_rules rules;
+	uint8_t *tables[MFS_SLOTS]; /* stored tables, or NULL */
+	uint32_t tables_bytes[MFS_SLOTS];
+	mfs_tables *open_tables[MFS_SLOTS]; /* while its spans are being coded */
+} mfs_plan_tensor;
+
+typedef struct {
+	/* What was asked for. */
+	mfs_profile_id profile;
+	uint32_t page_bytes;
+	uint32_t frame_bytes;
+	bool opaque;
+
+	mfs_plan_file *files; /* sorted by name once built */
+	uint32_t file_count;
+	mfs_plan_tensor *tensors; /* in the order of files and offsets */
+	uint32_t tensor_count;
+	mfs_root_extent *extents;
+	uint32_t extent_count;
+	const mfs_layout **layouts;
+	uint32_t layout_count;
+	uint64_t original_bytes;
+	uint64_t span_max; /* bytes of the largest span */
+	bool wants_lead;   /* the next long run of literal bytes is cut */
+	/* Room of the arrays above. */
+	uint32_t tensor_room, extent_room;
+
+	/* From mfs_plan_number(). */
+	uint64_t frames;
+	uint64_t chunks_max;
+	uint64_t group_max; /* bytes of the largest group: spans and tables */
+	uint32_t tables_count;
+} mfs_plan;
+
+void mfs_plan_free(mfs_plan *plan); /* what it holds, not the struct itself */
+
+/* Opens and imports the file at `path` under `name` (NULL: its base name). */
+int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why);
+
+/* Sorts the files and cuts them into extents and tensors. */
+int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
+
+/* Opens the tables of a tensor for coding, and closes them. */
+int mfs_plan_open_tables(mfs_plan_tensor *tensor);
+void mfs_plan_close_tables(mfs_plan_tensor *tensor);
+
+/* Numbers the frames and bounds the chunks, once classes and tables are chosen. */
+void mfs_plan_number(mfs_plan *plan);
+
+/* A source must still be what it was; else the container would hold a mixture. */
+int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why);
+
+/* Whether `slot` of the tensor has frames, and its bytes in a span of `blocks`. */
+bool mfs_plan_has_slot(const mfs_plan_tensor *tensor, unsigned slot);
+uint32_t mfs_plan_slot_bytes(const mfs_plan_tensor *tensor, unsigned slot, uint32_t blocks);
+unsigned mfs_plan_slot_class(const mfs_plan_tensor *tensor, unsigned slot);
+
+/* ---- groups: the planner and the writer count alike ---- */
+
+typedef struct {
+	uint64_t bytes; /* spans and tables */
+	uint64_t constants;
+	uint32_t spans;
+	uint64_t by_class[MFS_DISK_CLASSES];
+} mfs_group;
+
+/* True if the span still belongs to the group; an empty group takes any span. */
+bool mfs_group_takes(const mfs_group *group, const mfs_plan_tensor *tensor, const mfs_span *span);
+void mfs_group_add(mfs_group *group, const mfs_plan_tensor *tensor, const mfs_span *span);
+
+#endif

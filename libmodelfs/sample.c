@@ -1,0 +1,255 @@
+#include "sample.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "problem.h"
+
+/* What a profile asks of compression, in 1/1024. Slow media take every gain;
+ * fast ones store raw what does not pay for its decoding. */
+struct demands {
+	uint32_t stream_gain; /* for a stream to be coded */
+	uint32_t tensor_gain; /* for a tensor to be split and coded */
+	bool constants_split; /* tensors with constants are split in any case */
+};
+
+static struct demands demands_of(mfs_profile_id profile)
+{
+	if (profile == MFS_PROFILE_NVME)
+		return (struct demands){20, 205, false};
+	if (profile == MFS_PROFILE_SATA)
+		return (struct demands){10, 20, false};
+	return (struct demands){2, 2, true};
+}
+
+/* Matches are worth much time for small metadata, which is read at every start,
+ * and less for large opaque files. */
+static int match_level(uint64_t literal_bytes)
+{
+	if (literal_bytes <= 8u << 20)
+		return 19;
+	return literal_bytes <= 64u << 20 ? 9 : 5;
+}
+
+struct sampler {
+	mfs_plan *plan;
+	const volatile sig_atomic_t *cancel;
+	atomic_uint next;     /* tensor to take */
+	atomic_ullong done;   /* original bytes */
+	atomic_int error;     /* of any thread */
+	pthread_mutex_t lock; /* guards why */
+	mfs_problem *why;
+	size_t sample_max;
+};
+
+struct scratch {
+	mfs_encoder *encoder;
+	uint8_t *sample; /* blocks of the sampled spans, one after the other */
+	uint8_t *out;
+	uint8_t *tables;
+	uint32_t blocks; /* in the sample */
+	uint32_t span_blocks[MFS_SAMPLE_BYTES / MFS_FRAME_MIN];
+	uint32_t spans;
+};
+
+static int fail(struct sampler *s, int error, const mfs_plan_file *file)
+{
+	pthread_mutex_lock(&s->lock);
+	if (!atomic_load(&s->error)) {
+		atomic_store(&s->error, error);
+		mfs_problem_set(s->why, error, UINT64_MAX, "%s%s%s", file ? file->path : "",
+				file ? ": " : "", mfs_error_text(error));
+	}
+	pthread_mutex_unlock(&s->lock);
+	return error;
+}
+
+/* Reads spans that lie evenly over the tensor: all of them where it is small. */
+static int read_sample(struct sampler *s, struct scratch *w, const mfs_plan_tensor *t)
+{
+	mfs_source source = s->plan->files[t->record.file].source;
+	uint64_t bytes = (uint64_t)t->record.span_blocks * t->layout->block_bytes;
+	uint64_t count =
+	    bytes < MFS_FRAME_MIN ? MFS_SAMPLE_BYTES / MFS_FRAME_MIN : MFS_SAMPLE_BYTES / bytes;
+
+	if (!count)
+		count = 1;
+	if (count > t->spans)
+		count = t->spans;
+	w->blocks = w->spans = 0;
+	for (uint64_t i = 0; i < count; i++) {
+		mfs_span span;
+		int error;
+
+		/* The middle of the i-th part; without overflow for any tensor. */
+		mfs_tensor_span(&t->record, t->layout->block_bytes,
+				t->spans / count * i + t->spans / count / 2, &span);
+		error = source.read_at(&source, t->record.file_offset + span.offset,
+				       w->sample + (size_t)w->blocks * t->layout->block_bytes,
+				       span.bytes);
+		if (error)
+			return error;
+		w->span_blocks[w->spans++] = span.blocks;
+		w->blocks += span.blocks;
+	}
+	return 0;
+}
+
+/* Stored bytes of the sample if the tensor is split, without tables. */
+static int64_t code_sample(struct scratch *w, const mfs_plan_tensor *t)
+{
+	static const mfs_tables *const none[MFS_SLOTS];
+	const mfs_layout *layout = t->layout;
+	const uint8_t *in = w->sample;
+	int64_t stored = 0;
+
+	for (uint32_t i = 0; i < w->spans; i++) {
+		uint32_t blocks = w->span_blocks[i];
+		uint8_t *out[MFS_SLOTS] = {w->out, w->out + (size_t)blocks * layout->slot_bytes[0]};
+		mfs_frame_info info[MFS_SLOTS] = {0};
+		int error =
+		    mfs_span_encode(w->encoder, layout, blocks, in, &t->rules, none, out, info);
+
+		if (error)
+			return error;
+		stored += (int64_t)info[0].stored + info[1].stored;
+		in += (size_t)blocks * layout->block_bytes;
+	}
+	return stored;
+}
+
+static int build_tables(struct scratch *w, mfs_plan_tensor *t)
+{
+	for (unsigned s = 0; s < MFS_SLOTS; s++) {
+		int64_t size;
+
+		if (!mfs_plan_has_slot(t, s))
+			continue;
+		size = mfs_tables_build(w->encoder, t->layout, s, w->blocks, w->sample,
+					t->record.span_blocks, t->spans, w->tables, MFS_TABLES_MAX);
+		if (size <= 0) {
+			if (size < 0)
+				return (int)size;
+			continue;
+		}
+		t->tables[s] = malloc((size_t)size);
+		if (!t->tables[s])
+			return MFS_E_MEMORY;
+		memcpy(t->tables[s], w->tables, (size_t)size);
+		t->tables_bytes[s] = (uint32_t)size;
+	}
+	return 0;
+}
+
+/* Class, rules and tables of one tensor. */
+static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
+{
+	struct demands demands = demands_of(s->plan->profile);
+	int64_t stored, original;
+	int error;
+
+	t->rules.min_gain = demands.stream_gain;
+	if (t->record.flags & MFS_TENSOR_LITERAL) {
+		t->rules.match_level = match_level(s->plan->files[t->record.file].literal_bytes);
+		return 0;
+	}
+	error = read_sample(s, w, t);
+	if (error)
+		return error;
+	if (!demands.constants_split || !mfs_plan_has_slot(t, 1)) {
+		stored = code_sample(w, t);
+		if (stored < 0)
+			return (int)stored;
+		original = (int64_t)w->blocks * t->layout->block_bytes;
+		if ((original - stored) * 1024 < original * demands.tensor_gain) {
+			t->record.cls = MFS_DISK_PLAIN;
+			return 0;
+		}
+	}
+	return build_tables(w, t);
+}
+
+static int scratch_open(struct scratch *w, const struct sampler *s)
+{
+	memset(w, 0, sizeof(*w));
+	w->encoder = mfs_encoder_new(s->sample_max);
+	w->sample = malloc(s->sample_max);
+	w->out = malloc(s->sample_max);
+	w->tables = malloc(MFS_TABLES_MAX);
+	return w->encoder && w->sample && w->out && w->tables ? 0 : MFS_E_MEMORY;
+}
+
+static void scratch_close(struct scratch *w)
+{
+	mfs_encoder_free(w->encoder);
+	free(w->sample);
+	free(w->out);
+	free(w->tables);
+}
+
+/* Takes tensors until none is left; reports progress if asked to. */
+static void take_tensors(struct sampler *s, mfs_sample_progress *progress, void *user)
+{
+	mfs_plan *plan = s->plan;
+	struct scratch w;
+
+	if (scratch_open(&w, s))
+		fail(s, MFS_E_MEMORY, NULL);
+	while (!atomic_load(&s->error)) {
+		unsigned i = atomic_fetch_add(&s->next, 1);
+		mfs_plan_tensor *t;
+		int error;
+
+		if (i >= plan->tensor_count)
+			break;
+		t = &plan->tensors[i];
+		error = *s->cancel ? MFS_E_CANCELLED : choose(s, &w, t);
+		if (error)
+			fail(s, error,
+			     error == MFS_E_CANCELLED ? NULL : &plan->files[t->record.file]);
+		atomic_fetch_add(&s->done, t->record.size);
+		if (progress)
+			progress(user, atomic_load(&s->done));
+	}
+	scratch_close(&w);
+}
+
+static void *sampler_thread(void *arg)
+{
+	take_tensors(arg, NULL, NULL);
+	return NULL;
+}
+
+/* Threads beyond the calling one; fewer if the system refuses, down to none. */
+static unsigned start_threads(struct sampler *s, pthread_t *ids, unsigned count)
+{
+	unsigned started = 0;
+
+	while (started < count && !pthread_create(&ids[started], NULL, sampler_thread, s))
+		started++;
+	return started;
+}
+
+int mfs_plan_sample(mfs_plan *plan, unsigned threads, const volatile sig_atomic_t *cancel,
+		    mfs_sample_progress *progress, void *user, mfs_problem *why)
+{
+	struct sampler s = {.plan = plan, .cancel = cancel, .why = why};
+	unsigned extra = threads > 1 ? threads - 1 : 0;
+	pthread_t *ids = calloc(extra + 1, sizeof(*ids));
+
+	if (!ids)
+		return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	s.sample_max = plan->span_max > MFS_SAMPLE_BYTES ? plan->span_max : MFS_SAMPLE_BYTES;
+	pthread_mutex_init(&s.lock, NULL);
+	if (extra > plan->tensor_count)
+		extra = plan->tensor_count;
+	extra = start_threads(&s, ids, extra);
+	take_tensors(&s, progress, user);
+	for (unsigned i = 0; i < extra; i++)
+		pthread_join(ids[i], NULL);
+	pthread_mutex_destroy(&s.lock);
+	free(ids);
+	return atomic_load(&s.error);
+}

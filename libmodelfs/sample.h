@@ -1,0 +1,21 @@
+/* Choosing how each tensor is stored, by coding a sample of its spans. */
+#ifndef MFS_SAMPLE_H
+#define MFS_SAMPLE_H
+
+#include <signal.h>
+
+#include "plan.h"
+
+/* Original bytes of a tensor's sample, unless one span is larger. */
+#define MFS_SAMPLE_BYTES (256u << 10)
+
+/* Called now and then from the calling thread. */
+typedef void mfs_sample_progress(void *user, uint64_t original_done);
+
+/* Fills in class, rules and tables of every tensor of the plan, on `threads`
+ * threads; what it chooses does not depend on their number. Stops with
+ * MFS_E_CANCELLED once *cancel is set. */
+int mfs_plan_sample(mfs_plan *plan, unsigned threads, const volatile sig_atomic_t *cancel,
+		    mfs_sample_progress *progress, void *user, mfs_problem *why);
+
+#endif
