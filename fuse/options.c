@@ -1,0 +1,185 @@
+#include "options.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../tools/common.h"
+#include "ops.h"
+
+#define DECODERS_MAX 256
+#define ARENA_MAX    (UINT64_C(1) << 40)
+
+enum { KEY_DEBUG, KEY_IGNORE };
+
+#define OPTION(text, member, value)                                                                \
+	{                                                                                          \
+		text, offsetof(options, member), value                                             \
+	}
+
+static const struct fuse_opt option_table[] = {
+    OPTION("-f", foreground, 1),
+    OPTION("-s", single, 1),
+    OPTION("-h", help, 1),
+    OPTION("--help", help, 1),
+    OPTION("-V", version, 1),
+    OPTION("--version", version, 1),
+    OPTION("arena=%s", arena, 0),
+    OPTION("engine=%s", engine, 0),
+    OPTION("decoders=%s", decoders, 0),
+    OPTION("profile=%s", profile, 0),
+    OPTION("buffered", open.buffered, 1),
+    OPTION("noprefetch", open.no_prefetch, 1),
+    FUSE_OPT_KEY("-d", KEY_DEBUG),
+    FUSE_OPT_KEY("debug", KEY_DEBUG),
+    /* Words of fstab(5) that mean nothing to a daemon. */
+    FUSE_OPT_KEY("defaults", KEY_IGNORE),
+    FUSE_OPT_KEY("_netdev", KEY_IGNORE),
+    FUSE_OPT_KEY("nofail", KEY_IGNORE),
+    FUSE_OPT_KEY("x-", KEY_IGNORE),
+    FUSE_OPT_END,
+};
+
+/* libfuse's parser calls this for what the table does not store. */
+static int take_argument(void *data, const char *argument, int key, struct fuse_args *rest)
+{
+	options *o = data;
+
+	(void)rest;
+	switch (key) {
+	case KEY_DEBUG:
+		o->foreground = 1;
+		return 1; /* libfuse wants to see it too */
+	case KEY_IGNORE:
+		return 0;
+	case FUSE_OPT_KEY_NONOPT:
+		break;
+	default:
+		return 1;
+	}
+	if (!o->container)
+		o->container = strdup(argument);
+	else if (!o->mountpoint)
+		o->mountpoint = strdup(argument);
+	else
+		o->surplus = 1;
+	return 0;
+}
+
+static int check_engine(options *o)
+{
+	static const char *const engines[] = {"uring", "pool", "pread"};
+
+	if (!o->engine)
+		return 0;
+	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
+		if (strcmp(o->engine, engines[i]) == 0)
+			o->open.engine = engines[i];
+	if (!o->open.engine)
+		return tool_misuse("engine=%s: must be uring, pool or pread", o->engine);
+	return 0;
+}
+
+static int check_values(options *o)
+{
+	uint64_t decoders = 0;
+
+	if (o->arena && !tool_parse_size(o->arena, ARENA_MAX, &o->open.arena_bytes))
+		return tool_misuse("arena=%s: not a size such as 64M", o->arena);
+	if (o->decoders && !tool_parse_number(o->decoders, DECODERS_MAX, &decoders))
+		return tool_misuse("decoders=%s: not a number up to %d", o->decoders, DECODERS_MAX);
+	o->open.decoders = (unsigned)decoders;
+	if (o->profile) {
+		o->open.profile = mfs_profile_find(o->profile);
+		if (o->open.profile < 0)
+			return tool_misuse("profile=%s: there is no such profile", o->profile);
+	}
+	return check_engine(o);
+}
+
+/* Adds what every mount has. It comes last, so nothing the user says undoes it. */
+static int add_fixed_options(options *o)
+{
+	char *path = NULL, *text = NULL, *list = NULL;
+	int err = -1;
+
+	/* An absolute path is left as it is: /etc/fstab and findmnt(8) compare it. */
+	path = o->container[0] == '/' ? strdup(o->container) : realpath(o->container, NULL);
+	if (asprintf(&text, "fsname=%s", path ? path : o->container) < 0)
+		text = NULL;
+	if (text && fuse_opt_add_opt_escaped(&list, text) == 0) {
+		free(text);
+		if (asprintf(&text,
+			     "-o%s,ro,nosuid,nodev,default_permissions,"
+			     "subtype=modelfs,max_read=%u",
+			     list, OPS_READ_MAX) < 0)
+			text = NULL;
+		err = text ? fuse_opt_add_arg(&o->args, text) : -1;
+	}
+	free(list);
+	free(text);
+	free(path);
+	if (err) {
+		tool_error("out of memory");
+		return TOOL_FAILED;
+	}
+	return 0;
+}
+
+int options_parse(options *out, int argc, char *argv[])
+{
+	int err;
+
+	*out = (options){.open = MFS_OPEN_OPTIONS_INIT};
+	out->args = (struct fuse_args)FUSE_ARGS_INIT(argc, argv);
+	if (fuse_opt_parse(&out->args, out, option_table, take_argument) < 0)
+		return TOOL_USAGE;
+	if (out->help || out->version)
+		return 0;
+	if (!out->container || !out->mountpoint)
+		return tool_misuse("a CONTAINER and a MOUNTPOINT are needed");
+	if (out->surplus)
+		return tool_misuse("there are more arguments than CONTAINER and MOUNTPOINT");
+	err = check_values(out);
+	return err ? err : add_fixed_options(out);
+}
+
+void options_free(options *o)
+{
+	fuse_opt_free_args(&o->args);
+	free(o->container);
+	free(o->mountpoint);
+	free(o->engine);
+	free(o->arena);
+	free(o->profile);
+	free(o->decoders);
+}
+
+void options_print_help(void)
+{
+	fputs("Usage: modelfs [OPTIONS] CONTAINER MOUNTPOINT\n"
+	      "Shows the files of a container, read-only, under the directory MOUNTPOINT.\n"
+	      "\n"
+	      "  -f                  stay in the foreground\n"
+	      "  -d, -o debug        stay in the foreground and print every request\n"
+	      "  -s                  one FUSE thread instead of two\n"
+	      "  -h, --help          print this and exit\n"
+	      "  -V, --version       print the version and exit\n"
+	      "\n"
+	      "  -o arena=SIZE       memory for reads and decoded spans (64M)\n"
+	      "  -o decoders=N       threads that decode (one a core)\n"
+	      "  -o engine=NAME      uring, pool or pread (the first of these that works)\n"
+	      "  -o buffered         read the container through the kernel's cache\n"
+	      "  -o noprefetch       read only what is asked for\n"
+	      "  -o profile=NAME     queue reads as for this medium: sd, emmc, usb, sata, nvme,\n"
+	      "                      nand, nor (the container's own)\n"
+	      "\n"
+	      "  -o allow_other      let other users read as well\n"
+	      "  -o auto_unmount     unmount even if modelfs is killed\n"
+	      "\n"
+	      "Always on: ro, nosuid, nodev, default_permissions.\n"
+	      "Unmount with: fusermount3 -u MOUNTPOINT\n",
+	      stdout);
+}

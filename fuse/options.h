@@ -1,0 +1,25 @@
+/* The command line of modelfs. */
+#ifndef MODELFS_OPTIONS_H
+#define MODELFS_OPTIONS_H
+
+#include "fuse_api.h"
+#include "modelfs.h"
+
+typedef struct {
+	char *container; /* as they were given */
+	char *mountpoint;
+	int foreground, single, help, version; /* flags */
+	int surplus;			       /* more arguments than there should be */
+	mfs_open_options open;
+	char *arena, *decoders, *engine, *profile; /* before they are checked into `open` */
+	struct fuse_args args;			   /* what remains for libfuse */
+} options;
+
+/* Parses and checks. 0, or an exit code after a message on stderr. With `help`
+ * or `version` set nothing else is checked. */
+int options_parse(options *out, int argc, char *argv[]);
+void options_free(options *o);
+
+void options_print_help(void);
+
+#endif

@@ -1,0 +1,365 @@
+/* mkmodelfs: packs files into a container. */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common.h"
+#include "json.h"
+#include "modelfs_pack.h"
+
+#define JOBS_MAX 1024
+
+typedef struct {
+	mfs_pack_options pack;
+	bool json, quiet, dry_run;
+	const char *container;
+	char **sources;
+	int source_count;
+} options;
+
+static void print_help(void)
+{
+	fputs(
+	    "Usage: mkmodelfs [OPTIONS] CONTAINER [NAME=]SOURCE...\n"
+	    "Packs each SOURCE into the new container CONTAINER, as NAME or its base name.\n"
+	    "An argument that is the path of an existing file is a path, '=' or not.\n"
+	    "\n"
+	    "      --profile=NAME     lay out for sd (default), emmc, usb, sata, nvme, nand, nor\n"
+	    "      --page-size=SIZE   flash page that chunks start on (the profile's)\n"
+	    "      --frame-size=SIZE  original bytes decoded at once (the profile's)\n"
+	    "  -j, --jobs=N           threads (one a core); the container does not depend on it\n"
+	    "      --opaque           pack models that fail validation as plain bytes\n"
+	    "      --no-verify        do not read back what was written\n"
+	    "  -f, --force            replace an existing CONTAINER\n"
+	    "  -n, --dry-run          code everything, write nothing\n"
+	    "      --json             print the summary as JSON\n"
+	    "  -q, --quiet            no summary and no progress bar\n"
+	    "  -h, --help             print this and exit\n"
+	    "  -V, --version          print the version and exit\n"
+	    "\n"
+	    "Sizes take K, M and G.\n",
+	    stdout);
+}
+
+/* ---- the command line ---- */
+
+enum { OPT_PROFILE = 256, OPT_PAGE, OPT_FRAME, OPT_OPAQUE, OPT_NO_VERIFY, OPT_JSON };
+
+static const struct option long_options[] = {
+    {"profile", required_argument, NULL, OPT_PROFILE},
+    {"page-size", required_argument, NULL, OPT_PAGE},
+    {"frame-size", required_argument, NULL, OPT_FRAME},
+    {"jobs", required_argument, NULL, 'j'},
+    {"opaque", no_argument, NULL, OPT_OPAQUE},
+    {"no-verify", no_argument, NULL, OPT_NO_VERIFY},
+    {"force", no_argument, NULL, 'f'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
+};
+
+static int parse_profile(options *o, const char *text)
+{
+	int id = mfs_profile_find(text);
+
+	if (id < 0)
+		return tool_misuse("there is no profile '%s'", text);
+	o->pack.profile = (mfs_profile_id)id;
+	return 0;
+}
+
+static int parse_size_option(const char *what, const char *text, uint32_t *out)
+{
+	uint64_t bytes;
+
+	if (!tool_parse_size(text, UINT32_MAX, &bytes) || bytes == 0)
+		return tool_misuse("%s '%s' is not a size such as 64K", what, text);
+	*out = (uint32_t)bytes;
+	return 0;
+}
+
+static int parse_jobs(options *o, const char *text)
+{
+	uint64_t jobs;
+
+	if (!tool_parse_number(text, JOBS_MAX, &jobs) || jobs == 0)
+		return tool_misuse("jobs '%s' is not a number from 1 to %d", text, JOBS_MAX);
+	o->pack.threads = (unsigned)jobs;
+	return 0;
+}
+
+static int parse_option(options *o, int option)
+{
+	switch (option) {
+	case OPT_PROFILE:
+		return parse_profile(o, optarg);
+	case OPT_PAGE:
+		return parse_size_option("page size", optarg, &o->pack.page_bytes);
+	case OPT_FRAME:
+		return parse_size_option("frame size", optarg, &o->pack.frame_bytes);
+	case 'j':
+		return parse_jobs(o, optarg);
+	case OPT_OPAQUE:
+		o->pack.opaque = 1;
+		return 0;
+	case OPT_NO_VERIFY:
+		o->pack.no_verify = 1;
+		return 0;
+	case 'f':
+		o->pack.force = 1;
+		return 0;
+	case 'n':
+		o->dry_run = true;
+		return 0;
+	case OPT_JSON:
+		o->json = true;
+		return 0;
+	case 'q':
+		o->quiet = true;
+		return 0;
+	case 'h':
+		print_help();
+		exit(tool_finish(TOOL_OK));
+	case 'V':
+		exit(tool_print_version());
+	}
+	return tool_misuse("the option is not known or lacks its value");
+}
+
+static int parse_options(options *o, int argc, char *argv[])
+{
+	int option, err;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "j:fnqhV", long_options, NULL)) != -1) {
+		if (option == '?')
+			return tool_misuse("'%s' is not an option, or lacks its value",
+					   argv[optind - 1]);
+		err = parse_option(o, option);
+		if (err)
+			return err;
+	}
+	if (argc - optind < 2)
+		return tool_misuse("a CONTAINER and at least one SOURCE are needed");
+	o->container = argv[optind];
+	o->sources = &argv[optind + 1];
+	o->source_count = argc - optind - 1;
+	return 0;
+}
+
+/* ---- sources ---- */
+
+/* Splits NAME=SOURCE. A path that exists as a whole is a path, whatever '=' it
+ * has; without NAME the library takes the base name. */
+static int add_source(mfs_packer *packer, const char *argument)
+{
+	const char *equals = strchr(argument, '=');
+	mfs_problem why = {0};
+	char *name = NULL;
+	const char *path = argument;
+	int err;
+
+	if (equals && access(argument, F_OK) != 0) {
+		name = strndup(argument, (size_t)(equals - argument));
+		if (!name) {
+			tool_error("out of memory");
+			return TOOL_FAILED;
+		}
+		path = equals + 1;
+	}
+	err = mfs_packer_add(packer, path, name, &why);
+	if (err < 0)
+		tool_problem(path, err, &why);
+	free(name);
+	return err < 0 ? TOOL_FAILED : 0;
+}
+
+/* ---- the summary ---- */
+
+static void print_types(const mfs_pack_summary *s)
+{
+	char original[TOOL_SIZE_TEXT], stored[TOOL_SIZE_TEXT], ratio[TOOL_SIZE_TEXT];
+	tool_table table;
+
+	tool_table_init(&table, "lrrrr");
+	tool_table_add(&table, "type");
+	tool_table_add(&table, "tensors");
+	tool_table_add(&table, "original");
+	tool_table_add(&table, "stored");
+	tool_table_add(&table, "ratio");
+	for (uint32_t i = 0; i < s->type_count; i++) {
+		const mfs_pack_type *t = &s->types[i];
+
+		tool_table_add(&table, t->type);
+		tool_table_addf(&table, "%" PRIu64, t->tensors);
+		tool_table_add(&table, tool_size(original, t->original_bytes));
+		tool_table_add(&table, tool_size(stored, t->stored_bytes));
+		tool_table_add(&table, tool_ratio(ratio, t->original_bytes, t->stored_bytes));
+	}
+	tool_table_print(&table, stdout, 0);
+}
+
+/* What the container measures, or would: after a dry run nobody counted it. */
+static uint64_t container_bytes(const mfs_pack_summary *s)
+{
+	if (s->stored_bytes)
+		return s->stored_bytes;
+	return s->frame_bytes + s->tables_bytes + s->superblock_bytes + s->index_bytes +
+	       s->padding_bytes;
+}
+
+static void print_summary(const options *o, const mfs_pack_summary *s)
+{
+	uint64_t stored = container_bytes(s);
+	char a[TOOL_SIZE_TEXT], b[TOOL_SIZE_TEXT], c[TOOL_SIZE_TEXT];
+	char *name = tool_clean(o->container);
+
+	print_types(s);
+	printf("\n%s: %" PRIu32 " %s, %" PRIu32 " tensors, %" PRIu32 " chunks%s\n", name, s->files,
+	       s->files == 1 ? "file" : "files", s->tensors, s->chunks,
+	       o->dry_run ? " (dry run: not written)" : "");
+	printf("%s -> %s, ratio %s\n", tool_size(a, s->original_bytes), tool_size(b, stored),
+	       tool_ratio(c, s->original_bytes, stored));
+	printf("frames %s, tables %s\n", tool_size(a, s->frame_bytes),
+	       tool_size(b, s->tables_bytes));
+	printf("overhead: superblock %s, index %s, padding %s\n", tool_size(a, s->superblock_bytes),
+	       tool_size(b, s->index_bytes), tool_size(c, s->padding_bytes));
+	if (s->seconds_verify > 0)
+		printf("written in %.1f s, verified in %.1f s\n", s->seconds_write,
+		       s->seconds_verify);
+	else
+		printf("%s in %.1f s\n", o->dry_run ? "coded" : "written", s->seconds_write);
+	free(name);
+}
+
+static json_t *types_to_json(const mfs_pack_summary *s)
+{
+	json_t *types = json_array();
+
+	for (uint32_t i = 0; i < s->type_count; i++) {
+		const mfs_pack_type *t = &s->types[i];
+		json_t *type = json_object();
+
+		json_set_text(type, "type", t->type);
+		json_set_number(type, "tensors", t->tensors);
+		json_set_number(type, "original_size", t->original_bytes);
+		json_set_number(type, "stored_size", t->stored_bytes);
+		json_set_ratio(type, "ratio", t->original_bytes, t->stored_bytes);
+		json_append(types, type);
+	}
+	return types;
+}
+
+static int print_json(const mfs_pack_summary *s)
+{
+	json_t *root = json_object();
+
+	json_set_number(root, "original_size", s->original_bytes);
+	json_set_number(root, "stored_size", s->stored_bytes);
+	json_set_ratio(root, "ratio", s->original_bytes, container_bytes(s));
+	json_set_number(root, "frames_size", s->frame_bytes);
+	json_set_number(root, "tables_size", s->tables_bytes);
+	json_set(root, "overhead",
+		 json_overhead(s->superblock_bytes, s->index_bytes, s->padding_bytes));
+	json_set_number(root, "files", s->files);
+	json_set_number(root, "tensors", s->tensors);
+	json_set_number(root, "chunks", s->chunks);
+	json_set(root, "types", types_to_json(s));
+	json_set(root, "seconds_write", json_real(s->seconds_write));
+	json_set(root, "seconds_verify", json_real(s->seconds_verify));
+	return json_print(root);
+}
+
+/* ---- packing ---- */
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop(int signal)
+{
+	stop_signal = signal;
+}
+
+static void catch_signals(void)
+{
+	struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+}
+
+static int show_progress(void *user, mfs_pack_stage stage, uint64_t original, uint64_t total,
+			 uint64_t stored)
+{
+	static const char *const words[] = {"planning", "writing", "verifying"};
+
+	(void)stored;
+	tool_progress_show(user, words[stage], original, total);
+	return stop_signal;
+}
+
+static int write_container(mfs_packer *packer, const options *o, mfs_pack_summary *out)
+{
+	tool_progress progress;
+	mfs_problem why = {0};
+	int err;
+
+	tool_progress_init(&progress, o->quiet);
+	err = mfs_packer_write(packer, o->dry_run ? NULL : o->container, show_progress, &progress,
+			       out, &why);
+	tool_progress_end(&progress);
+	if (err == MFS_E_CANCELLED)
+		return 128 + stop_signal;
+	if (err == MFS_E_EXISTS)
+		tool_error("%s exists; --force replaces it", o->container);
+	else if (err < 0)
+		tool_problem(o->container, err, &why);
+	return err < 0 ? TOOL_FAILED : 0;
+}
+
+static int pack(mfs_packer *packer, const options *o)
+{
+	mfs_pack_summary summary = {.size = sizeof(summary)};
+	int err = 0;
+
+	for (int i = 0; i < o->source_count && !err; i++)
+		err = stop_signal ? 128 + stop_signal : add_source(packer, o->sources[i]);
+	if (!err)
+		err = write_container(packer, o, &summary);
+	if (err)
+		return err;
+	if (o->json)
+		return tool_finish(print_json(&summary));
+	if (!o->quiet)
+		print_summary(o, &summary);
+	return tool_finish(TOOL_OK);
+}
+
+int main(int argc, char *argv[])
+{
+	options o = {.pack = MFS_PACK_OPTIONS_INIT};
+	mfs_packer *packer = NULL;
+	mfs_problem why = {0};
+	int code;
+
+	tool_start("mkmodelfs");
+	code = parse_options(&o, argc, argv);
+	if (code)
+		return code;
+	catch_signals();
+	code = mfs_packer_new(&packer, &o.pack, &why);
+	if (code < 0) {
+		tool_problem(o.container, code, &why);
+		return code == MFS_E_ARGUMENT ? TOOL_USAGE : TOOL_FAILED;
+	}
+	code = pack(packer, &o);
+	mfs_packer_free(packer);
+	return code;
+}
