@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "endian.h"
+#include "mfs_endian.h"
 
 #define BLOCK_BYTES ZSTD_BLOCKSIZE_MAX
 #define BLOCKS_MAX  (MFS_FRAME_MAX / BLOCK_BYTES)

@@ -15,7 +15,7 @@
 #include <assert.h>
 #include <stdint.h>
 
-#include "endian.h"
+#include "mfs_endian.h"
 
 #define MFS_MAGIC	   UINT64_C(0x0a1a53464c444f4d) /* "MODLFS\x1a\n" */
 #define MFS_FORMAT_VERSION 1

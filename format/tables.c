@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "endian.h"
+#include "mfs_endian.h"
 #include "modelfs_error.h"
 
 #define LENGTH_BYTES 4 /* of each stream, before the dictionaries */

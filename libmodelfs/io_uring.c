@@ -48,9 +48,10 @@ static int flush(struct uring *u)
 {
 	int n;
 
+	/* What is queued must go out: the caller's buffers belong to the kernel now. */
 	do
 		n = io_uring_submit(&u->ring);
-	while (n == -EINTR || n == -EAGAIN || n == -EBUSY);
+	while (n == -EINTR || n == -EAGAIN || n == -EBUSY || n == -ENOMEM);
 	return n < 0 ? MFS_E_SYSTEM : 0;
 }
 
@@ -90,6 +91,10 @@ static int uring_reap(mfs_io *io, mfs_io_request *done[], unsigned max)
 	do
 		err = io_uring_wait_cqe(&u->ring, &cqe);
 	while (err == -EINTR);
+	/* The kernel orders submission before completion, but not so that a race
+	 * detector could see it. */
+	pthread_mutex_lock(&u->lock);
+	pthread_mutex_unlock(&u->lock);
 	while (!err && count < max) {
 		mfs_io_request *r = io_uring_cqe_get_data(cqe);
 
