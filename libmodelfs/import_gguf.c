@@ -23,7 +23,7 @@
 #include <string.h>
 
 #include "../format/check.h"
-#include "../format/endian.h"
+#include "../format/mfs_endian.h"
 #include "../format/layout_ggml.h"
 
 #define GGUF_MAGIC	   0x46554747u /* "GGUF" */

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "endian.h"
+#include "mfs_endian.h"
 #include "frame.h"
 #include "layout_ggml.h"
 

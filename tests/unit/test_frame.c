@@ -9,7 +9,7 @@
 #include <cmocka.h>
 #include <zstd.h>
 
-#include "endian.h"
+#include "mfs_endian.h"
 #include "frame.h"
 #include "layout_ggml.h"
 #include "modelfs_error.h"
