@@ -27,15 +27,21 @@ static inline int sf_setup(void **state)
 	return mkdtemp(sf_directory) ? 0 : -1;
 }
 
-/* Path of `name` in the directory; good until the fourth call after. */
+/* Path of `name` in the directory; good for the whole program. */
 static inline const char *sf_path(const char *name)
 {
-	static char path[4][512];
-	static unsigned next;
-	char *out = path[next++ % 4];
+	static char known[256][128];
+	char path[128];
 
-	snprintf(out, sizeof(path[0]), "%s/%s", sf_directory, name);
-	return out;
+	snprintf(path, sizeof(path), "%s/%s", sf_directory, name);
+	for (int i = 0; i < 256; i++) {
+		if (!known[i][0])
+			strcpy(known[i], path);
+		if (!strcmp(known[i], path))
+			return known[i];
+	}
+	fail_msg("too many paths");
+	return NULL;
 }
 
 /* Number of files in the directory. */

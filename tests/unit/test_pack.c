@@ -294,14 +294,12 @@ static void check_container(const char *source, const mfs_pack_summary *summary)
 static void pack_and_check(const char *source, const mfs_pack_options *options)
 {
 	const char *const sources[] = {source, NULL};
-	char copy[512];
 	job j = JOB;
 
-	snprintf(copy, sizeof(copy), "%s", source);
 	if (options)
 		j.options = *options;
 	pack_ok(&j, sources);
-	check_container(copy, &j.summary);
+	check_container(source, &j.summary);
 }
 
 /* ---- sources ---- */
@@ -433,19 +431,29 @@ static void quantized_types_are_split_and_opaque_bytes_are_not(void **state)
 	free(im.bytes);
 }
 
-/* Noise gains nothing: fast media store it whole, slow ones still apart. */
+/* What gains little is stored whole for fast media. */
 static void nvme_stores_plain_what_gains_little(void **state)
 {
-	const char *const sources[] = {write_model(), NULL};
+	struct gw w = sf_gguf(model, MODEL_TENSORS, 0);
+	const char *sources[] = {NULL, NULL};
+	unsigned plain = 0;
 	job j = JOB;
 	image im;
 
 	(void)state;
+	for (size_t i = 512; i < w.size; i++)
+		w.bytes[i] = (uint8_t)XXH3_64bits(&i, sizeof(i));
+	sources[0] = sf_write("m.gguf", w.bytes, w.size);
+	gw_free(&w);
 	j.options.profile = MFS_PROFILE_NVME;
 	pack_ok(&j, sources);
+	check_container(sources[0], &j.summary);
 	im = open_image(sf_path(CONTAINER));
-	for (uint64_t i = 0; i < im.root.chunks; i++)
+	for (uint64_t i = 0; i < im.root.chunks; i++) {
 		assert_int_not_equal(get_chunk(&im, i).cls, MFS_DISK_CONSTANTS);
+		plain += get_chunk(&im, i).cls == MFS_DISK_PLAIN;
+	}
+	assert_true(plain >= 1);
 	free(im.bytes);
 }
 
@@ -749,7 +757,6 @@ static void failing_writes_leave_nothing_behind(void **state)
 		setrlimit(RLIMIT_FSIZE, &before);
 		if (!error)
 			break;
-		assert_true(bytes < 3 << 20 || error == MFS_E_SYSTEM);
 		assert_int_equal(error, MFS_E_SYSTEM);
 		assert_non_null(strstr(j.why.text, CONTAINER));
 		assert_int_equal(sf_count(), 1);

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# mkmodelfs replaces nothing without --force, writes nothing with --dry-run, and
+# however it is killed there is the old container, a whole new one, or none.
+source "$(dirname "$0")/lib.sh"
+
+cd "$tmp"
+generate_model model.gguf BF16 60
+printf precious >old.mfs
+refused any 'old\.mfs' mkmodelfs --quiet old.mfs model.gguf
+[ "$(cat old.mfs)" = precious ] || fail "an existing file was changed without --force"
+pack old.mfs --force model.gguf
+modelfs-check old.mfs >&2 || fail "the container that replaced a file is damaged"
+cp old.mfs reference.mfs
+
+mkmodelfs --quiet --dry-run none.mfs model.gguf || fail "--dry-run failed"
+[ ! -e none.mfs ] || fail "--dry-run wrote a container"
+refused any model mkmodelfs --quiet old.mfs --force missing-model.gguf
+same old.mfs reference.mfs
+
+rounds=12
+[ "${MFS_SOAK:-0}" != 1 ] || rounds=1000
+RANDOM=$((seed % 32768))
+for ((i = 0; i < rounds; i++)); do
+	signal=$([ $((i % 2)) = 0 ] && echo KILL || echo INT)
+	mkdir work
+	set -m # its own process group, so that SIGINT is not ignored in it
+	mkmodelfs --quiet work/new.mfs model.gguf >/dev/null 2>&1 &
+	pid=$!
+	set +m
+	pids+=("$pid")
+	sleep "0.$(printf %03d $((RANDOM % 700)))"
+	kill -"$signal" "$pid" 2>/dev/null || true
+	status=0
+	wait "$pid" 2>/dev/null || status=$?
+	if [ -e work/new.mfs ]; then
+		same work/new.mfs reference.mfs
+	elif [ "$status" -eq 0 ]; then
+		fail "status 0 but no container"
+	elif [ "$signal" = INT ] && [ -n "$(ls -A work)" ]; then
+		fail "SIGINT left behind: $(ls -A work)"
+	fi
+	rm -rf work
+done
