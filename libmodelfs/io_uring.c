@@ -1,8 +1,10 @@
 /* io_uring: O_DIRECT reads into registered buffers, on a registered file. */
 #include <errno.h>
 #include <liburing.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/vfs.h>
 
 #include "io_file.h"
 
@@ -16,6 +18,7 @@ struct uring {
 	uint8_t *arena;
 	size_t arena_bytes;
 	int fixed_file;
+	int detached; /* submitting may wait, so the kernel's own threads do it */
 };
 
 /* A place in the submission queue; makes room by submitting what is queued. */
@@ -41,6 +44,8 @@ static void prepare(mfs_io_file *file, struct io_uring_sqe *sqe, mfs_io_request 
 		io_uring_prep_read(sqe, fd, r->buffer, r->length, r->offset);
 	if (u->fixed_file)
 		sqe->flags |= IOSQE_FIXED_FILE;
+	if (u->detached)
+		sqe->flags |= IOSQE_ASYNC;
 	io_uring_sqe_set_data(sqe, r);
 }
 
@@ -143,6 +148,15 @@ static const mfs_io_table uring_table = {
     .close = uring_close,
 };
 
+/* A block device that is full says so and is asked again later; FUSE makes the
+ * submitter wait for a free request instead, which a caller of submit() must not. */
+static int submitting_may_wait(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
+}
+
 int mfs_io_uring_start(mfs_io_file *file, void *arena, size_t arena_bytes, uint32_t depth)
 {
 	struct iovec buffers = {arena, arena_bytes};
@@ -159,6 +173,7 @@ int mfs_io_uring_start(mfs_io_file *file, void *arena, size_t arena_bytes, uint3
 	pthread_mutex_init(&u->lock, NULL);
 	u->arena = arena;
 	u->arena_bytes = arena_bytes;
+	u->detached = submitting_may_wait(file->fd);
 	/* Both are gains only: memory limits may refuse them. */
 	u->fixed_file = io_uring_register_files(&u->ring, &file->fd, 1) == 0;
 	file->head.registered = io_uring_register_buffers(&u->ring, &buffers, 1) == 0;

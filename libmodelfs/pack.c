@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -36,7 +36,7 @@ struct mfs_packer {
 	mfs_plan plan;
 	unsigned threads;
 	bool no_verify, force, used;
-	volatile sig_atomic_t cancel;
+	atomic_int cancel; /* set from anywhere */
 	mfs_output output;
 	mfs_pack_type *types; /* one for each layout, then metadata */
 	uint32_t type_count;
@@ -149,7 +149,7 @@ int mfs_packer_add(mfs_packer *p, const char *path, const char *name, mfs_proble
 
 void mfs_packer_cancel(mfs_packer *p)
 {
-	p->cancel = 1;
+	atomic_store(&p->cancel, 1);
 }
 
 /* ---- progress ---- */
@@ -158,12 +158,12 @@ static void report(struct run *r, mfs_pack_stage stage, uint64_t original)
 {
 	if (r->progress &&
 	    r->progress(r->user, stage, original, r->plan->original_bytes, r->writer.next))
-		r->packer->cancel = 1;
+		atomic_store(&r->packer->cancel, 1);
 }
 
 static int check_cancel(const struct run *r)
 {
-	if (!r->packer->cancel)
+	if (!atomic_load(&r->packer->cancel))
 		return 0;
 	return mfs_problem_set(r->why, MFS_E_CANCELLED, UINT64_MAX, "cancelled");
 }
@@ -343,7 +343,7 @@ static int pack_zeros(struct run *r, uint64_t length)
 {
 	static const uint8_t zeros[64 << 10];
 
-	for (uint64_t left = length; left;) {
+	for (uint64_t left = length; left && !check_cancel(r);) {
 		size_t n = left < sizeof(zeros) ? left : sizeof(zeros);
 
 		XXH3_128bits_update(r->file_hash, zeros, n);
@@ -463,10 +463,13 @@ static int report_damage(void *user, const mfs_problem *damage)
 	return 1;
 }
 
-static void report_verifying(void *user, uint64_t done, uint64_t total)
+static int report_verifying(void *user, uint64_t done, uint64_t total)
 {
+	struct run *r = user;
+
 	(void)total;
-	report(user, MFS_PACK_VERIFY, done);
+	report(r, MFS_PACK_VERIFY, done);
+	return atomic_load(&r->packer->cancel);
 }
 
 static int verify(struct run *r)
@@ -481,6 +484,8 @@ static int verify(struct run *r)
 	}
 	problems = mfs_check(container, report_damage, report_verifying, r);
 	mfs_close(container);
+	if (problems == MFS_E_CANCELLED)
+		return check_cancel(r);
 	if (problems < 0)
 		return mfs_problem_set(r->why, (int)problems, UINT64_MAX, "%s: cannot verify: %s",
 				       r->output->path, mfs_error_text((int)problems));

@@ -1,7 +1,6 @@
 #include "sample.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +34,7 @@ static int match_level(uint64_t literal_bytes)
 
 struct sampler {
 	mfs_plan *plan;
-	const volatile sig_atomic_t *cancel;
+	const atomic_int *cancel;
 	atomic_uint next;     /* tensor to take */
 	atomic_ullong done;   /* original bytes */
 	atomic_int error;     /* of any thread */
@@ -205,7 +204,7 @@ static void take_tensors(struct sampler *s, mfs_sample_progress *progress, void 
 		if (i >= plan->tensor_count)
 			break;
 		t = &plan->tensors[i];
-		error = *s->cancel ? MFS_E_CANCELLED : choose(s, &w, t);
+		error = atomic_load(s->cancel) ? MFS_E_CANCELLED : choose(s, &w, t);
 		if (error)
 			fail(s, error,
 			     error == MFS_E_CANCELLED ? NULL : &plan->files[t->record.file]);
@@ -232,7 +231,7 @@ static unsigned start_threads(struct sampler *s, pthread_t *ids, unsigned count)
 	return started;
 }
 
-int mfs_plan_sample(mfs_plan *plan, unsigned threads, const volatile sig_atomic_t *cancel,
+int mfs_plan_sample(mfs_plan *plan, unsigned threads, const atomic_int *cancel,
 		    mfs_sample_progress *progress, void *user, mfs_problem *why)
 {
 	struct sampler s = {.plan = plan, .cancel = cancel, .why = why};

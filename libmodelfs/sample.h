@@ -2,7 +2,7 @@
 #ifndef MFS_SAMPLE_H
 #define MFS_SAMPLE_H
 
-#include <signal.h>
+#include <stdatomic.h>
 
 #include "plan.h"
 
@@ -15,7 +15,7 @@ typedef void mfs_sample_progress(void *user, uint64_t original_done);
 /* Fills in class, rules and tables of every tensor of the plan, on `threads`
  * threads; what it chooses does not depend on their number. Stops with
  * MFS_E_CANCELLED once *cancel is set. */
-int mfs_plan_sample(mfs_plan *plan, unsigned threads, const volatile sig_atomic_t *cancel,
+int mfs_plan_sample(mfs_plan *plan, unsigned threads, const atomic_int *cancel,
 		    mfs_sample_progress *progress, void *user, mfs_problem *why);
 
 #endif

@@ -22,7 +22,7 @@ struct check {
 	mfs_progress *progress;
 	void *user;
 	int64_t problems;
-	bool stopped;
+	bool stopped, cancelled;
 	uint64_t done, total; /* original bytes */
 	uint8_t *buffer;      /* MFS_ROOT_MAX, for everything */
 	struct range64 *used; /* what is not padding */
@@ -228,8 +228,8 @@ static bool read_extent(struct check *k, uint32_t file, const mfs_root_extent *e
 		XXH3_128bits_update(k->tensor_hash, k->buffer, n);
 		at += n;
 		k->done += n;
-		if (k->progress)
-			k->progress(k->user, k->done, k->total);
+		if (k->progress && k->progress(k->user, k->done, k->total))
+			k->stopped = k->cancelled = true;
 	}
 	return whole;
 }
@@ -301,5 +301,7 @@ int64_t mfs_check(mfs_container *c, mfs_check_report *report, mfs_progress *prog
 	free(k.used);
 	XXH3_freeState(k.file_hash);
 	XXH3_freeState(k.tensor_hash);
+	if (k.cancelled)
+		return MFS_E_CANCELLED;
 	return err ? err : k.problems;
 }

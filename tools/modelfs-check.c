@@ -58,12 +58,13 @@ static int take_problem(void *user, const mfs_problem *why)
 	return 0;
 }
 
-static void show_progress(void *user, uint64_t done, uint64_t total)
+static int show_progress(void *user, uint64_t done, uint64_t total)
 {
 	checker *c = user;
 
 	c->bytes = done;
 	tool_progress_show(&c->progress, "checking", done, total);
+	return 0;
 }
 
 static int print_json(checker *c, int64_t count)

@@ -215,8 +215,9 @@ MFS_API int mfs_stats_get(mfs_container *container, mfs_stats *out);
 /* Called for each piece of damage found: why->text names it. Return non-zero to
  * stop. */
 typedef int mfs_check_report(void *user, const mfs_problem *why);
-/* Called as the check goes on; both counts in original bytes. */
-typedef void mfs_progress(void *user, uint64_t done_bytes, uint64_t total_bytes);
+/* Called as the check goes on; both counts in original bytes. Return non-zero to
+ * give up: the check then ends with MFS_E_CANCELLED. */
+typedef int mfs_progress(void *user, uint64_t done_bytes, uint64_t total_bytes);
 
 /* Verifies everything: all superblocks, both copies of the index, every frame,
  * every table, padding, and the original hash of every tensor and file. Returns

@@ -222,7 +222,7 @@ struct streams {
 
 static struct streams streams_new(const mfs_layout *layout, uint32_t blocks)
 {
-	struct streams streams;
+	struct streams streams = {0};
 
 	for (uint32_t s = 0; s < layout->stream_count; s++) {
 		streams.bytes[s] = malloc((size_t)blocks * layout->stream[s].per_block);
