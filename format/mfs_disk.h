@@ -33,7 +33,7 @@
 #define MFS_PAGE_MIN	    512
 #define MFS_PAGE_MAX	    (1u << 20)
 #define MFS_ROOT_MAX	    (16u << 20)
-#define MFS_SEGMENT_MAX	    (1u << 20)
+#define MFS_SEGMENT_MAX	    (64u << 10)
 #define MFS_FRAME_MIN	    4096 /* original bytes of a span that the packer may be asked for */
 #define MFS_FRAME_MAX	    (4u << 20)	/* original bytes of a span */
 #define MFS_CHUNK_MAX	    (4u << 20)	/* stored bytes of a chunk, unless one frame is larger */

@@ -189,23 +189,19 @@ int reader_wait_part(struct reader *r, struct part *part)
 	return err;
 }
 
-int reader_wait_chunks(struct reader *r)
-{
-	int err = 0;
-
-	for (uint32_t i = r->frame_segments; !err && i < r->c->root.count[MFS_SEC_SEGMENTS]; i++)
-		err = reader_wait_part(r, &r->segments[i]);
-	return err;
-}
-
 /* ---- chunks ---- */
 
+/* False until the segment is loaded, which this starts. */
 static bool chunk_at(struct reader *r, uint64_t i, mfs_chunk *out)
 {
-	const struct part *part = &r->segments[r->frame_segments + i / MFS_SEGMENT_CHUNK_COUNT];
+	struct part *part = &r->segments[r->frame_segments + i / MFS_SEGMENT_CHUNK_COUNT];
+	int err;
 
-	if (part->state != PART_READY)
+	if (!part_ready(r, part, &err)) {
+		if (err)
+			r->no_chunk_table = true;
 		return false;
+	}
 	return !mfs_chunk_decode(
 	    out, part->bytes + i % MFS_SEGMENT_CHUNK_COUNT * sizeof(struct mfs_disk_chunk),
 	    r->c->sb.page_size, r->c->sb.container_size);
@@ -216,6 +212,8 @@ bool chunk_end_after(struct reader *r, uint64_t offset, uint64_t *end)
 	uint64_t low = 0, high = r->c->root.chunks;
 	mfs_chunk chunk;
 
+	if (r->no_chunk_table)
+		return false;
 	/* The last chunk that begins at or before `offset`. */
 	while (low < high) {
 		uint64_t middle = low + (high - low) / 2;

@@ -177,23 +177,6 @@ static void advance(struct reader *r, struct stream *s)
 	}
 }
 
-/* The chunk table tells how far a request may reach. Without it, if it cannot be
- * read, requests are shorter. */
-static bool chunk_table_ready(struct reader *r)
-{
-	bool ready = true;
-	int err;
-
-	for (uint32_t i = r->frame_segments;
-	     !r->no_chunk_table && i < r->c->root.count[MFS_SEC_SEGMENTS]; i++) {
-		if (!part_ready(r, &r->segments[i], &err))
-			ready = false;
-		if (err)
-			r->no_chunk_table = true;
-	}
-	return ready || r->no_chunk_table;
-}
-
 void prefetch_pump(struct reader *r)
 {
 	if (r->stopping || !TAILQ_EMPTY(&r->blocked))
@@ -201,10 +184,7 @@ void prefetch_pump(struct reader *r)
 	for (int i = 0; i < STREAMS; i++) {
 		struct stream *s = &r->streams[i];
 
-		if (!s->used || !s->window)
-			continue;
-		if (!chunk_table_ready(r))
-			return;
-		advance(r, s);
+		if (s->used && s->window)
+			advance(r, s);
 	}
 }

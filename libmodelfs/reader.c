@@ -498,8 +498,8 @@ static int contexts_new(struct reader *r)
 {
 	size_t scratch = (size_t)r->c->max_span * MFS_SLOTS;
 
-	if (scratch < MFS_SEGMENT_MAX)
-		scratch = MFS_SEGMENT_MAX;
+	if (scratch < MFS_TABLES_MAX)
+		scratch = MFS_TABLES_MAX;
 	r->contexts = calloc(r->decoder_count, sizeof(*r->contexts));
 	if (!r->contexts)
 		return MFS_E_MEMORY;

@@ -203,7 +203,7 @@ struct reader {
 	struct part *segments;
 	struct part *tables;
 	uint32_t frame_segments; /* chunk segments follow */
-	bool no_chunk_table;	 /* it could not be read */
+	bool no_chunk_table;	 /* it could not be read: requests stay short */
 	size_t tables_bytes;	 /* of open tables */
 	uint64_t tick;
 
@@ -264,8 +264,8 @@ void part_done(struct reader *r, struct part *part);
 void part_get(struct reader *r, struct part *tables);
 void part_put(struct reader *r, struct part *tables);
 int reader_wait_part(struct reader *r, struct part *part);
-int reader_wait_chunks(struct reader *r);
-/* The chunk that holds container byte `offset`, if its segment is loaded. */
+/* The end of the chunk that holds container byte `offset`; false until what it
+ * takes of the chunk table is loaded, which this starts. */
 bool chunk_end_after(struct reader *r, uint64_t offset, uint64_t *end);
 void index_free(struct reader *r);
 

@@ -15,7 +15,10 @@
 
 #include "io.h"
 
+/* Requests recorded, and most in flight. */
+#ifndef MEMORY_IO_RECORDS
 #define MEMORY_IO_RECORDS 65536
+#endif
 
 typedef struct {
 	mfs_io head;
@@ -57,13 +60,15 @@ static inline int memory_submit(mfs_io *io, mfs_io_request *const requests[], un
 	memory_io *m = (memory_io *)io;
 
 	pthread_mutex_lock(&m->lock);
-	for (unsigned i = 0; i < count && m->records < MEMORY_IO_RECORDS; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		m->in_flight++;
 		if (m->in_flight > m->most_in_flight)
 			m->most_in_flight = m->in_flight;
-		m->record[m->records].offset = requests[i]->offset;
-		m->record[m->records].length = requests[i]->length;
-		m->record[m->records++].in_flight = m->in_flight;
+		if (m->records < MEMORY_IO_RECORDS) {
+			m->record[m->records].offset = requests[i]->offset;
+			m->record[m->records].length = requests[i]->length;
+			m->record[m->records++].in_flight = m->in_flight;
+		}
 		m->waiting[m->last++ % MEMORY_IO_RECORDS] = requests[i];
 	}
 	pthread_cond_broadcast(&m->changed);

@@ -13,6 +13,8 @@
 #include <cmocka.h>
 
 #include "container.h"
+/* Thousands of engines are made here, and each records little. */
+#define MEMORY_IO_RECORDS 1024
 #include "memory_io.h"
 #include "../gen/container_repair.h"
 
