@@ -164,17 +164,33 @@ int mfs_file_stat(const mfs_container *c, uint32_t file, mfs_file_info *out)
 	return err ? err : give(out, &info, sizeof(info));
 }
 
+/* The first tensor, literal bytes included, of `file` or of one behind it: tensors
+ * lie in the order of their files. */
+static uint32_t first_tensor_of(const mfs_container *c, uint32_t file)
+{
+	uint32_t low = 0, high = c->root.count[MFS_SEC_TENSORS];
+	mfs_root_tensor t;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		mfs_root_get_tensor(&c->root, middle, &t);
+		if (t.file < file)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 int mfs_file_get(mfs_container *c, uint32_t file, mfs_file_info *out)
 {
 	mfs_file_info info;
 	struct stored stored;
-	mfs_root_tensor t;
 	int err = file_info(c, file, &info);
+	uint32_t end = err ? 0 : first_tensor_of(c, file + 1);
 
-	for (uint32_t i = 0; i < c->root.count[MFS_SEC_TENSORS] && !err; i++) {
-		mfs_root_get_tensor(&c->root, i, &t);
-		if (t.file != file)
-			continue;
+	for (uint32_t i = err ? 0 : first_tensor_of(c, file); i < end && !err; i++) {
 		err = tensor_stored(c, i, &stored);
 		info.stored_bytes += stored.slot[0] + stored.slot[1] + stored.tables;
 	}

@@ -25,8 +25,8 @@ if [ ${#files[@]} = 0 ]; then
 			"$data/silero/silero-types.gguf" "$data/random-s58/rand-s58-Q4_K_M.gguf")
 	fi
 	for type in F32 F16 BF16 Q8_0 Q4_0; do
-		mkllama --type "$type" --size 64M "$tmp/random-64M-$type.gguf"
-		files+=("$tmp/random-64M-$type.gguf")
+		mkllama --type "$type" --size 32M "$tmp/random-32M-$type.gguf"
+		files+=("$tmp/random-32M-$type.gguf")
 	done
 fi
 

@@ -10,7 +10,8 @@ printf small >config.json
 pack model.mfs model.gguf config.json
 mkdir medium
 mounts+=("$tmp/medium")
-slowfile --stall "$tmp/stall" --stall-ms 5000 model.mfs medium >medium.log 2>&1 &
+# With the kernel's default of 12 reads under way the medium is soon full.
+slowfile --background 12 --stall "$tmp/stall" --stall-ms 5000 model.mfs medium >medium.log 2>&1 &
 pids+=("$!")
 wait_until 10 is_mounted "$tmp/medium" || fail "slowfile: $(cat medium.log)"
 mount_container medium/medium "$tmp/mnt"

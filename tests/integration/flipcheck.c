@@ -3,13 +3,13 @@
  * damaged container must give the right bytes or an error, never a wrong byte.
  *
  *   flipcheck [-s SEED] [-n FLIPS] CONTAINER SOURCE...    single flipped bits
- *   flipcheck -t [-s SEED] [-n CUTS] CONTAINER SOURCE...  truncated lengths
+ *   flipcheck -t [-s SEED] [-n CUTS] [-e STEP] CONTAINER SOURCE...  truncations
  *
  * Each SOURCE is packed in the container under its base name. A flip may cost
  * one span, or one tensor if it hit the tables that the tensor's frames share;
  * nearly every flip in superblock or index must cost nothing. Every truncated
- * container must be refused with a reason. With -t every length up to 64 KiB is
- * tried, then CUTS random ones.
+ * container must be refused with a reason: CUTS random lengths and every one
+ * up to 64 KiB, or every STEP-th.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -280,7 +280,7 @@ static void check_cut(job *j, uint64_t length)
 }
 
 /* Longest first, so that the copy never has to be written again. */
-static void check_cuts(job *j, unsigned count)
+static void check_cuts(job *j, unsigned count, unsigned every)
 {
 	uint64_t short_cuts = j->size < EVERY_CUT ? j->size : EVERY_CUT;
 	uint64_t step = count ? (j->size - short_cuts) / count + 1 : 1;
@@ -290,8 +290,8 @@ static void check_cuts(job *j, unsigned count)
 		check_cut(j, j->size - 1);
 	for (uint64_t top = j->size; count && top > short_cuts + step; top -= step, done++)
 		check_cut(j, top - 1 - next_random(&j->state) % step);
-	for (uint64_t length = short_cuts; length-- > 0; done++)
-		check_cut(j, length);
+	for (uint64_t left = short_cuts; left > 0; left -= left < every ? left : every, done++)
+		check_cut(j, left - 1);
 	printf("flipcheck: %u truncations refused, each with a reason\n", done);
 }
 
@@ -311,25 +311,28 @@ static void load_sources(job *j, char **paths, int count)
 int main(int argc, char **argv)
 {
 	uint64_t seed = (uint64_t)time(NULL) ^ (uint64_t)getpid();
-	unsigned count = 200;
+	unsigned count = 200, every = 1;
 	job j = {.fd = -1};
 	bool cuts = false;
 	uint8_t *bytes;
 	tally sum = {0};
 	int option;
 
-	while ((option = getopt(argc, argv, "ts:n:")) != -1) {
+	while ((option = getopt(argc, argv, "ts:n:e:")) != -1) {
 		if (option == 't')
 			cuts = true;
 		else if (option == 's')
 			seed = strtoull(optarg, NULL, 0);
 		else if (option == 'n')
 			count = (unsigned)strtoul(optarg, NULL, 0);
+		else if (option == 'e')
+			every = (unsigned)strtoul(optarg, NULL, 0);
 		else
 			return 2;
 	}
-	if (argc - optind < 2) {
-		fputs("usage: flipcheck [-t] [-s SEED] [-n COUNT] CONTAINER SOURCE...\n", stderr);
+	if (argc - optind < 2 || !every) {
+		fputs("usage: flipcheck [-t] [-s SEED] [-n COUNT] [-e STEP] CONTAINER SOURCE...\n",
+		      stderr);
 		return 2;
 	}
 	j.state = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
@@ -346,7 +349,7 @@ int main(int argc, char **argv)
 	if (!sum.intact)
 		die("the container is damaged already");
 	if (cuts)
-		check_cuts(&j, count);
+		check_cuts(&j, count, every);
 	else
 		check_flips(&j, bytes, count);
 	return 0;

@@ -6,6 +6,7 @@ need_program python3
 
 flips=${MFS_FLIPS:-200}
 mounted=5
+! sanitized || flips=${MFS_FLIPS:-60}
 if [ "${MFS_SOAK:-0}" = 1 ]; then
 	flips=${MFS_FLIPS:-10000}
 	mounted=500

@@ -8,6 +8,7 @@ container is refused, or damaged. It is slow and meant to be read.
 """
 import hashlib
 import json
+import operator
 import os
 import struct
 import sys
@@ -211,7 +212,7 @@ class Root:
         for s in self.segments:
             require(s.kind in (0, 1) and s.kind >= kind and not s.reserved, "segment")
             kind = s.kind
-            records = min(left[kind], MIB // sizes[kind])
+            records = min(left[kind], 64 * KIB // sizes[kind])
             require(records and s.size == records * sizes[kind], "segment size")
             left[kind] -= records
             total += s.size
@@ -275,20 +276,24 @@ class Cut:
             planes = f.width if f.transform else 1
             got = decoded[f.cls][numbers[f.cls]:numbers[f.cls] + planes]
             numbers[f.cls] += planes
-            words = f.size // f.width
-            if not f.transform:
-                for b in range(blocks):
-                    at = b * self.block_bytes + f.offset
-                    out[at:at + f.size] = got[0][b * f.size:(b + 1) * f.size]
-                continue
-            for b in range(blocks):
-                for i in range(words):
-                    word = sum(got[k][b * words + i] << 8 * k for k in range(f.width))
-                    if f.transform == 2:
-                        word = word >> 1 | (word & 1) << (8 * f.width - 1)
-                    at = b * self.block_bytes + f.offset + i * f.width
-                    out[at:at + f.width] = word.to_bytes(f.width, "little")
+            if f.transform == 2:
+                got = rotate_back(got)
+            # Byte j of the field in every block: of word j / planes, from plane j % planes.
+            for j in range(f.size):
+                out[f.offset + j::self.block_bytes] = got[j % planes][j // planes::f.size // planes]
         return bytes(out)
+
+
+HALVED = bytes(x >> 1 for x in range(256))
+LOWEST_BIT_ON_TOP = bytes(x << 7 & 255 for x in range(256))
+
+
+def rotate_back(planes):
+    """W = R >> 1 | (R mod 2) << (8w - 1): each byte takes its top bit from the next one, the
+    highest byte from the lowest."""
+    above = planes[1:] + planes[:1]
+    return [bytes(map(operator.or_, low.translate(HALVED), high.translate(LOWEST_BIT_ON_TOP)))
+            for low, high in zip(planes, above)]
 
 
 class Container:

@@ -7,7 +7,8 @@
  * Timing model: a read waits for one of CHANNELS channels, then LATENCY, then
  * for a shared bus of MBPS; all of it is computed when the read arrives, and the
  * reply is sent at that time. While the file STALL exists, every read that
- * arrives takes STALL_MS more. EIO percent of the reads fail.
+ * arrives takes STALL_MS more. EIO percent of the reads fail. The kernel has at
+ * most BACKGROUND reads under way and makes who asks for more wait.
  *
  * One thread receives and never waits; repliers take reads in the order of their
  * due times. The counters go to standard output at the end.
@@ -43,6 +44,7 @@ typedef struct {
 	const char *stall_path;
 	uint64_t stall_ns;
 	unsigned eio_percent;
+	unsigned background;
 	uint64_t seed;
 } model_options;
 
@@ -284,11 +286,12 @@ static void fill_stat(const medium *m, fuse_ino_t inode, struct stat *st)
 
 static void on_init(void *user, struct fuse_conn_info *connection)
 {
-	(void)user;
+	const medium *m = user;
+
 	if (connection->capable & FUSE_CAP_ASYNC_DIO)
 		connection->want |= FUSE_CAP_ASYNC_DIO;
-	connection->max_background = 64;
-	connection->congestion_threshold = 64;
+	connection->max_background = m->model.options.background;
+	connection->congestion_threshold = m->model.options.background;
 }
 
 static void on_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
@@ -387,7 +390,8 @@ end:
 static int usage(void)
 {
 	fputs("usage: slowfile [--channels N] [--latency-us N] [--mbps N] [--stall FILE]\n"
-	      "                [--stall-ms N] [--eio PERCENT] [--seed N] BACKING MOUNTPOINT\n",
+	      "                [--stall-ms N] [--eio PERCENT] [--background N] [--seed N]\n"
+	      "                BACKING MOUNTPOINT\n",
 	      stderr);
 	return 2;
 }
@@ -401,6 +405,7 @@ static bool parse(int argc, char **argv, model_options *o)
 	    {"stall", required_argument, NULL, 's'},
 	    {"stall-ms", required_argument, NULL, 't'},
 	    {"eio", required_argument, NULL, 'e'},
+	    {"background", required_argument, NULL, 'b'},
 	    {"seed", required_argument, NULL, 'r'},
 	    {NULL, 0, NULL, 0},
 	};
@@ -421,6 +426,8 @@ static bool parse(int argc, char **argv, model_options *o)
 			o->stall_ns = number * 1000000;
 		else if (option == 'e')
 			o->eio_percent = (unsigned)number;
+		else if (option == 'b')
+			o->background = (unsigned)number;
 		else if (option == 'r')
 			o->seed = number;
 		else
@@ -434,7 +441,8 @@ int main(int argc, char **argv)
 	static medium m;
 	int err;
 
-	m.model.options = (model_options){.channels = 64, .stall_ns = 5 * SECOND, .seed = 1};
+	m.model.options =
+	    (model_options){.channels = 64, .stall_ns = 5 * SECOND, .background = 64, .seed = 1};
 	if (!parse(argc, argv, &m.model.options))
 		return usage();
 	m.model.state = (m.model.options.seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;

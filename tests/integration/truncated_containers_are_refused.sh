@@ -10,7 +10,9 @@ generate_model model.gguf BF16 4
 pack whole.mfs experts.gguf model.gguf
 cuts=300
 [ "${MFS_SOAK:-0}" != 1 ] || cuts=1000
-flipcheck -t -s "$seed" -n "$cuts" whole.mfs experts.gguf model.gguf
+step=1
+! sanitized || step=16
+flipcheck -t -s "$seed" -n "$cuts" -e "$step" whole.mfs experts.gguf model.gguf
 
 size=$(stat -c %s whole.mfs)
 mkdir mnt out
