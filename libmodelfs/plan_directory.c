@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,8 @@
 #include "json_walk.h"
 #include "problem.h"
 
-/* Values of an index beside its weight_map. */
+/* Of an index; of the values beside its weight_map. */
+#define INDEX_MAX	(24u << 20)
 #define INDEX_VALUE_MAX (64u << 10)
 #define SHARD_NAME_MAX	4096u
 
@@ -195,8 +197,14 @@ static int check_values(struct index *x)
 static int check_index(mfs_plan *plan, uint32_t first, mfs_plan_file *file, mfs_problem *why)
 {
 	struct index x = {.plan = plan, .first = first, .file = file, .why = why};
-	int error = mfs_json_open(&x.walk, &file->source, 0, file->source.size, why);
+	int error;
 
+	if (file->source.size > INDEX_MAX)
+		return mfs_import_refuse(why, &file->source, MFS_E_LIMIT, 0,
+					 "an index of %" PRIu64
+					 " bytes is over the limit of %u MiB",
+					 file->source.size, INDEX_MAX >> 20);
+	error = mfs_json_open(&x.walk, &file->source, 0, file->source.size, why);
 	if (!error)
 		error = check_values(&x);
 	mfs_json_close(&x.walk);
