@@ -153,7 +153,7 @@ struct mfs_disk_file {
 };
 static_assert(sizeof(struct mfs_disk_file) == 64, "file size");
 
-enum mfs_disk_format { MFS_FORMAT_OPAQUE = 0, MFS_FORMAT_GGUF = 1 };
+enum mfs_disk_format { MFS_FORMAT_OPAQUE = 0, MFS_FORMAT_GGUF = 1, MFS_FORMAT_SAFETENSORS = 2 };
 
 /* A run of a file's bytes. Extents of a file are sorted and cover it exactly. */
 enum mfs_extent_kind { MFS_EXTENT_TENSOR = 0, MFS_EXTENT_ZEROS = 1, MFS_EXTENT_KINDS };

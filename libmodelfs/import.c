@@ -194,12 +194,71 @@ int mfs_import_refuse(mfs_problem *why, const mfs_source *source, int error, uin
 	return error;
 }
 
+/* ---- names ---- */
+
+static bool has_control(const char *text, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+			return true;
+	return false;
+}
+
+int mfs_import_check_name(mfs_problem *why, const mfs_source *source, const char *what,
+			  const char *text, uint64_t length, uint32_t max, uint64_t offset)
+{
+	if (length == 0)
+		return mfs_import_refuse(why, source, MFS_E_INVALID, offset, "empty %s", what);
+	if (length > max)
+		return mfs_import_refuse(why, source, MFS_E_INVALID, offset,
+					 "%s of %" PRIu64 " bytes, at most %u are allowed", what,
+					 length, max);
+	if (memchr(text, 0, (size_t)length))
+		return mfs_import_refuse(why, source, MFS_E_INVALID, offset, "NUL in a %s", what);
+	if (!mfs_utf8_ok(text, (size_t)length))
+		return mfs_import_refuse(why, source, MFS_E_INVALID, offset,
+					 "%s is not valid UTF-8", what);
+	if (has_control(text, (size_t)length))
+		return mfs_import_refuse(why, source, MFS_E_INVALID, offset,
+					 "control character in a %s", what);
+	return 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	const mfs_import_name *x = a, *y = b;
+	int order = memcmp(x->text, y->text, x->length < y->length ? x->length : y->length);
+
+	if (order)
+		return order;
+	if (x->length != y->length)
+		return x->length < y->length ? -1 : 1;
+	return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+int mfs_import_check_duplicates(mfs_problem *why, const mfs_source *source, mfs_import_name *names,
+				uint32_t count, const char *what)
+{
+	qsort(names, count, sizeof(*names), compare_names);
+	for (uint32_t i = 1; i < count; i++) {
+		const mfs_import_name *a = &names[i - 1], *b = &names[i];
+
+		if (a->length == b->length && !memcmp(a->text, b->text, a->length))
+			return mfs_import_refuse(why, source, MFS_E_INVALID, b->offset,
+						 "duplicate %s '%.64s', first at offset 0x%" PRIx64,
+						 what, b->text, a->offset);
+	}
+	return 0;
+}
+
 /* ---- dispatch ---- */
 
 int mfs_import_source(mfs_import *out, mfs_source *source, mfs_problem *why)
 {
 	int error = mfs_import_gguf(out, source, why);
 
+	if (error == MFS_E_MAGIC)
+		error = mfs_import_safetensors(out, source, why);
 	if (error != MFS_E_MAGIC)
 		return error;
 	memset(out, 0, sizeof(*out));

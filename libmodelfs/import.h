@@ -37,8 +37,12 @@ typedef struct {
 	 * the type's name ("type 99", "Q4_K (big-endian)"), in the import's memory. */
 	const mfs_layout *layout;
 	uint32_t dim_count;
-	uint64_t dims[MFS_DIMS_MAX]; /* fastest first */
-	uint64_t row_bytes; /* bytes of one row (dims[0] elements); 1 where the type is not known */
+	/* In the order of the source: GGUF has the fastest one first, safetensors
+	 * has it last. */
+	uint64_t dims[MFS_DIMS_MAX];
+	/* Bytes of one row, which is a run of the fastest dimension; 1 where the type
+	 * is not known. */
+	uint64_t row_bytes;
 	/* Bytes of one slice of the outermost dimension if there are 3 or more and
 	 * a slice has MFS_SLICE_MIN bytes at least, else = size. Whole rows. */
 	uint64_t slice_bytes;
@@ -54,14 +58,25 @@ typedef struct {
 #define MFS_IMPORT_TENSORS_MAX	    (1u << 17)
 #define MFS_IMPORT_OPAQUE_TYPES_MAX 64
 
+/* A key or a tensor's name. */
+typedef struct {
+	const char *text; /* terminated */
+	uint32_t length;
+	uint64_t offset; /* where the source says it */
+} mfs_import_name;
+
 typedef struct {
 	enum mfs_disk_format format;
 	uint32_t tensor_count;	    /* tensors of size 0 are left out */
 	mfs_import_tensor *tensors; /* sorted by offset, not overlapping */
-	void *memory;		    /* names and tensors, freed by mfs_import_free() */
+	/* Of safetensors: the names of all tensors, sorted, those of size 0 too. */
+	uint32_t name_count;
+	mfs_import_name *names;
+	void *memory; /* names and tensors, freed by mfs_import_free() */
 } mfs_import;
 
-/* Recognises the source by its magic and imports it; what no importer knows is
+/* Recognises the source by its magic (safetensors, which have none, by their
+ * header or the end of their name) and imports it; what no importer knows is
  * opaque (no tensors). A known magic that fails validation: MFS_E_INVALID,
  * MFS_E_LIMIT, MFS_E_TRUNCATED (shorter than it says) or MFS_E_UNSUPPORTED with
  * `why` naming file, offset and reason; the same file may still be packed as
@@ -72,6 +87,7 @@ void mfs_import_free(mfs_import *import); /* NULL is fine */
 
 /* One importer each; MFS_E_MAGIC (and no text) if the source is not theirs. */
 int mfs_import_gguf(mfs_import *out, mfs_source *source, mfs_problem *why);
+int mfs_import_safetensors(mfs_import *out, mfs_source *source, mfs_problem *why);
 
 /* ---- for importers ---- */
 
@@ -81,6 +97,15 @@ void *mfs_import_alloc(mfs_import *import, size_t bytes);
 
 /* A layout named `name` whose blocks are single bytes; NULL without memory. */
 const mfs_layout *mfs_import_opaque_layout(mfs_import *import, const char *name, uint32_t type_id);
+
+/* A name must be 1 to `max` bytes of valid UTF-8 without control characters.
+ * `what` is "key" or "tensor name". 0, or MFS_E_INVALID with `why`. */
+int mfs_import_check_name(mfs_problem *why, const mfs_source *source, const char *what,
+			  const char *text, uint64_t length, uint32_t max, uint64_t offset);
+
+/* Sorts the names; MFS_E_INVALID with `why` for the second of two equal ones. */
+int mfs_import_check_duplicates(mfs_problem *why, const mfs_source *source, mfs_import_name *names,
+				uint32_t count, const char *what);
 
 /* Fills `why` (if not NULL) with "SOURCE: offset 0x...: reason" and returns `error`. */
 int mfs_import_refuse(mfs_problem *why, const mfs_source *source, int error, uint64_t offset,

@@ -60,13 +60,6 @@ struct reader {
 	uint8_t window[WINDOW];
 };
 
-/* A key or a tensor's name, to find duplicates. */
-struct name {
-	const char *text;
-	uint32_t length;
-	uint64_t offset; /* of the string in the file */
-};
-
 struct tensor {
 	mfs_import_tensor t; /* size 0: not known from its type */
 	uint64_t info;	     /* offset of its description, for messages */
@@ -180,18 +173,10 @@ static int get_u64(struct reader *r, uint64_t *out)
 
 /* ---- names ---- */
 
-static bool has_control(const char *text, size_t length)
-{
-	for (size_t i = 0; i < length; i++)
-		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
-			return true;
-	return false;
-}
-
 /* A string that names something, copied into the memory of `keeper`; `what` is
  * "key" or "tensor name". */
 static int get_name(struct reader *r, mfs_import *keeper, const char *what, uint32_t max,
-		    struct name *out)
+		    mfs_import_name *out)
 {
 	uint64_t length;
 	const uint8_t *bytes;
@@ -202,53 +187,22 @@ static int get_name(struct reader *r, mfs_import *keeper, const char *what, uint
 	error = get_u64(r, &length);
 	if (error)
 		return error;
-	if (length == 0)
-		return refuse(r, MFS_E_INVALID, out->offset, "empty %s", what);
-	if (length > max)
-		return refuse(r, MFS_E_INVALID, out->offset,
-			      "%s of %" PRIu64 " bytes, at most %u are allowed", what, length, max);
+	/* Checked before that many bytes are asked for, and again with them. */
+	if (length == 0 || length > max)
+		return mfs_import_check_name(r->why, r->source, what, "", length, max, out->offset);
 	bytes = reader_get(r, (size_t)length, &error);
 	if (!bytes)
 		return error;
-	if (memchr(bytes, 0, (size_t)length))
-		return refuse(r, MFS_E_INVALID, out->offset, "NUL in a %s", what);
-	if (!mfs_utf8_ok((const char *)bytes, (size_t)length))
-		return refuse(r, MFS_E_INVALID, out->offset, "%s is not valid UTF-8", what);
-	if (has_control((const char *)bytes, (size_t)length))
-		return refuse(r, MFS_E_INVALID, out->offset, "control character in a %s", what);
+	error = mfs_import_check_name(r->why, r->source, what, (const char *)bytes, length, max,
+				      out->offset);
+	if (error)
+		return error;
 	copy = mfs_import_alloc(keeper, (size_t)length + 1);
 	if (!copy)
 		return no_memory(r);
 	memcpy(copy, bytes, (size_t)length);
 	out->text = copy;
 	out->length = (uint32_t)length;
-	return 0;
-}
-
-static int compare_names(const void *a, const void *b)
-{
-	const struct name *x = a, *y = b;
-	int order = memcmp(x->text, y->text, x->length < y->length ? x->length : y->length);
-
-	if (order)
-		return order;
-	if (x->length != y->length)
-		return x->length < y->length ? -1 : 1;
-	return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
-/* Sorts the names; refuses the second of two equal ones. */
-static int check_duplicates(struct reader *r, struct name *names, uint32_t count, const char *what)
-{
-	qsort(names, count, sizeof(*names), compare_names);
-	for (uint32_t i = 1; i < count; i++) {
-		const struct name *a = &names[i - 1], *b = &names[i];
-
-		if (a->length == b->length && !memcmp(a->text, b->text, a->length))
-			return refuse(r, MFS_E_INVALID, b->offset,
-				      "duplicate %s '%.64s', first at offset 0x%" PRIx64, what,
-				      b->text, a->offset);
-	}
 	return 0;
 }
 
@@ -349,7 +303,7 @@ static int read_value(struct gguf *g, const char *key)
 /* `keeper` holds the keys until all of them are compared. */
 static int read_keys(struct gguf *g, mfs_import *keeper)
 {
-	struct name *keys = mfs_import_alloc(keeper, g->key_count * sizeof(*keys));
+	mfs_import_name *keys = mfs_import_alloc(keeper, g->key_count * sizeof(*keys));
 	uint64_t bytes = 0;
 	int error;
 
@@ -367,7 +321,7 @@ static int read_keys(struct gguf *g, mfs_import *keeper)
 		if (error)
 			return error;
 	}
-	return check_duplicates(g->r, keys, g->key_count, "key");
+	return mfs_import_check_duplicates(g->r->why, g->r->source, keys, g->key_count, "key");
 }
 
 /* ---- tensors ---- */
@@ -475,7 +429,7 @@ static int read_type(struct gguf *g, mfs_import_tensor *t, uint64_t elements)
 	return opaque_layout(g, type, known, &t->layout);
 }
 
-static int read_tensor(struct gguf *g, struct name *name)
+static int read_tensor(struct gguf *g, mfs_import_name *name)
 {
 	struct tensor tensor = {.info = g->r->position};
 	mfs_import_tensor *t = &tensor.t;
@@ -507,7 +461,7 @@ static int read_tensor(struct gguf *g, struct name *name)
 /* Memory for tensors that is given back; the array of the result comes later. */
 static int read_tensors(struct gguf *g)
 {
-	struct name *names;
+	mfs_import_name *names;
 	int error = 0;
 
 	if (!g->tensor_count)
@@ -519,7 +473,8 @@ static int read_tensors(struct gguf *g)
 	for (uint32_t i = 0; i < g->tensor_count && !error; i++)
 		error = read_tensor(g, &names[i]);
 	if (!error)
-		error = check_duplicates(g->r, names, g->tensor_count, "tensor name");
+		error = mfs_import_check_duplicates(g->r->why, g->r->source, names, g->tensor_count,
+						    "tensor name");
 	free(names);
 	return error;
 }

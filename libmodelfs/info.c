@@ -113,7 +113,9 @@ int mfs_tensor_get(mfs_container *c, uint32_t tensor, mfs_tensor_info *out)
 		return err;
 	info.name = c->tensor_names[tensor];
 	info.type = c->layout_names[t.layout];
-	info.cls = class_name(t.cls);
+	/* A tensor of constants only has no frames of class weights. */
+	info.cls =
+	    class_name(mfs_tensor_has_slot(&t, layout, 0) ? t.cls : (unsigned)MFS_DISK_CONSTANTS);
 	info.file = t.file;
 	info.dim_count = t.dim_count;
 	for (uint32_t i = 0; i < t.dim_count; i++)
@@ -137,6 +139,18 @@ uint32_t mfs_file_count(const mfs_container *c)
 	return c->root.count[MFS_SEC_FILES];
 }
 
+static const char *format_name(unsigned format)
+{
+	static const char *const names[] = {
+	    [MFS_FORMAT_OPAQUE] = "opaque",
+	    [MFS_FORMAT_GGUF] = "gguf",
+	    [MFS_FORMAT_SAFETENSORS] = "safetensors",
+	};
+
+	/* A number from a newer packer tells nothing more than that. */
+	return names[format < sizeof(names) / sizeof(names[0]) ? format : MFS_FORMAT_OPAQUE];
+}
+
 static int file_info(const mfs_container *c, uint32_t file, mfs_file_info *out)
 {
 	mfs_root_file f;
@@ -146,7 +160,7 @@ static int file_info(const mfs_container *c, uint32_t file, mfs_file_info *out)
 	mfs_root_get_file(&c->root, file, &f);
 	memset(out, 0, sizeof(*out));
 	out->name = c->file_names[file];
-	out->format = f.format == MFS_FORMAT_GGUF ? "gguf" : "opaque";
+	out->format = format_name(f.format);
 	out->file_bytes = f.size;
 	out->mtime_seconds = f.mtime_seconds;
 	out->mtime_nanoseconds = f.mtime_nanoseconds;

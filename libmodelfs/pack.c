@@ -144,7 +144,14 @@ int mfs_packer_add(mfs_packer *p, const char *path, const char *name, mfs_proble
 	if (p->used)
 		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
 				       "%s: the packer has written its container", path);
-	return mfs_plan_add(&p->plan, path, name, why);
+	if (!mfs_is_directory(path))
+		return mfs_plan_add(&p->plan, path, name, why);
+	if (name)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "%s: is a directory: its files keep their names, '%s' "
+				       "cannot be given",
+				       path, name);
+	return mfs_plan_add_directory(&p->plan, path, why);
 }
 
 void mfs_packer_cancel(mfs_packer *p)
@@ -229,9 +236,28 @@ static int compare_types(const void *a, const void *b)
 	return strcmp(x->type, y->type);
 }
 
+/* Layouts of one name are one type to the reader: those of weights and constants,
+ * for example. The later one gives up its bytes. */
+static void merge_types(mfs_packer *p)
+{
+	for (uint32_t i = 1; i < p->type_count; i++)
+		for (uint32_t k = 0; k < i; k++) {
+			mfs_pack_type *from = &p->types[i], *to = &p->types[k];
+
+			if (strcmp(from->type, to->type))
+				continue;
+			to->tensors += from->tensors;
+			to->original_bytes += from->original_bytes;
+			to->stored_bytes += from->stored_bytes;
+			from->tensors = from->original_bytes = from->stored_bytes = 0;
+			break;
+		}
+}
+
 /* Largest first; types without bytes (only literals had their layout) go. */
 static void sort_types(mfs_packer *p)
 {
+	merge_types(p);
 	qsort(p->types, p->type_count, sizeof(*p->types), compare_types);
 	while (p->type_count && !p->types[p->type_count - 1].original_bytes)
 		free((char *)p->types[--p->type_count].type);

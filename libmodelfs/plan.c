@@ -132,6 +132,19 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	return 0;
 }
 
+void mfs_plan_forget(mfs_plan *plan, uint32_t count)
+{
+	while (plan->file_count > count) {
+		mfs_plan_file *file = &plan->files[--plan->file_count];
+
+		plan->original_bytes -= file->source.size;
+		mfs_import_free(&file->import);
+		mfs_source_close(&file->source);
+		free(file->path);
+		free(file->name);
+	}
+}
+
 void mfs_plan_free(mfs_plan *plan)
 {
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
@@ -139,12 +152,7 @@ void mfs_plan_free(mfs_plan *plan)
 		for (int s = 0; s < MFS_SLOTS; s++)
 			free(plan->tensors[i].tables[s]);
 	}
-	for (uint32_t i = 0; i < plan->file_count; i++) {
-		mfs_import_free(&plan->files[i].import);
-		mfs_source_close(&plan->files[i].source);
-		free(plan->files[i].path);
-		free(plan->files[i].name);
-	}
+	mfs_plan_forget(plan, 0);
 	free(plan->files);
 	free(plan->tensors);
 	free(plan->extents);

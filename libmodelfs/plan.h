@@ -86,6 +86,14 @@ void mfs_plan_free(mfs_plan *plan); /* what it holds, not the struct itself */
 /* Opens and imports the file at `path` under `name` (NULL: its base name). */
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why);
 
+/* Adds the regular files of a directory under their base names and checks its
+ * index of shards, if it has one. On failure none of them is added. */
+int mfs_plan_add_directory(mfs_plan *plan, const char *path, mfs_problem *why);
+bool mfs_is_directory(const char *path);
+
+/* Closes and forgets the files added since there were `count`. */
+void mfs_plan_forget(mfs_plan *plan, uint32_t count);
+
 /* Sorts the files and cuts them into extents and tensors. */
 int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
 

@@ -72,13 +72,21 @@ int tool_misuse(const char *format, ...)
 	return TOOL_USAGE;
 }
 
-void tool_problem_text(char *out, size_t size, const char *path, int error, const mfs_problem *why)
+/* Does the line begin with the path, or with that of a file in it? */
+static bool names_path(const char *text, const char *path)
 {
 	size_t length = strlen(path);
 
+	if (!length || strncmp(text, path, length) != 0)
+		return false;
+	return text[length] == ':' || text[length] == '/' || path[length - 1] == '/';
+}
+
+void tool_problem_text(char *out, size_t size, const char *path, int error, const mfs_problem *why)
+{
 	if (!why->text[0])
 		snprintf(out, size, "%s: %s", path, mfs_error_text(error));
-	else if (strncmp(why->text, path, length) == 0 && why->text[length] == ':')
+	else if (names_path(why->text, path))
 		snprintf(out, size, "%s", why->text);
 	else
 		snprintf(out, size, "%s: %s", path, why->text);

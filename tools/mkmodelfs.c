@@ -25,7 +25,8 @@ static void print_help(void)
 {
 	fputs(
 	    "Usage: mkmodelfs [OPTIONS] CONTAINER [NAME=]SOURCE...\n"
-	    "Packs each SOURCE into the new container CONTAINER, as NAME or its base name.\n"
+	    "Packs each SOURCE into the new container CONTAINER, as NAME or its base name;\n"
+	    "of a directory the files in it, each as its base name.\n"
 	    "An argument that is the path of an existing file is a path, '=' or not.\n"
 	    "\n"
 	    "      --profile=NAME     lay out for sd (default), emmc, usb, sata, nvme, nand, nor\n"

@@ -107,7 +107,7 @@ MFS_API int mfs_info(mfs_container *container, mfs_container_info *out);
 typedef struct {
 	size_t size;
 	const char *name;
-	const char *format; /* "gguf", "opaque" */
+	const char *format; /* "gguf", "safetensors", "opaque" */
 	uint64_t file_bytes;
 	uint64_t stored_bytes; /* frames and tables of its tensors and literal bytes */
 	int64_t mtime_seconds;
@@ -128,10 +128,10 @@ typedef struct {
 	size_t size;
 	const char *name;
 	const char *type; /* such as "Q4_K" */
-	const char *cls;  /* "weights", "plain": class of its main frames */
+	const char *cls;  /* "weights", "constants", "plain": class of its main frames */
 	uint32_t file;
 	uint32_t dim_count;
-	uint64_t dims[8]; /* in the order of the source file: for GGUF, fastest first */
+	uint64_t dims[8]; /* in the order of the source file: GGUF has the fastest first */
 	uint64_t file_offset;
 	uint64_t tensor_bytes;
 	uint64_t stored_bytes;		 /* frames and tables, all classes */

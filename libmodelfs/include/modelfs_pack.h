@@ -55,7 +55,12 @@ MFS_API void mfs_packer_free(mfs_packer *packer); /* NULL is fine; removes a tem
 
 /* Adds the file at `path` under `name` (NULL: its base name). Opens and imports
  * it now; refuses bad names, collisions and, unless `opaque`, files of a known
- * format that fail validation, in `why`. */
+ * format that fail validation, in `why`.
+ *
+ * Of a directory (`name` must be NULL) all regular files are added, under their
+ * base names; symbolic links are followed, subdirectories and names that begin
+ * with a dot are left out. Where it holds NAME.safetensors.index.json, the shards
+ * and tensors that this names must be there. */
 MFS_API int mfs_packer_add(mfs_packer *packer, const char *path, const char *name,
 			   mfs_problem *why);
 

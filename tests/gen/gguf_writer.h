@@ -54,10 +54,13 @@ static inline void gw_free(struct gw *w)
 
 static inline void gw_fill(struct gw *w, int byte, size_t count)
 {
-	uint8_t b = (uint8_t)byte;
+	uint8_t piece[1024];
 
-	while (count--)
-		gw_bytes(w, &b, 1);
+	memset(piece, byte, sizeof(piece));
+	for (size_t n; count; count -= n) {
+		n = count < sizeof(piece) ? count : sizeof(piece);
+		gw_bytes(w, piece, n);
+	}
 }
 
 /* An integer of `size` bytes in the file's byte order. */

@@ -326,12 +326,12 @@ static const struct type types[] = {
 #define TYPES (sizeof(types) / sizeof(types[0]))
 
 /* A half between 0.001 and 0.008. */
-static uint32_t small_half(uint64_t r)
+static inline uint32_t small_half(uint64_t r)
 {
 	return 0x1400 + (uint32_t)(r % 0x0c00);
 }
 
-static void repair_block(const struct type *type, uint8_t *b, uint64_t r)
+static inline void repair_block(const struct type *type, uint8_t *b, uint64_t r)
 {
 	switch (type->repair) {
 	case REPAIR_NONE:
@@ -361,7 +361,7 @@ static void repair_block(const struct type *type, uint8_t *b, uint64_t r)
 	}
 }
 
-static void random_blocks(const struct type *type, uint64_t *state, size_t count, uint8_t *out)
+static inline void random_blocks(const struct type *type, uint64_t *state, size_t count, uint8_t *out)
 {
 	size_t blocks = count / type->block_weights, bytes = blocks * type->block_bytes, i;
 
@@ -375,7 +375,7 @@ static void random_blocks(const struct type *type, uint64_t *state, size_t count
 		repair_block(type, out + i * type->block_bytes, next_random(state));
 }
 
-static void reverse(uint8_t *p, size_t size)
+static inline void reverse(uint8_t *p, size_t size)
 {
 	for (size_t i = 0; i < size / 2; i++) {
 		uint8_t t = p[i];
@@ -386,7 +386,7 @@ static void reverse(uint8_t *p, size_t size)
 }
 
 /* To big-endian: plain numbers, and the halves of blocks. */
-static void swap_blocks(const struct type *type, size_t count, uint8_t *out)
+static inline void swap_blocks(const struct type *type, size_t count, uint8_t *out)
 {
 	size_t blocks = count / type->block_weights;
 

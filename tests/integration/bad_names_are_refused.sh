@@ -4,7 +4,7 @@
 source "$(dirname "$0")/lib.sh"
 
 cd "$tmp"
-mkdir other
+mkdir other nothing
 printf one >a.gguf.bin
 printf two >other/a.gguf.bin
 long=$(printf 'x%.0s' {1..256})
@@ -28,7 +28,8 @@ for name in . .. .modelfs adapters merged views a/b /a "$long" $'bad\xff' $'half
 	bad . "$name=a.gguf.bin"
 done
 bad 'missing' missing
-bad 'other' other
+bad 'other' name=other
+bad 'nothing' nothing
 bad . =a.gguf.bin
 
 # At the limits, and only like the reserved ones: allowed.

@@ -7,7 +7,9 @@ source "$(dirname "$0")/lib.sh"
 
 cd "$tmp"
 mkdir files out
-hostile_gguf files || fail "hostile_gguf failed"
+for format in gguf safetensors; do
+	"hostile_$format" files || fail "hostile_$format failed"
+done
 bad=0
 good=0
 slowest=0

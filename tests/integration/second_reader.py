@@ -527,7 +527,9 @@ def describe(container):
             continue
         tensors.append({
             "name": root.name(t), "file": root.name(root.files[t.file]),
-            "type": root.cuts[t.layout].name, "class": CLASSES[t.cls],
+            "type": root.cuts[t.layout].name,
+            # No weights at all: the main frames are those of the constants.
+            "class": CLASSES[t.cls if root.has_slot(t, 0) else 1],
             "shape": root.dims[t.first_dim:t.first_dim + t.dim_count],
             "offset": t.file_offset, "size": t.size,
             "stored_size": frames_stored(container, t)} | hashes(container.tensor(t)))

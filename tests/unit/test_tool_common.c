@@ -134,6 +134,13 @@ static void problems_name_the_file_once(void **state)
 	assert_string_equal(text, "m.mfs: chunk 3: checksum mismatch");
 	tool_problem_text(text, sizeof(text), "x", MFS_E_CORRUPT, &why);
 	assert_string_equal(text, "x: m.mfs: chunk 3: checksum mismatch");
+	strcpy(why.text, "dir/a: No such file");
+	tool_problem_text(text, sizeof(text), "dir", MFS_E_NOT_FOUND, &why);
+	assert_string_equal(text, "dir/a: No such file");
+	tool_problem_text(text, sizeof(text), "dir/", MFS_E_NOT_FOUND, &why);
+	assert_string_equal(text, "dir/a: No such file");
+	tool_problem_text(text, sizeof(text), "di", MFS_E_NOT_FOUND, &why);
+	assert_string_equal(text, "di: dir/a: No such file");
 	why.text[0] = '\0';
 	tool_problem_text(text, sizeof(text), "x", MFS_E_TRUNCATED, &why);
 	assert_string_equal(text, "x: truncated");

@@ -1,0 +1,556 @@
+/* The safetensors importer, over files that are built in memory. */
+#include <errno.h>
+#include <malloc.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "../gen/hostile_safetensors_cases.h"
+#include "import.h"
+#include "layout_ggml.h"
+#include "layout_safetensors.h"
+
+/* Seconds of processor time that any header may take; sanitizers take their own. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SECONDS_MAX 20
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SECONDS_MAX 20
+#endif
+#ifndef SECONDS_MAX
+#define SECONDS_MAX 1
+#endif
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static int import_named(mfs_import *out, const char *name, const void *bytes, size_t size,
+			mfs_problem *why)
+{
+	mfs_source source;
+
+	memset(why, 0, sizeof(*why));
+	mfs_source_memory(&source, name, bytes, size);
+	return mfs_import_source(out, &source, why);
+}
+
+static int import_bytes(mfs_import *out, const void *bytes, size_t size, mfs_problem *why)
+{
+	return import_named(out, "m.safetensors", bytes, size, why);
+}
+
+static void must_import(mfs_import *out, const struct gw *w)
+{
+	mfs_problem why;
+	int error = import_bytes(out, w->bytes, w->size, &why);
+
+	if (error)
+		fail_msg("refused with %d: %s", error, why.text);
+	assert_int_equal(out->format, MFS_FORMAT_SAFETENSORS);
+}
+
+/* Imports a header with `data` bytes behind it. */
+static void import_header(mfs_import *out, const char *header, uint64_t data)
+{
+	struct gw w = {0};
+
+	hs_file(&w, header, strlen(header), data);
+	must_import(out, &w);
+	gw_free(&w);
+}
+
+static const struct hostile_case *find_case(const char *name)
+{
+	for (size_t i = 0; i < HOSTILE_CASES; i++)
+		if (!strcmp(hostile_cases[i].name, name))
+			return &hostile_cases[i];
+	fail_msg("no case %s", name);
+	return NULL;
+}
+
+static struct gw build(const char *name)
+{
+	struct gw w = {0};
+
+	hostile_build(&w, find_case(name));
+	return w;
+}
+
+static void assert_type(const mfs_import_tensor *t, const char *name)
+{
+	assert_int_equal(t->layout->name_length, strlen(name));
+	assert_memory_equal(t->layout->name, name, strlen(name));
+}
+
+/* What holds for every import, however odd the file. */
+static void assert_sound(const mfs_import *import, uint64_t size)
+{
+	uint64_t end = import->tensor_count ? import->tensors[0].offset : 0;
+
+	for (uint32_t i = 0; i < import->tensor_count; i++) {
+		const mfs_import_tensor *t = &import->tensors[i];
+
+		assert_true(t->size > 0);
+		/* No holes: each begins where the one before it ends. */
+		assert_int_equal(t->offset, end);
+		assert_true(t->offset <= size && t->size <= size - t->offset);
+		assert_int_equal(strlen(t->name), t->name_length);
+		assert_true(t->row_bytes > 0 && t->row_bytes <= t->size);
+		assert_int_equal(t->size % t->layout->block_bytes, 0);
+		assert_int_equal(t->size % t->slice_bytes, 0);
+		assert_int_equal(t->slice_bytes % t->row_bytes, 0);
+		end = t->offset + t->size;
+	}
+	if (import->tensor_count)
+		assert_int_equal(end, size);
+}
+
+/* ---- hostile files ---- */
+
+static int verdict_error(enum verdict verdict)
+{
+	static const int errors[] = {0, MFS_E_INVALID, MFS_E_LIMIT, MFS_E_TRUNCATED};
+
+	return errors[verdict];
+}
+
+static void check_refusal(const struct hostile_case *c, const struct gw *w)
+{
+	mfs_import import;
+	mfs_problem why;
+	int error = import_bytes(&import, w->bytes, w->size, &why);
+
+	if (error != verdict_error(c->verdict) || !strstr(why.text, c->reason))
+		fail_msg("%s: expected %d (%s), got %d: %s", c->name, verdict_error(c->verdict),
+			 c->reason, error, why.text);
+	assert_int_equal(why.error, error);
+	assert_true(why.offset <= w->size);
+	assert_int_equal(strncmp(why.text, "m.safetensors: offset 0x", 24), 0);
+	assert_int_equal(strtoull(why.text + 24, NULL, 16), why.offset);
+	for (const char *p = why.text; *p; p++)
+		assert_true((unsigned char)*p >= 0x20);
+	assert_null(import.tensors);
+	assert_null(import.memory);
+}
+
+static void every_hostile_file_is_refused_with_its_reason(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < HOSTILE_CASES; i++) {
+		const struct hostile_case *c = &hostile_cases[i];
+		struct gw w = {0};
+		double start;
+
+		if (c->verdict == GOOD)
+			continue;
+		assert_int_equal(strncmp(c->name, "bad-", 4), 0);
+		hostile_build(&w, c);
+		start = now();
+		check_refusal(c, &w);
+		assert_true(now() - start < SECONDS_MAX);
+		gw_free(&w);
+	}
+}
+
+static void refusals_need_no_problem_to_fill(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < HOSTILE_CASES; i++) {
+		const struct hostile_case *c = &hostile_cases[i];
+		struct gw w = {0};
+		mfs_source source;
+		mfs_import import;
+
+		hostile_build(&w, c);
+		mfs_source_memory(&source, "m.safetensors", w.bytes, w.size);
+		assert_int_equal(mfs_import_safetensors(&import, &source, NULL),
+				 verdict_error(c->verdict));
+		mfs_import_free(&import);
+		gw_free(&w);
+	}
+}
+
+static void every_odd_legal_file_is_imported(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < HOSTILE_CASES; i++) {
+		const struct hostile_case *c = &hostile_cases[i];
+		struct gw w = {0};
+		mfs_import import;
+
+		if (c->verdict != GOOD)
+			continue;
+		hostile_build(&w, c);
+		must_import(&import, &w);
+		if (import.tensor_count != c->tensors)
+			fail_msg("%s: %u tensors", c->name, import.tensor_count);
+		assert_sound(&import, w.size);
+		mfs_import_free(&import);
+		gw_free(&w);
+	}
+}
+
+static void under_another_name_broken_files_are_opaque(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < HOSTILE_CASES; i++) {
+		const struct hostile_case *c = &hostile_cases[i];
+		struct gw w = {0};
+		mfs_import import;
+		mfs_problem why;
+
+		hostile_build(&w, c);
+		assert_int_equal(import_named(&import, "model.bin", w.bytes, w.size, &why), 0);
+		assert_int_equal(import.format,
+				 c->verdict == GOOD ? MFS_FORMAT_SAFETENSORS : MFS_FORMAT_OPAQUE);
+		assert_int_equal(why.error, 0);
+		assert_int_equal(why.text[0], 0);
+		mfs_import_free(&import);
+		gw_free(&w);
+	}
+}
+
+static void every_truncation_is_refused(void **state)
+{
+	struct gw w = build("good-empty-tensors");
+
+	(void)state;
+	for (size_t size = 0; size < w.size; size++) {
+		/* In memory of its own, so that a sanitizer sees reads past the end. */
+		uint8_t *cut = malloc(size + !size);
+		mfs_import import;
+		mfs_problem why;
+
+		memcpy(cut, w.bytes, size);
+		assert_int_equal(import_bytes(&import, cut, size, &why), MFS_E_TRUNCATED);
+		free(cut);
+	}
+	gw_free(&w);
+}
+
+static void every_flipped_bit_is_survived(void **state)
+{
+	static const char *const names[] = {"good-empty-tensors", "good-unknown-field",
+					    "good-metadata-alone", "good-unknown-dtype"};
+
+	(void)state;
+	for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++) {
+		struct gw w = build(names[n]);
+
+		for (size_t bit = 0; bit < 8 * w.size; bit++) {
+			mfs_import import;
+			mfs_problem why;
+
+			w.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+			if (import_bytes(&import, w.bytes, w.size, &why) == 0)
+				assert_sound(&import, w.size);
+			else
+				assert_true(why.text[0] != 0);
+			mfs_import_free(&import);
+			w.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		}
+		gw_free(&w);
+	}
+}
+
+/* ---- what comes out ---- */
+
+static void tensors_carry_name_type_shape_and_place(void **state)
+{
+	static const char header[] =
+	    "{" HS("w", "BF16", "3,5", "16", "46") "," HS("b", "F32", "4", "0", "16") "}";
+	uint64_t data = 8 + sizeof(header) - 1;
+	mfs_import import;
+
+	(void)state;
+	import_header(&import, header, 46);
+	assert_int_equal(import.tensor_count, 2);
+	assert_string_equal(import.tensors[0].name, "b");
+	assert_ptr_equal(import.tensors[0].layout, mfs_layout_safetensors("F32", false));
+	assert_int_equal(import.tensors[0].offset, data);
+	assert_int_equal(import.tensors[0].size, 16);
+	assert_int_equal(import.tensors[0].row_bytes, 16);
+	assert_string_equal(import.tensors[1].name, "w");
+	assert_type(&import.tensors[1], "BF16");
+	/* In the order of the file: the fastest last. */
+	assert_int_equal(import.tensors[1].dim_count, 2);
+	assert_int_equal(import.tensors[1].dims[0], 3);
+	assert_int_equal(import.tensors[1].dims[1], 5);
+	assert_int_equal(import.tensors[1].row_bytes, 10);
+	assert_int_equal(import.tensors[1].slice_bytes, 30);
+	assert_int_equal(import.tensors[1].offset, data + 16);
+	mfs_import_free(&import);
+}
+
+static void names_of_all_tensors_are_kept_in_order(void **state)
+{
+	struct gw w = build("good-empty-tensors");
+	mfs_import import;
+
+	(void)state;
+	must_import(&import, &w);
+	assert_int_equal(import.name_count, 5);
+	for (uint32_t i = 0; i < 5; i++) {
+		const char name[2] = {(char)('a' + i), 0};
+
+		assert_string_equal(import.names[i].text, name);
+		assert_int_equal(w.bytes[import.names[i].offset], '"');
+		assert_int_equal(w.bytes[import.names[i].offset + 1], name[0]);
+	}
+	mfs_import_free(&import);
+	gw_free(&w);
+}
+
+static void slices_follow_the_outermost_of_three_dimensions(void **state)
+{
+	mfs_import import;
+
+	(void)state;
+	import_header(&import,
+		      "{" HS("experts", "F32", "3,64,64", "0",
+			     "49152") "," HS("kernel", "F32", "64,3,3", "49152", "51456") "}",
+		      51456);
+	assert_int_equal(import.tensors[0].row_bytes, 256);
+	assert_int_equal(import.tensors[0].slice_bytes, 16384);
+	assert_int_equal(import.tensors[1].row_bytes, 12);
+	assert_int_equal(import.tensors[1].slice_bytes, 2304);
+	mfs_import_free(&import);
+}
+
+static void rows_of_broken_bytes_are_no_rows(void **state)
+{
+	struct gw w = build("good-sub-byte");
+	mfs_import import;
+
+	(void)state;
+	must_import(&import, &w);
+	assert_type(&import.tensors[0], "F4");
+	assert_int_equal(import.tensors[0].size, 3);
+	assert_int_equal(import.tensors[0].row_bytes, 1);
+	assert_type(&import.tensors[1], "F6_E3M2");
+	assert_int_equal(import.tensors[1].size, 6);
+	assert_int_equal(import.tensors[1].row_bytes, 3);
+	mfs_import_free(&import);
+	gw_free(&w);
+}
+
+static void unknown_dtypes_are_opaque_by_their_name(void **state)
+{
+	struct gw w = build("good-unknown-dtype");
+	mfs_import import;
+
+	(void)state;
+	must_import(&import, &w);
+	assert_type(&import.tensors[0], "Q7_X");
+	assert_int_equal(import.tensors[0].layout->block_bytes, 1);
+	assert_int_equal(import.tensors[0].size, 13);
+	assert_int_equal(import.tensors[0].row_bytes, 1);
+	assert_ptr_equal(import.tensors[0].layout, import.tensors[1].layout);
+	mfs_import_free(&import);
+	gw_free(&w);
+}
+
+static void quantization_constants_are_of_class_constants(void **state)
+{
+	static const struct {
+		const char *name;
+		bool constants;
+	} cases[] = {
+	    {"x.weight", false},
+	    {"x.weight.absmax", true},
+	    {"x.weight.nested_absmax", true},
+	    {"x.weight.quant_map", true},
+	    {"x.weight.nested_quant_map", true},
+	    {"x.weight.quant_state.bitsandbytes__nf4", true},
+	    {"x.SCB", true},
+	    {"absmax", false},
+	    {"x.absmax.weight", false},
+	    {"x.quant_states", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		unsigned slot = cases[i].constants ? 1 : 0;
+		char header[200];
+		mfs_import import;
+
+		snprintf(header, sizeof(header), "{\"%s\":" HS_FIELDS("F32", "4", "0", "16") "}",
+			 cases[i].name);
+		import_header(&import, header, 16);
+		assert_type(&import.tensors[0], "F32");
+		if (import.tensors[0].layout->slot_bytes[slot] != 4)
+			fail_msg("%s is of the wrong class", cases[i].name);
+		assert_int_equal(import.tensors[0].layout->slot_streams[1 - slot], 0);
+		mfs_import_free(&import);
+	}
+}
+
+static void every_dtype_has_the_size_of_its_name(void **state)
+{
+	(void)state;
+	for (uint32_t i = 0; i < mfs_layout_safetensors_count(); i++)
+		for (int constants = 0; constants < 2; constants++) {
+			mfs_layout layout = *mfs_layout_safetensors_row(i, constants);
+			const char *digits = layout.name + strcspn(layout.name, "0123456789");
+			unsigned long bits = *digits ? strtoul(digits, NULL, 10) : 8;
+
+			assert_int_equal(layout.block_bytes * 8, bits * layout.block_weights);
+			assert_int_equal(mfs_layout_finish(&layout), 0);
+			assert_true(!constants || !layout.slot_streams[0]);
+			assert_ptr_equal(mfs_layout_safetensors(layout.name, constants),
+					 mfs_layout_safetensors_row(i, constants));
+		}
+	assert_null(mfs_layout_safetensors("F3", false));
+	assert_null(mfs_layout_safetensors_row(mfs_layout_safetensors_count(), false));
+}
+
+static void types_of_ggml_keep_its_layout(void **state)
+{
+	static const char *const names[] = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const mfs_layout *layout = mfs_layout_safetensors(names[i], false);
+
+		assert_string_equal(layout->name, names[i]);
+		assert_memory_equal(layout, mfs_layout_ggml(layout->type_id), sizeof(*layout));
+	}
+}
+
+static void what_is_not_safetensors_is_opaque(void **state)
+{
+	static const char *const texts[] = {"",
+					    "{}",
+					    "{\"a\": 1}\n",
+					    "a text of some length",
+					    "\x02\0\0\0\0\0\0\0[]",
+					    "\x03\0\0\0\0\0\0\0{}"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		size_t size = i < 4 ? strlen(texts[i]) : 10;
+		mfs_import import;
+		mfs_problem why;
+
+		assert_int_equal(import_named(&import, "config.json", texts[i], size, &why), 0);
+		assert_int_equal(import.format, MFS_FORMAT_OPAQUE);
+		mfs_import_free(&import);
+	}
+}
+
+/* The medium fails from this offset on. */
+static uint64_t fails_from;
+
+static int failing_read_at(mfs_source *source, uint64_t offset, void *buffer, size_t length)
+{
+	if (offset + length > fails_from) {
+		errno = EIO;
+		return MFS_E_IO;
+	}
+	memcpy(buffer, source->u.memory + offset, length);
+	return 0;
+}
+
+static void a_failing_medium_is_no_verdict(void **state)
+{
+	static const char *const names[] = {"m.safetensors", "model.bin"};
+	struct gw w = build("good-one");
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++) {
+		mfs_source source;
+		mfs_import import;
+		mfs_problem why = {0};
+
+		mfs_source_memory(&source, names[i % 2], w.bytes, w.size);
+		source.read_at = failing_read_at;
+		fails_from = i < 2 ? 0 : 20;
+		assert_int_equal(mfs_import_safetensors(&import, &source, &why), MFS_E_IO);
+		assert_non_null(strstr(why.text, "cannot be read"));
+		assert_null(import.memory);
+	}
+	gw_free(&w);
+}
+
+/* ---- large headers ---- */
+
+static void many_tensors_take_little_time_and_memory(void **state)
+{
+	struct hostile_case c = {.data = MFS_IMPORT_TENSORS_MAX};
+	struct gw w = {0};
+	mfs_import import;
+	double start;
+
+	(void)state;
+	hs_many_tensors(&w, &c);
+	start = now();
+	must_import(&import, &w);
+	assert_true(now() - start < SECONDS_MAX);
+	assert_int_equal(import.name_count, MFS_IMPORT_TENSORS_MAX);
+	mfs_import_free(&import);
+	gw_free(&w);
+}
+
+/* Entries that cross the edges of the importer's window, at every place. */
+static void entries_may_lie_anywhere(void **state)
+{
+	static const char entry[] = HS("tensor", "F32", "2,2", "0", "16");
+
+	(void)state;
+	for (size_t spaces = (256u << 10) - sizeof(entry) - 2; spaces < 256u << 10; spaces++) {
+		struct gw w = {0};
+		mfs_import import;
+
+		gw_u64(&w, 0);
+		gw_bytes(&w, "{", 1);
+		gw_fill(&w, ' ', spaces);
+		gw_bytes(&w, entry, sizeof(entry) - 1);
+		gw_bytes(&w, "}", 1);
+		hs_set_length(&w);
+		gw_fill(&w, 1, 16);
+		must_import(&import, &w);
+		assert_int_equal(import.tensor_count, 1);
+		mfs_import_free(&import);
+		gw_free(&w);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(every_hostile_file_is_refused_with_its_reason),
+	    cmocka_unit_test(refusals_need_no_problem_to_fill),
+	    cmocka_unit_test(every_odd_legal_file_is_imported),
+	    cmocka_unit_test(under_another_name_broken_files_are_opaque),
+	    cmocka_unit_test(every_truncation_is_refused),
+	    cmocka_unit_test(every_flipped_bit_is_survived),
+	    cmocka_unit_test(tensors_carry_name_type_shape_and_place),
+	    cmocka_unit_test(names_of_all_tensors_are_kept_in_order),
+	    cmocka_unit_test(slices_follow_the_outermost_of_three_dimensions),
+	    cmocka_unit_test(rows_of_broken_bytes_are_no_rows),
+	    cmocka_unit_test(unknown_dtypes_are_opaque_by_their_name),
+	    cmocka_unit_test(quantization_constants_are_of_class_constants),
+	    cmocka_unit_test(every_dtype_has_the_size_of_its_name),
+	    cmocka_unit_test(types_of_ggml_keep_its_layout),
+	    cmocka_unit_test(what_is_not_safetensors_is_opaque),
+	    cmocka_unit_test(a_failing_medium_is_no_verdict),
+	    cmocka_unit_test(many_tensors_take_little_time_and_memory),
+	    cmocka_unit_test(entries_may_lie_anywhere),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
