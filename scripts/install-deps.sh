@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Installs what is missing, by apt, and nothing if nothing is:
+#   scripts/install-deps.sh [build] [test] [demo]
+# Groups: build (compiler and libraries), test (what the suite runs), demo
+# (mounting and npm). Without arguments: build.
+set -euo pipefail
+
+build=(gcc g++ make cmake pkg-config libc6-dev libzstd-dev libxxhash-dev liburing-dev
+	libfuse3-dev libjansson-dev libcmocka-dev)
+test=(fuse3 python3 python3-zstandard python3-xxhash zstd strace time clang libclang-rt-dev
+	binutils util-linux mount procps)
+demo=(fuse3)
+
+wanted=()
+for group in "${@:-build}"; do
+	case $group in
+	build) wanted+=("${build[@]}") ;;
+	test) wanted+=("${test[@]}") ;;
+	demo)
+		wanted+=("${demo[@]}")
+		# A Node from elsewhere brings its own npm.
+		command -v npm >/dev/null || wanted+=(npm nodejs ca-certificates)
+		;;
+	*)
+		echo "install-deps.sh: no group '$group' (build, test, demo)" >&2
+		exit 2
+		;;
+	esac
+done
+
+is_installed()
+{
+	case $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) in
+	"install ok installed") return 0 ;;
+	esac
+	# Packages that another one provides under this name.
+	[ "$1" = pkg-config ] && command -v pkg-config >/dev/null
+}
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+	echo "install-deps.sh: no apt here; please install the equivalents of: ${wanted[*]}" >&2
+	exit 0
+fi
+missing=()
+for package in "${wanted[@]}"; do
+	is_installed "$package" || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null || {
+		echo "install-deps.sh: not root, and no sudo; please install: ${missing[*]}" >&2
+		exit 1
+	}
+	as_root=(sudo)
+fi
+
+echo "installing: ${missing[*]}" >&2
+install()
+{
+	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get \
+		-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -yqq \
+		install --no-install-recommends "${missing[@]}" >&2 </dev/null
+}
+# The package lists of a fresh machine are often empty or old.
+if ! install 2>/dev/null; then
+	"${as_root[@]}" apt-get -o Acquire::Retries=3 -qq update >&2 </dev/null
+	install
+fi

@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# Everything there is to run, from a bare checkout:
+#   ./test.sh [--quick] [--soak]
+# Installs what is missing, builds with warnings as errors and runs the suite;
+# builds again with ASan and UBSan for the unit tests, the fuzz corpora and some
+# integration tests; builds the fuzz targets with libFuzzer and runs each for a
+# while. --quick: only the suite. --soak: the long forms, for a night.
+# The last line counts the tests of all three.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+quick=0
+soak=0
+for argument; do
+	case $argument in
+	--quick) quick=1 ;;
+	--soak) soak=1 ;;
+	*)
+		sed -n '2,8s/^# \{0,1\}//p' "$0"
+		[ "$argument" = --help ] && exit 0
+		exit 2
+		;;
+	esac
+done
+
+jobs=$(nproc)
+fuzz_seconds=15
+[ $soak = 0 ] || fuzz_seconds=600
+passed=0
+failed=0
+skipped=0
+summary=
+
+say() { printf '\n== %s\n' "$*"; }
+
+# configure DIRECTORY OPTION...
+configure()
+{
+	local directory=$1
+
+	shift
+	cmake -S . -B "$directory" -DMFS_WERROR=ON -DMFS_SOAK=$soak "$@" >"$directory.log" 2>&1 || {
+		cat "$directory.log"
+		return 1
+	}
+	cmake --build "$directory" -j "$jobs" >"$directory.log" 2>&1 || {
+		grep -v '^\[ *[0-9]*%\]' "$directory.log" | head -n 60
+		return 1
+	}
+	rm -f "$directory.log"
+}
+
+# count_suite DIRECTORY CTEST-OPTION...: runs ctest and adds up what it says
+count_suite()
+{
+	local directory=$1 results=$1/results.xml status=0 attributes
+
+	shift
+	rm -f "$results"
+	ctest --test-dir "$directory" --output-on-failure --output-junit results.xml -j "$jobs" \
+		"$@" 2>&1 | tee "$directory/ctest.log" || status=$?
+	attributes=$(head -c 2000 "$results" | tr '\n\t' '  ' | grep -o -m1 '<testsuite [^>]*>') || {
+		echo "ctest left no results"
+		return 1
+	}
+	local total failures skips
+	total=$(attribute tests "$attributes")
+	failures=$(attribute failures "$attributes")
+	skips=$(($(attribute skipped "$attributes") + $(attribute disabled "$attributes")))
+	passed=$((passed + total - failures - skips))
+	failed=$((failed + failures))
+	skipped=$((skipped + skips))
+	# A run that broke off without a failing test is a failure too.
+	if [ $status != 0 ] && [ "$failures" = 0 ]; then
+		failed=$((failed + 1))
+	fi
+}
+
+attribute()
+{
+	local value
+	value=$(sed -n "s/.* $1=\"\([0-9]*\)\".*/\1/p" <<<"$2")
+	echo "${value:-0}"
+}
+
+run_suite()
+{
+	say "the suite"
+	configure build -DMFS_SANITIZE= || return 1
+	count_suite build
+	summary=$(grep -E '[0-9]+% tests passed' build/ctest.log || true)
+}
+
+# Time and memory are judged without sanitizers; here it is memory errors.
+run_sanitized()
+{
+	say "ASan and UBSan"
+	configure build-sanitize -DMFS_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug \
+		-DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" || return 1
+	UBSAN_OPTIONS=print_stacktrace=1 count_suite build-sanitize -R \
+		'^(unit|fuzz)/|^integration/(every_model|flipped_bits|truncated|hostile|signals|bad_names|mount_errors|a_failing)'
+}
+
+run_fuzzers()
+{
+	local target name corpus status
+
+	say "libFuzzer, $fuzz_seconds s each"
+	configure build-fuzz -DMFS_FUZZ=ON -DMFS_SANITIZE=address,undefined \
+		-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug \
+		-DCMAKE_C_FLAGS_DEBUG="-O1 -g -fsanitize=fuzzer-no-link" || return 1
+	for target in build-fuzz/bin/fuzz_*; do
+		[ -x "$target" ] || continue
+		name=$(basename "$target")
+		corpus=build-fuzz/corpus/$name
+		mkdir -p "$corpus"
+		status=0
+		"$target" -max_total_time=$fuzz_seconds -timeout=10 -rss_limit_mb=2048 \
+			-artifact_prefix="build-fuzz/$name-" -print_final_stats=1 "$corpus" \
+			"tests/fuzz/corpus/$name" >"build-fuzz/$name.log" 2>&1 || status=$?
+		if [ $status = 0 ]; then
+			passed=$((passed + 1))
+			echo "$name: $(awk '/number_of_executed_units/ { print $2 }' \
+				"build-fuzz/$name.log") runs, no finding"
+		else
+			failed=$((failed + 1))
+			tail -n 40 "build-fuzz/$name.log"
+			echo "$name: status $status; the input is in build-fuzz/$name-*"
+		fi
+	done
+}
+
+# part FUNCTION: a part that cannot even be built counts as one failure
+part() { "$1" || failed=$((failed + 1)); }
+
+scripts/install-deps.sh build test demo
+part run_suite
+if [ $quick = 0 ]; then
+	part run_sanitized
+	if command -v clang >/dev/null; then
+		part run_fuzzers
+	else
+		say "no clang: no libFuzzer"
+		skipped=$((skipped + 1))
+	fi
+fi
+
+say "all together, in $((SECONDS / 60)) min $((SECONDS % 60)) s"
+[ -z "$summary" ] || echo "$summary"
+last="$passed passed, $failed failed"
+[ $skipped = 0 ] || last="$last, $skipped skipped"
+echo "$last"
+[ $failed = 0 ]
