@@ -13,16 +13,17 @@ int mfs_superblock_decode(mfs_superblock *out, const uint8_t buf[MFS_SB_SIZE], u
 
 	if (load_le64(&d->magic) != MFS_MAGIC)
 		return MFS_E_MAGIC;
-	/* The feature words come first: a newer format may hash another way. */
 	sb.version = load_le16(&d->version);
 	sb.feature_compat = load_le32(&d->feature_compat);
 	sb.feature_incompat = load_le32(&d->feature_incompat);
-	if (load_le64(&d->hash) != XXH3_64bits(buf, MFS_SB_HASHED))
+	sb.own_offset = load_le64(&d->own_offset);
+	/* Every version keeps these and the hash where they are: neither damage nor a
+	 * container that is stored inside this one is taken for a newer version. */
+	if (load_le64(&d->hash) != XXH3_64bits(buf, MFS_SB_HASHED) || sb.own_offset != offset)
 		return MFS_E_CORRUPT;
 	if (sb.version != MFS_FORMAT_VERSION || (sb.feature_incompat & ~MFS_INCOMPAT_KNOWN))
 		return MFS_E_UNSUPPORTED;
 
-	sb.own_offset = load_le64(&d->own_offset);
 	sb.profile = load_le16(&d->profile);
 	sb.page_size = load_le32(&d->page_size);
 	sb.generation = load_le64(&d->generation);
@@ -34,8 +35,6 @@ int mfs_superblock_decode(mfs_superblock *out, const uint8_t buf[MFS_SB_SIZE], u
 	memcpy(sb.root_hash, d->root_hash, sizeof(sb.root_hash));
 	memcpy(sb.uuid, d->uuid, sizeof(sb.uuid));
 
-	if (sb.own_offset != offset)
-		return MFS_E_CORRUPT;
 	if (!is_power_of_2(sb.page_size) || sb.page_size < MFS_PAGE_MIN ||
 	    sb.page_size > MFS_PAGE_MAX)
 		return MFS_E_CORRUPT;

@@ -68,9 +68,9 @@ def superblock(data, offset):
     require(sb.magic == 0x0A1A53464C444F4D, "no magic")
     require(xxhash.xxh3_64_intdigest(data[:4088]) == struct.unpack_from("<Q", data, 4088)[0],
             "superblock hash")
+    require(sb.own_offset == offset, "own offset")
     if sb.version != 1 or sb.feature_incompat:
         raise Unsupported("made by newer software")
-    require(sb.own_offset == offset, "own offset")
     require(512 <= sb.page_size <= MIB and not sb.page_size & (sb.page_size - 1), "page size")
     require(sb.container_size <= MAX_SIZE and not sb.container_size % sb.page_size and
             not sb.container_size % 4096, "container size")

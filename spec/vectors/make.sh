@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Makes the vectors again, with the tools in $MFS_BIN:
+#   make.sh            writes them here
+#   make.sh DIRECTORY  writes them there, to be compared
+# They come out byte for byte where libzstd is the release that README.md names
+# and files may have holes.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+out=$(cd "${1:-$here}" && pwd)
+MFS_BIN=${MFS_BIN:-$here/../../build/bin}
+PATH=$(cd "$MFS_BIN" && pwd):$PATH
+python=${PYTHON:-/usr/bin/python3}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$python" "$here/sources.py" "$work"
+cd "$work"
+find . -type f -exec touch -d '2026-01-02T03:04:05.678901234Z' {} +
+
+# vector NAME OPTIONS SOURCE...: packs the sources and describes the result
+vector()
+{
+	local name=$1 options=$2
+
+	shift 2
+	# shellcheck disable=SC2086 # several options
+	mkmodelfs --quiet --force --page-size 512 $options "$name.mfs" "$@"
+	describe "$name" "$@"
+}
+
+# describe NAME SOURCE...
+describe()
+{
+	local name=$1
+
+	shift
+	modelfs-check --quiet "$name.mfs"
+	modelfs-stat --json "$name.mfs" >stat.json
+	"$python" "$here/describe.py" "$name.mfs" stat.json "$@" >"$name.json"
+	cp "$name.mfs" "$name.json" "$out/"
+}
+
+vector hello "--profile nor" hello.txt
+vector types "--profile sd --frame-size 4096" types.gguf
+vector tables "--profile nor --frame-size 4096" experts.gguf
+vector zeros "--profile nor" zeros.gguf sparse.bin
+vector plain "--profile nvme --frame-size 4096" noise.gguf
+vector many "--profile nor" many.gguf "ein Modell für Flash.bin" empty one-byte again=one-byte
+make_future future.mfs q9.future
+describe future q9.future

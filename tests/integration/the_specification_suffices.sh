@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# A reader written from the specification alone reads the vectors and freshly
+# packed models; the vectors hold what is said of them; the tables and the worked
+# example of the specification are true.
+source "$(dirname "$0")/lib.sh"
+need_program python3
+vectors=$MFS_SOURCE/spec/vectors
+reader=$here/second_reader.py
+# Debian's modules are those of Debian's Python.
+python=python3
+/usr/bin/python3 -c 'import zstandard, xxhash' 2>/dev/null && python=/usr/bin/python3
+"$python" -c 'import zstandard, xxhash' 2>/dev/null ||
+	skip "python3-zstandard and python3-xxhash are not installed"
+
+cd "$tmp"
+
+# second_reader CONTAINER SOURCE...: it gets the same files out of it
+second_reader()
+{
+	local container=$1 source
+
+	shift
+	rm -rf out
+	mkdir out
+	"$python" "$reader" "$container" out || fail "the second reader refuses $container"
+	for source; do
+		same "out/$(basename "$source")" "$source"
+	done
+}
+
+# The tables against the header, and the dump against the vector.
+python3 "$vectors/annotate.py" --header >tables.c
+"${MFS_CC:-cc}" -std=gnu17 -fsyntax-only -I"$MFS_SOURCE/format" tables.c ||
+	fail "the tables of the specification do not fit mfs_disk.h"
+python3 "$vectors/annotate.py" --check "$vectors/hello.mfs" || fail "see above"
+
+mkdir sources
+python3 "$vectors/sources.py" sources
+count=0
+for vector in "$vectors"/*.mfs; do
+	name=$(basename "$vector" .mfs)
+	"$python" "$reader" --list "$vector" >seen.json || fail "the second reader refuses $name"
+	"$python" - "$vectors/$name.json" seen.json <<'COMPARE' || fail "$name.json tells otherwise"
+import json, sys
+want, seen = (json.load(open(path, encoding="utf-8")) for path in sys.argv[1:])
+for file in want["files"]:
+    file.pop("bytes", None)
+for part in want:
+    if want[part] != seen[part]:
+        print(f"{part}: {want[part]}\nnot: {seen[part]}", file=sys.stderr)
+sys.exit(want != seen)
+COMPARE
+	mkdir "first-$name"
+	modelfs-extract --quiet -C "first-$name" "$vector"
+	second_reader "$vector" "first-$name"/*
+	for file in "first-$name"/*; do
+		[ ! -e "sources/$(basename "$file")" ] || same "$file" "sources/$(basename "$file")"
+	done
+	count=$((count + 1))
+done
+[ "$count" -ge 7 ] || fail "only $count vectors"
+
+generate_model model.gguf Q8_0 1
+python3 "$here/odd_gguf.py" experts experts.gguf
+head -c 70000 /dev/zero >zeros
+head -c 5000 /dev/urandom >noise
+: >empty
+pack fresh.mfs model.gguf experts.gguf zeros noise empty
+second_reader fresh.mfs model.gguf experts.gguf zeros noise empty
+pack fresh-nvme.mfs --profile nvme --page-size 16K experts.gguf noise
+second_reader fresh-nvme.mfs experts.gguf noise
+
+# More frames than one segment holds.
+{ head -c 20000000 /dev/zero && cat noise; } >long
+pack long.mfs --frame-size 4096 --page-size 4096 long
+second_reader long.mfs long
+
+# Both readers use copies: a bad head, and a bad first copy of the index.
+cp fresh.mfs beheaded.mfs
+dd if=/dev/zero of=beheaded.mfs bs=4096 count=1 conv=notrunc status=none
+dd if=/dev/zero of=beheaded.mfs bs=4096 count=1 seek=16 conv=notrunc status=none
+second_reader beheaded.mfs model.gguf noise
+modelfs-extract --quiet --stdout beheaded.mfs noise | cmp - noise || fail "the tail does not serve"
+cp fresh.mfs copy2.mfs
+root=$(od -An -tu8 -j48 -N8 copy2.mfs | tr -d ' ')
+dd if=/dev/zero of=copy2.mfs bs=1 count=104 seek="$root" conv=notrunc status=none
+second_reader copy2.mfs model.gguf noise
+modelfs-extract --quiet --stdout copy2.mfs noise | cmp - noise || fail "copy 2 does not serve"
