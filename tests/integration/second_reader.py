@@ -29,7 +29,7 @@ WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
 CLASSES = ("weights", "constants", "adapter", "plain", "metadata")
 CODINGS = ("raw", "zero", "zstd", "literals", "shared")
 PROFILES = ("sd", "emmc", "usb", "sata", "nvme", "nand", "nor")
-FORMATS = ("opaque", "gguf")
+FORMATS = ("opaque", "gguf", "safetensors")
 
 
 class Damaged(Exception):
