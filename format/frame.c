@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "context.h"
 #include "mfs_endian.h"
 #include "modelfs_error.h"
 
@@ -12,7 +13,8 @@
 
 const char *mfs_coding_name(unsigned coding)
 {
-	static const char *const name[MFS_CODINGS] = {"raw", "zero", "zstd", "literals", "shared"};
+	static const char *const name[MFS_CODINGS] = {"raw",	  "zero",   "zstd",
+						      "literals", "shared", "buckets"};
 
 	return coding < MFS_CODINGS ? name[coding] : "unknown";
 }
@@ -25,12 +27,21 @@ static size_t align_stream(size_t size)
 /* Room for the streams of a span. */
 static size_t split_bound(size_t max_span)
 {
-	return max_span + (size_t)MFS_STREAMS_MAX * MFS_STREAM_ALIGN;
+	return align_stream(max_span + (size_t)MFS_STREAMS_MAX * MFS_STREAM_ALIGN);
+}
+
+/* Room for the bucket of each group: a group is eight bytes at the least. */
+static size_t groups_bound(size_t max_span)
+{
+	return max_span / 8 + 1;
 }
 
 size_t mfs_coded_bound(size_t size)
 {
-	return ZSTD_compressBound(size);
+	size_t codes = mfs_codes_bound(size) + (size_t)MFS_BUCKETS_MAX * 128;
+	size_t zstd = ZSTD_compressBound(size);
+
+	return codes > zstd ? codes : zstd;
 }
 
 /* True if a span of so many blocks fits. */
@@ -60,11 +71,14 @@ mfs_encoder *mfs_encoder_new(size_t max_span)
 	encoder->max_span = max_span;
 	encoder->literals = mfs_literals_context();
 	encoder->matches = ZSTD_createCCtx();
-	encoder->split = aligned_alloc(MFS_STREAM_ALIGN, align_stream(split_bound(room)));
+	encoder->split = aligned_alloc(MFS_STREAM_ALIGN, split_bound(room));
 	/* Coded streams are kept only if smaller than the stream, so all but the
 	 * last together are no larger than the span. */
-	encoder->coded = malloc(room + mfs_coded_bound(room));
-	if (!encoder->literals || !encoder->matches || !encoder->split || !encoder->coded) {
+	encoder->coded = malloc(room + 2 * mfs_coded_bound(room));
+	encoder->sorted = malloc(split_bound(max_span));
+	encoder->buckets = malloc(groups_bound(max_span));
+	if (!encoder->literals || !encoder->matches || !encoder->split || !encoder->coded ||
+	    !encoder->sorted || !encoder->buckets) {
 		mfs_encoder_free(encoder);
 		return NULL;
 	}
@@ -79,6 +93,8 @@ void mfs_encoder_free(mfs_encoder *encoder)
 	ZSTD_freeCCtx(encoder->matches);
 	free(encoder->split);
 	free(encoder->coded);
+	free(encoder->sorted);
+	free(encoder->buckets);
 	free(encoder);
 }
 
@@ -102,11 +118,20 @@ void mfs_encoder_split(mfs_encoder *encoder, const mfs_layout *layout, uint32_t 
 
 /* A stream, and what is stored of it. */
 struct coded {
-	const uint8_t *raw;
+	const uint8_t *bytes;
 	const uint8_t *stored;
-	uint32_t raw_size;
+	uint32_t size;
 	uint32_t stored_size;
 	enum mfs_coding coding;
+	int symbols; /* the stream that contexts tell something about */
+};
+
+/* The span at hand. */
+struct span {
+	const mfs_layout *layout;
+	uint32_t blocks;
+	const uint8_t *in;
+	const mfs_coding_rules *rules;
 };
 
 static void keep(struct coded *stream, enum mfs_coding coding, const uint8_t *stored, size_t size)
@@ -126,24 +151,67 @@ static size_t worth_storing(size_t size, uint32_t min_gain)
 	return gain < size ? size - (size_t)gain : 0;
 }
 
-static void try_literals(mfs_encoder *encoder, const ZSTD_CDict *dictionary, struct coded *stream,
-			 size_t limit, uint8_t *out)
+static int allowed(const struct span *span, enum mfs_coding coding)
 {
-	uint32_t *histogram = encoder->histogram[0];
+	return !(span->rules->refused >> coding & 1);
+}
+
+static void try_buckets(mfs_encoder *encoder, const struct span *span,
+			const struct mfs_shared *shared, struct coded *stream, size_t limit,
+			uint8_t *out)
+{
+	struct mfs_groups groups = {.bucket = encoder->buckets};
 	size_t size;
 
-	memset(histogram, 0, sizeof(encoder->histogram[0]));
-	mfs_histogram_add(histogram, stream->raw, stream->raw_size);
-	if (histogram[0] == stream->raw_size) {
-		keep(stream, MFS_CODING_ZERO, NULL, 0);
-		return;
-	}
-	if (mfs_histogram_bound(histogram) > limit)
-		return;
-	size =
-	    mfs_literals_encode(encoder->literals, dictionary, stream->raw, stream->raw_size, out);
+	mfs_groups_find(&groups, span->layout, span->blocks, span->in, shared);
+	mfs_groups_sort(&groups, stream->bytes, encoder->sorted);
+	size = mfs_buckets_encode(encoder, shared, &groups, out);
 	if (size && size <= limit)
-		keep(stream, dictionary ? MFS_CODING_SHARED : MFS_CODING_LITERALS, out, size);
+		keep(stream, MFS_CODING_BUCKETS, out, size);
+}
+
+/* A tree of its own is tried only where the histogram says that it may save more
+ * than that tree takes, of what the tensor's tree needs. */
+#define TREE_LEAST 48
+
+static void try_shared(const struct mfs_shared *shared, const uint32_t histogram[256],
+		       struct coded *stream, size_t limit, uint8_t *out)
+{
+	uint64_t bits = mfs_codes_bits(shared->encoding, histogram);
+	size_t size;
+
+	if (bits == UINT64_MAX || bits / 8 > limit)
+		return;
+	size = mfs_codes_encode(shared->encoding, stream->bytes, stream->size, out);
+	if (size && size <= limit)
+		keep(stream, MFS_CODING_SHARED, out, size);
+}
+
+static void try_literals(mfs_encoder *encoder, const struct span *span,
+			 const struct mfs_shared *shared, struct coded *stream, size_t limit,
+			 uint8_t *out)
+{
+	uint32_t *histogram = encoder->histogram[0];
+	size_t bound, size, at = 0;
+
+	memset(histogram, 0, sizeof(encoder->histogram[0]));
+	mfs_histogram_add(histogram, stream->bytes, stream->size);
+	bound = mfs_histogram_bound(histogram);
+	if (bound > limit)
+		return;
+	if (shared && shared->count == 1 && !shared->buckets && allowed(span, MFS_CODING_SHARED))
+		try_shared(shared, histogram, stream, limit, out);
+	if (stream->coding == MFS_CODING_SHARED) {
+		at = stream->stored_size;
+		limit = at - 1;
+	}
+	if (bound + TREE_LEAST > limit || !allowed(span, MFS_CODING_LITERALS))
+		return;
+	size = mfs_literals_encode(encoder->literals, stream->bytes, stream->size, out + at);
+	if (size && size <= limit) {
+		memmove(out, out + at, size);
+		keep(stream, MFS_CODING_LITERALS, out, size);
+	}
 }
 
 static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
@@ -166,7 +234,7 @@ static void try_matches(mfs_encoder *encoder, int level, struct coded *stream, s
 {
 	size_t literals = stream->stored == out ? stream->stored_size : 0;
 	size_t size =
-	    matches_encode(encoder->matches, level, stream->raw, stream->raw_size, out + literals);
+	    matches_encode(encoder->matches, level, stream->bytes, stream->size, out + literals);
 
 	if (size == 0 || size > limit || size >= stream->stored_size)
 		return;
@@ -174,16 +242,29 @@ static void try_matches(mfs_encoder *encoder, int level, struct coded *stream, s
 	keep(stream, MFS_CODING_ZSTD, out, size);
 }
 
-/* Chooses the coding of one stream. Returns the bytes of `out` that it takes. */
-static size_t code_stream(mfs_encoder *encoder, const mfs_coding_rules *rules,
-			  const ZSTD_CDict *dictionary, struct coded *stream, uint8_t *out)
+static int all_zero(const uint8_t *bytes, size_t size)
 {
-	size_t limit = worth_storing(stream->raw_size, rules->min_gain);
+	return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
+}
 
-	keep(stream, MFS_CODING_RAW, stream->raw, stream->raw_size);
-	try_literals(encoder, dictionary, stream, limit, out);
-	if (rules->match_level > 0 && stream->coding != MFS_CODING_ZERO)
-		try_matches(encoder, rules->match_level, stream, limit, out);
+/* Chooses the coding of one stream. Returns the bytes of `out` that it takes. */
+static size_t code_stream(mfs_encoder *encoder, const struct span *span,
+			  const struct mfs_shared *shared, struct coded *stream, uint8_t *out)
+{
+	size_t limit = worth_storing(stream->size, span->rules->min_gain);
+	int level = span->rules->match_level;
+
+	keep(stream, MFS_CODING_RAW, stream->bytes, stream->size);
+	if (all_zero(stream->bytes, stream->size)) {
+		keep(stream, MFS_CODING_ZERO, NULL, 0);
+		return 0;
+	}
+	if (shared && shared->buckets && stream->symbols && allowed(span, MFS_CODING_BUCKETS))
+		try_buckets(encoder, span, shared, stream, limit, out);
+	if (stream->coding == MFS_CODING_RAW)
+		try_literals(encoder, span, shared, stream, limit, out);
+	if (level > 0 && allowed(span, MFS_CODING_ZSTD))
+		try_matches(encoder, level, stream, limit, out);
 	return stream->stored == out ? stream->stored_size : 0;
 }
 
@@ -191,8 +272,8 @@ static void pack_raw(const struct coded stream[], uint32_t count, uint8_t *out,
 		     mfs_frame_info *info)
 {
 	for (uint32_t s = 0; s < count; s++) {
-		memcpy(out + info->stored, stream[s].raw, stream[s].raw_size);
-		info->stored += stream[s].raw_size;
+		memcpy(out + info->stored, stream[s].bytes, stream[s].size);
+		info->stored += stream[s].size;
 	}
 	info->by_coding[MFS_CODING_RAW] = info->stored;
 }
@@ -209,7 +290,7 @@ static void pack_coded(const struct coded stream[], uint32_t count, uint8_t *out
 		if (size)
 			memcpy(out + info->stored, stream[s].stored, size);
 		info->stored += size;
-		info->by_coding[stream[s].coding] += stream[s].raw_size;
+		info->by_coding[stream[s].coding] += stream[s].size;
 	}
 }
 
@@ -221,7 +302,7 @@ static void pack_frame(const struct coded stream[], uint32_t count, uint8_t *out
 	int zero = 1;
 
 	for (uint32_t s = 0; s < count; s++) {
-		raw += stream[s].raw_size;
+		raw += stream[s].size;
 		coded += stream[s].stored_size;
 		zero = zero && stream[s].coding == MFS_CODING_ZERO;
 	}
@@ -238,6 +319,7 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 		    const mfs_tables *const tables[MFS_SLOTS], uint8_t *const out[MFS_SLOTS],
 		    mfs_frame_info info[MFS_SLOTS])
 {
+	const struct span span = {layout, blocks, in, rules};
 	const uint8_t *split[MFS_STREAMS_MAX];
 	struct coded stream[MFS_SLOTS][MFS_STREAMS_MAX];
 	uint32_t count[MFS_SLOTS] = {0};
@@ -255,10 +337,11 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 		uint32_t number = count[slot]++;
 		struct coded *to = &stream[slot][number];
 
-		to->raw = split[s];
-		to->raw_size = blocks * layout->stream[s].per_block;
-		room += code_stream(encoder, rules,
-				    tables[slot] ? tables[slot]->encoding[number] : NULL, to, room);
+		to->bytes = split[s];
+		to->size = blocks * layout->stream[s].per_block;
+		to->symbols = layout->symbols.weights && layout->symbols.stream == s;
+		room += code_stream(encoder, &span,
+				    tables[slot] ? &tables[slot]->shared[number] : NULL, to, room);
 	}
 	memset(info, 0, MFS_SLOTS * sizeof(*info));
 	for (int slot = 0; slot < MFS_SLOTS; slot++)
@@ -267,13 +350,62 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 	return 0;
 }
 
+static int estimate(mfs_encoder *encoder, const mfs_sample *sample, const mfs_coding_rules *rules,
+		    const mfs_tables *const tables[MFS_SLOTS], uint8_t *const out[MFS_SLOTS],
+		    uint64_t *stored)
+{
+	const mfs_layout *layout = sample->layout;
+	mfs_frame_info info[MFS_SLOTS];
+	uint32_t blocks;
+
+	*stored = 0;
+	for (uint32_t first = 0; first < sample->blocks; first += blocks) {
+		int err;
+
+		blocks = sample->blocks - first;
+		if (blocks > sample->span_blocks)
+			blocks = sample->span_blocks;
+		err = mfs_span_encode(encoder, layout, blocks,
+				      sample->bytes + (size_t)first * layout->block_bytes, rules,
+				      tables, out, info);
+		if (err)
+			return err;
+		*stored += (uint64_t)info[0].stored + info[1].stored;
+	}
+	return 0;
+}
+
+int mfs_sample_estimate(mfs_encoder *encoder, const mfs_sample *sample,
+			const mfs_coding_rules *rules, const mfs_tables *const tables[MFS_SLOTS],
+			uint64_t stored[MFS_CODINGS])
+{
+	uint8_t *out[MFS_SLOTS] = {malloc(encoder->max_span), malloc(encoder->max_span)};
+	const uint32_t always = 1u << MFS_CODING_RAW | 1u << MFS_CODING_ZERO;
+	int err = out[0] && out[1] ? 0 : MFS_E_MEMORY;
+
+	for (uint32_t c = 0; c < MFS_CODINGS && !err; c++) {
+		mfs_coding_rules alone = *rules;
+
+		if (c != MFS_CODING_ZERO)
+			alone.refused = ~(always | 1u << c);
+		err = estimate(encoder, sample, &alone, tables, out, &stored[c]);
+	}
+	free(out[0]);
+	free(out[1]);
+	return err;
+}
+
 /* ---- decoding ---- */
 
 struct mfs_decoder {
 	size_t max_span;
 	ZSTD_DCtx *zstd;
 	uint8_t *streams; /* decoded streams of the span at hand */
-	uint8_t *zeros;	  /* never written: what streams of zeros are read from */
+	uint8_t *sorted;  /* symbols by bucket */
+	uint8_t *buckets; /* of each group */
+	mfs_literals_job jobs[MFS_JOBS_MAX];
+	uint32_t job_count;
+	uint8_t *zeros; /* never written: what streams of zeros are read from */
 };
 
 mfs_decoder *mfs_decoder_new(size_t max_span)
@@ -287,9 +419,12 @@ mfs_decoder *mfs_decoder_new(size_t max_span)
 		return NULL;
 	decoder->max_span = max_span;
 	decoder->zstd = ZSTD_createDCtx();
-	decoder->streams = aligned_alloc(MFS_STREAM_ALIGN, align_stream(split_bound(max_span)));
+	decoder->streams = aligned_alloc(MFS_STREAM_ALIGN, split_bound(max_span));
+	decoder->sorted = malloc(split_bound(max_span));
+	decoder->buckets = malloc(groups_bound(max_span));
 	decoder->zeros = calloc(1, max_span);
-	if (!decoder->zstd || !decoder->streams || !decoder->zeros) {
+	if (!decoder->zstd || !decoder->streams || !decoder->sorted || !decoder->buckets ||
+	    !decoder->zeros) {
 		mfs_decoder_free(decoder);
 		return NULL;
 	}
@@ -302,6 +437,8 @@ void mfs_decoder_free(mfs_decoder *decoder)
 		return;
 	ZSTD_freeDCtx(decoder->zstd);
 	free(decoder->streams);
+	free(decoder->sorted);
+	free(decoder->buckets);
 	free(decoder->zeros);
 	free(decoder);
 }
@@ -312,49 +449,116 @@ struct stored {
 	const uint8_t *bytes;
 	size_t size;	 /* stored */
 	size_t raw_size; /* that it must decode to */
-	const ZSTD_DDict *dictionary;
+	const struct mfs_shared *shared;
+	int symbols;
 };
 
-/* Decodes one zstd frame to exactly raw_size bytes. Nothing behind it and no
- * skippable or legacy frame: libzstd would take any number of them. A frame is
- * decoded in one piece, so whatever window it declares, no memory is allocated
- * for it. */
-static int decode_zstd(ZSTD_DCtx *zstd, const struct stored *stream, uint8_t *out)
-{
-	size_t size;
+/* The span that is being put together; its constants stand before its weights
+ * are decoded. */
+struct target {
+	mfs_decoder *decoder;
+	const mfs_layout *layout;
+	uint32_t blocks;
+	uint8_t *out;
+};
 
-	if (stream->size >= stream->raw_size || stream->size < 4)
+/* Decodes one zstd frame, which is the `size` bytes at `in`, to exactly out_size
+ * bytes. No skippable or legacy frame: libzstd would take any number of them. A
+ * frame is decoded in one piece, so whatever window it declares, no memory is
+ * allocated for it. */
+static int decode_zstd(ZSTD_DCtx *zstd, const ZSTD_DDict *dictionary, const uint8_t *in,
+		       size_t size, uint8_t *out, size_t out_size)
+{
+	if (size < 4 || load_le32(in) != ZSTD_MAGICNUMBER ||
+	    ZSTD_findFrameCompressedSize(in, size) != size)
 		return MFS_E_CORRUPT;
-	if (load_le32(stream->bytes) != ZSTD_MAGICNUMBER ||
-	    ZSTD_findFrameCompressedSize(stream->bytes, stream->size) != stream->size)
+	return ZSTD_decompress_usingDDict(zstd, out, out_size, in, size, dictionary) == out_size
+		   ? 0
+		   : MFS_E_CORRUPT;
+}
+
+/* The same with the tensor's tree `number`: what our encoder writes becomes jobs,
+ * anything else is decoded by zstd. */
+static int decode_shared(mfs_decoder *decoder, const struct mfs_shared *shared, uint32_t number,
+			 const uint8_t *in, size_t size, uint8_t *out, size_t out_size)
+{
+	if (shared->lookup[number] &&
+	    mfs_lookup_parse(shared->lookup[number], in, size, out, out_size, decoder->jobs,
+			     &decoder->job_count, MFS_JOBS_MAX))
+		return 0;
+	return decode_zstd(decoder->zstd, shared->decoding[number], in, size, out, out_size);
+}
+
+static int run_jobs(mfs_decoder *decoder)
+{
+	uint32_t count = decoder->job_count;
+
+	decoder->job_count = 0;
+	return mfs_jobs_run(decoder->jobs, count) ? 0 : MFS_E_CORRUPT;
+}
+
+/* One zstd frame after the other, each of a bucket; the stream ends with the last. */
+static int decode_buckets(struct target *to, const struct stored *stream, uint8_t *room)
+{
+	struct mfs_groups groups = {.bucket = to->decoder->buckets};
+	const struct mfs_shared *shared = stream->shared;
+	const uint8_t *in = stream->bytes;
+	size_t left = stream->size;
+	uint8_t *sorted = to->decoder->sorted;
+
+	if (!stream->symbols || !shared || !shared->buckets ||
+	    to->layout->context == MFS_CONTEXT_NONE)
 		return MFS_E_CORRUPT;
-	size = ZSTD_decompress_usingDDict(zstd, out, stream->raw_size, stream->bytes, stream->size,
-					  stream->dictionary);
-	return size == stream->raw_size ? 0 : MFS_E_CORRUPT;
+	mfs_groups_find(&groups, to->layout, to->blocks, to->out, shared);
+	for (uint32_t b = 0; b < shared->buckets; b++) {
+		size_t size = (size_t)groups.size[b] * groups.bytes;
+		size_t coded = size ? ZSTD_findFrameCompressedSize(in, left) : 0;
+
+		if (size == 0)
+			continue;
+		if (ZSTD_isError(coded) ||
+		    decode_shared(to->decoder, shared, b, in, coded, sorted, size))
+			return MFS_E_CORRUPT;
+		sorted += size;
+		in += coded;
+		left -= coded;
+	}
+	if (left || run_jobs(to->decoder))
+		return MFS_E_CORRUPT;
+	mfs_groups_scatter(&groups, to->decoder->sorted, room);
+	return 0;
 }
 
 /* Points *bytes to the stream's bytes, which are decoded to `room` if they are
  * not at hand anywhere else. */
-static int decode_stream(mfs_decoder *decoder, const struct stored *stream, uint8_t *room,
+static int decode_stream(struct target *to, const struct stored *stream, uint8_t *room,
 			 const uint8_t **bytes)
 {
 	*bytes = room;
+	if (stream->coding != MFS_CODING_RAW && stream->size >= stream->raw_size)
+		return MFS_E_CORRUPT;
 	switch (stream->coding) {
 	case MFS_CODING_RAW:
 		*bytes = stream->bytes;
 		return stream->size == stream->raw_size ? 0 : MFS_E_CORRUPT;
 	case MFS_CODING_ZERO:
-		*bytes = decoder->zeros;
+		*bytes = to->decoder->zeros;
 		return stream->size == 0 ? 0 : MFS_E_CORRUPT;
+	case MFS_CODING_BUCKETS:
+		return decode_buckets(to, stream, room);
+	case MFS_CODING_SHARED:
+		if (!stream->shared || !stream->shared->count || stream->shared->buckets)
+			return MFS_E_CORRUPT;
+		return decode_shared(to->decoder, stream->shared, 0, stream->bytes, stream->size,
+				     room, stream->raw_size);
 	case MFS_CODING_ZSTD:
 	case MFS_CODING_LITERALS:
-		return decode_zstd(decoder->zstd, stream, room);
-	case MFS_CODING_SHARED:
-		return stream->dictionary ? decode_zstd(decoder->zstd, stream, room)
-					  : MFS_E_CORRUPT;
+		break;
 	default:
 		return MFS_E_CORRUPT;
 	}
+	return decode_zstd(to->decoder->zstd, NULL, stream->bytes, stream->size, room,
+			   stream->raw_size);
 }
 
 /* The streams of a frame, read from its first byte to its last. */
@@ -391,13 +595,11 @@ static int frame_next(struct cursor *at, struct stored *stream, const mfs_tables
 
 	stream->coding = at->coding;
 	stream->size = at->coding == MFS_CODING_ZERO ? 0 : stream->raw_size;
-	stream->dictionary = NULL;
+	stream->shared = tables && number < tables->streams ? &tables->shared[number] : NULL;
 	if (at->header) {
 		word = load_le32(at->header + (size_t)number * HEADER_BYTES);
 		stream->coding = word >> LENGTH_BITS;
 		stream->size = word & LENGTH_MASK;
-		if (stream->coding == MFS_CODING_SHARED && tables && number < tables->streams)
-			stream->dictionary = tables->decoding[number];
 	}
 	if (stream->size > at->left)
 		return MFS_E_CORRUPT;
@@ -407,50 +609,54 @@ static int frame_next(struct cursor *at, struct stored *stream, const mfs_tables
 	return 0;
 }
 
-/* Finds or decodes all streams of the span. With `direct`, streams are decoded
- * there and not to scratch memory. */
-static int decode_streams(mfs_decoder *decoder, const mfs_layout *layout, uint32_t blocks,
-			  const mfs_frame frame[MFS_SLOTS], uint8_t *direct, const uint8_t *bytes[])
+/* Finds or decodes the streams of one slot, and puts its fields back. Without
+ * `joined`, the one stream is the span and is decoded there. */
+static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame, int joined)
 {
-	uint8_t *room = direct ? direct : decoder->streams;
-	struct cursor at[MFS_SLOTS];
+	const mfs_layout *layout = to->layout;
+	const uint8_t *bytes[MFS_STREAMS_MAX];
+	uint8_t *room = joined ? to->decoder->streams : to->out;
+	struct cursor at;
 
-	for (int slot = 0; slot < MFS_SLOTS; slot++)
-		if (layout->slot_streams[slot] &&
-		    frame_begin(&at[slot], &frame[slot], layout->slot_streams[slot],
-				(size_t)blocks * layout->slot_bytes[slot]))
-			return MFS_E_CORRUPT;
+	to->decoder->job_count = 0;
+	if (frame_begin(&at, frame, layout->slot_streams[slot],
+			(size_t)to->blocks * layout->slot_bytes[slot]))
+		return MFS_E_CORRUPT;
 	for (uint32_t s = 0; s < layout->stream_count; s++) {
-		unsigned slot = layout->stream[s].slot;
-		struct stored stream = {.raw_size = (size_t)blocks * layout->stream[s].per_block};
+		const mfs_stream *about = &layout->stream[s];
+		struct stored stream = {.raw_size = (size_t)to->blocks * about->per_block,
+					.symbols =
+					    layout->symbols.weights && layout->symbols.stream == s};
 
-		if (frame_next(&at[slot], &stream, frame[slot].tables) ||
-		    decode_stream(decoder, &stream, room, &bytes[s]))
+		if (about->slot != slot)
+			continue;
+		if (frame_next(&at, &stream, frame->tables) ||
+		    decode_stream(to, &stream, room, &bytes[s]))
 			return MFS_E_CORRUPT;
 		if (bytes[s] == room)
 			room += align_stream(stream.raw_size);
 	}
-	for (int slot = 0; slot < MFS_SLOTS; slot++)
-		if (layout->slot_streams[slot] && at[slot].left)
-			return MFS_E_CORRUPT;
+	if (at.left || run_jobs(to->decoder))
+		return MFS_E_CORRUPT;
+	if (joined)
+		mfs_layout_join_slot(layout, slot, to->blocks, bytes, to->out);
+	else if (bytes[0] != to->out)
+		memcpy(to->out, bytes[0], (size_t)to->blocks * layout->block_bytes);
 	return 0;
 }
 
 int mfs_span_decode(mfs_decoder *decoder, const mfs_layout *layout, uint32_t blocks,
 		    const mfs_frame frame[MFS_SLOTS], uint8_t *out)
 {
-	const uint8_t *bytes[MFS_STREAMS_MAX];
-	int direct = is_one_stream(layout);
-	int err;
+	struct target to = {decoder, layout, blocks, out};
+	int err = 0;
 
 	if (!span_ok(layout, blocks, decoder->max_span))
 		return MFS_E_ARGUMENT;
-	err = decode_streams(decoder, layout, blocks, frame, direct ? out : NULL, bytes);
-	if (err)
-		return err;
-	if (!direct)
-		mfs_layout_join(layout, blocks, bytes, out);
-	else if (bytes[0] != out)
-		memcpy(out, bytes[0], (size_t)blocks * layout->block_bytes);
-	return 0;
+	/* Constants first: they tell the contexts of the weights. */
+	for (int slot = MFS_SLOTS - 1; slot >= 0 && !err; slot--)
+		if (layout->slot_streams[slot])
+			err =
+			    decode_slot(&to, (unsigned)slot, &frame[slot], !is_one_stream(layout));
+	return err;
 }

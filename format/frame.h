@@ -25,15 +25,19 @@ enum mfs_coding {
 	MFS_CODING_ZERO = 1,	 /* all zeros: no bytes stored */
 	MFS_CODING_ZSTD = 2,	 /* a zstd frame, matches allowed */
 	MFS_CODING_LITERALS = 3, /* a zstd frame that holds literals only */
-	MFS_CODING_SHARED =
-	    4, /* as LITERALS, decoded with the tensor's dictionary for this stream */
+	MFS_CODING_SHARED = 4,	 /* as LITERALS, with the tensor's tree for this stream */
+	/* Groups of symbols sorted by their context into the tensor's buckets, in
+	 * each bucket in the order of the blocks; of each bucket that is not empty a
+	 * zstd frame of literals with the bucket's tree. */
+	MFS_CODING_BUCKETS = 5,
 	MFS_CODINGS
 };
 
-/* Name of a coding, as in modelfs-stat: "raw", "zero", "zstd", "literals", "shared". */
+/* Name of a coding, as in modelfs-stat: "raw", "zero", "zstd", "literals",
+ * "shared", "buckets". */
 const char *mfs_coding_name(unsigned coding);
 
-/* ---- tables: dictionaries that the frames of one tensor and class share ---- */
+/* ---- tables: Huffman trees that the frames of one tensor and class share ---- */
 
 /* Once open they do not change: any number of threads may use them. */
 typedef struct mfs_tables mfs_tables;
@@ -56,6 +60,11 @@ typedef struct {
 	/* zstd level for streams where matches may help (class metadata, opaque
 	 * bytes); 0: literals only. */
 	int match_level;
+	/* Bit c: coding c is not to be used. Raw and zero always may. */
+	uint32_t refused;
+	/* Blocks of a row of the tensor, which one neighbourhood of scales may be; 0
+	 * where rows are not whole blocks. Only mfs_tables_build() asks. */
+	uint32_t row_blocks;
 } mfs_coding_rules;
 
 /* What a frame came to, for statistics. */
@@ -77,14 +86,29 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 		    const mfs_tables *const tables[MFS_SLOTS], uint8_t *const out[MFS_SLOTS],
 		    mfs_frame_info info[MFS_SLOTS]);
 
-/* Builds the tables that would serve a tensor from a sample of its blocks:
- * per stream of the slot the entropy table of the sample, or nothing where
- * sharing would not pay given `frames` frames of `span_blocks` blocks. Returns
- * the stored size (0: no stream gains), or a negative mfs_error; out has room for
- * `capacity` bytes. */
-int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_layout *layout, unsigned slot,
-			 uint32_t blocks, const uint8_t *sample, uint32_t span_blocks,
-			 uint64_t frames, uint8_t *out, size_t capacity);
+/* A sample of a tensor: `blocks` blocks, cut into spans of `span_blocks`, of the
+ * `frames` that the tensor has. */
+typedef struct {
+	const mfs_layout *layout;
+	const uint8_t *bytes;
+	uint32_t blocks;
+	uint32_t span_blocks;
+	uint64_t frames;
+} mfs_sample;
+
+/* Builds the tables that would serve a tensor: per stream of the slot the entropy
+ * table of the sample, or one for each bucket of its contexts, or nothing where
+ * neither would pay. Returns the stored size (0: no stream gains), or a negative
+ * mfs_error; out has room for `capacity` bytes. */
+int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigned slot,
+			 const mfs_coding_rules *rules, uint8_t *out, size_t capacity);
+
+/* What the sample comes to, stored with each coding alone (and raw where that is
+ * smaller, or zero): bytes of all its frames, without tables. With MFS_CODING_ZERO all codings that the rules allow compete.
+ * 0, or a negative mfs_error. */
+int mfs_sample_estimate(mfs_encoder *encoder, const mfs_sample *sample,
+			const mfs_coding_rules *rules, const mfs_tables *const tables[MFS_SLOTS],
+			uint64_t stored[MFS_CODINGS]);
 
 /* ---- decoding ---- */
 

@@ -6,26 +6,52 @@
 #include <zstd.h>
 
 #include "frame.h"
+#include "huffman.h"
 
 /* Streams start at multiples of this in scratch memory. */
 #define MFS_STREAM_ALIGN 64
 /* An encoder's scratch memory holds at least the bytes that a tree is made from. */
 #define MFS_TYPICAL_ROOM (64u << 10)
 
+/* Groups sorted into buckets. */
+struct mfs_groups {
+	uint32_t count;			    /* groups */
+	uint32_t bytes;			    /* of a group */
+	uint32_t size[MFS_BUCKETS_MAX + 1]; /* groups of each bucket */
+	uint8_t *bucket;		    /* of each group */
+};
+
 struct mfs_encoder {
 	size_t max_span;
 	ZSTD_CCtx *literals;
 	ZSTD_CCtx *matches;
-	uint8_t *split; /* streams of the span at hand */
-	uint8_t *coded; /* their coded forms */
+	uint8_t *split;	  /* streams of the span at hand */
+	uint8_t *coded;	  /* their coded forms */
+	uint8_t *sorted;  /* symbols by bucket */
+	uint8_t *buckets; /* of each group */
 	uint32_t histogram[MFS_STREAMS_MAX][256];
+};
+
+/* Blocks that are decoded together; a frame of more is left to zstd. */
+#define MFS_JOBS_MAX 128
+
+/* What the tables hold for one stream. */
+struct mfs_shared {
+	uint32_t count;	     /* trees; 0: nothing */
+	uint32_t buckets;    /* as count, or 0 where there is one tree for all */
+	uint32_t window;     /* blocks */
+	uint8_t bucket[256]; /* of each value of the context */
+	ZSTD_DDict *decoding[MFS_BUCKETS_MAX];
+	/* Of each tree whose codes are long, else NULL: zstd finds two short codes
+	 * at once. */
+	mfs_lookup *lookup[MFS_BUCKETS_MAX];
+	mfs_codes *encoding; /* of each tree, or NULL */
 };
 
 struct mfs_tables {
 	uint32_t streams;
 	size_t memory;
-	ZSTD_DDict *decoding[MFS_STREAMS_MAX]; /* NULL where a stream has none */
-	ZSTD_CDict *encoding[MFS_STREAMS_MAX];
+	struct mfs_shared shared[];
 };
 
 /* Room for the coded form of `size` bytes. */
@@ -35,17 +61,27 @@ size_t mfs_coded_bound(size_t size);
 void mfs_encoder_split(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blocks,
 		       const uint8_t *in, const uint8_t *stream[]);
 
+/* ---- buckets.c ---- */
+
+/* Finds the bucket of each group of the blocks at `in`. groups->bucket has room. */
+void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32_t blocks,
+		     const uint8_t *in, const struct mfs_shared *shared);
+/* Symbols in the order of the blocks to the order of the buckets, and back. */
+void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out);
+void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out);
+
+/* Codes the symbols that encoder->sorted holds; returns the size, 0 if zstd failed. */
+size_t mfs_buckets_encode(mfs_encoder *encoder, const struct mfs_shared *shared,
+			  const struct mfs_groups *groups, uint8_t *out);
+
 /* ---- literals.c: standard zstd frames that hold literals only ---- */
 
 /* A context for mfs_literals_encode(), or NULL. */
 ZSTD_CCtx *mfs_literals_context(void);
-/* A dictionary that it takes, or NULL if zstd refuses the bytes. */
-ZSTD_CDict *mfs_literals_dictionary(const uint8_t *stored, size_t size);
 
-/* Codes at most MFS_FRAME_MAX bytes, with or without a dictionary; `out` has
- * room for mfs_coded_bound(size). Returns the coded size, 0 if zstd failed. */
-size_t mfs_literals_encode(ZSTD_CCtx *context, const ZSTD_CDict *dictionary, const uint8_t *in,
-			   size_t size, uint8_t *out);
+/* Codes at most MFS_FRAME_MAX bytes; `out` has room for mfs_coded_bound(size).
+ * Returns the coded size, 0 if zstd failed. */
+size_t mfs_literals_encode(ZSTD_CCtx *context, const uint8_t *in, size_t size, uint8_t *out);
 
 /* Adds the bytes to the histogram. */
 void mfs_histogram_add(uint32_t histogram[256], const uint8_t *in, size_t size);
@@ -53,7 +89,9 @@ void mfs_histogram_add(uint32_t histogram[256], const uint8_t *in, size_t size);
 /* A size in bytes that no coding of single bytes goes below, but for rounding. */
 size_t mfs_histogram_bound(const uint32_t histogram[256]);
 
-#define MFS_TREE_MAX 129 /* bytes of a stored Huffman tree */
+/* log2(v) with MFS_LOG_BITS fractional bits, rounded down; v > 0. */
+#define MFS_LOG_BITS 8
+uint32_t mfs_log2_fixed(uint32_t v);
 
 /* The Huffman tree, as zstd stores it, of bytes distributed like the histogram.
  * Returns its size; 0 if such bytes would not be coded with a tree. */

@@ -2,7 +2,9 @@
 
 #include <string.h>
 
+#include "context.h"
 #include "modelfs_error.h"
+#include "symbols.h"
 
 /* Original bytes handled before the next field is looked at: each field passes
  * over the same blocks, which should still lie in the first-level cache. */
@@ -12,18 +14,45 @@
 
 static uint32_t field_streams(const mfs_field *field)
 {
-	return field->transform == MFS_TRANSFORM_BYTES ? 1 : field->width;
+	switch (field->transform) {
+	case MFS_TRANSFORM_PLANES:
+	case MFS_TRANSFORM_ROTATE:
+		return field->width;
+	default:
+		return 1;
+	}
+}
+
+static int is_packed(const mfs_field *field)
+{
+	return field->transform == MFS_TRANSFORM_SYMBOLS ||
+	       field->transform == MFS_TRANSFORM_EXTEND;
 }
 
 /* ---- checking ---- */
 
+static int packed_check(const mfs_field *field)
+{
+	if (field->cls != MFS_DISK_WEIGHTS || field->size == 0 || field->width == 0)
+		return MFS_E_CORRUPT;
+	if (field->bits != 1 && field->bits != 2 && field->bits != 4 && field->bits != 8)
+		return MFS_E_CORRUPT;
+	if (field->run == 0 || field->size % field->run)
+		return MFS_E_CORRUPT;
+	return field->transform == MFS_TRANSFORM_EXTEND && field->width != 1 ? MFS_E_CORRUPT : 0;
+}
+
 static int field_check(const mfs_field *field)
 {
+	if (field->transform >= MFS_TRANSFORMS)
+		return MFS_E_CORRUPT;
+	if (is_packed(field))
+		return packed_check(field);
+	if (field->run)
+		return MFS_E_CORRUPT;
 	if (field->cls != MFS_DISK_WEIGHTS && field->cls != MFS_DISK_CONSTANTS)
 		return MFS_E_CORRUPT;
 	if (field->width != 1 && field->width != 2 && field->width != 4 && field->width != 8)
-		return MFS_E_CORRUPT;
-	if (field->transform >= MFS_TRANSFORMS)
 		return MFS_E_CORRUPT;
 	if (field->transform == MFS_TRANSFORM_BYTES && field->width != 1)
 		return MFS_E_CORRUPT;
@@ -73,10 +102,41 @@ static void field_add_streams(mfs_layout *layout, uint32_t number)
 	layout->slot_bytes[slot] += field->size;
 }
 
+/* Finds the one field of symbols and the one that extends it. */
+static int find_symbols(const mfs_layout *layout, mfs_symbols *out)
+{
+	int low = -1, high = -1;
+
+	memset(out, 0, sizeof(*out));
+	for (uint32_t i = 0; i < layout->field_count; i++) {
+		int *place = layout->field[i].transform == MFS_TRANSFORM_EXTEND ? &high : &low;
+
+		if (!is_packed(&layout->field[i]))
+			continue;
+		if (*place >= 0)
+			return MFS_E_CORRUPT;
+		*place = (int)i;
+	}
+	if (low < 0)
+		return high < 0 ? 0 : MFS_E_CORRUPT;
+	out->low = (uint8_t)low;
+	out->high = (uint8_t)(high < 0 ? low : high);
+	out->weights = layout->field[low].size * 8 / layout->field[low].bits;
+	out->group = layout->field[low].width;
+	out->pack = 8 / layout->field[low].bits;
+	if (high >= 0 && (layout->field[high].size * 8 / layout->field[high].bits != out->weights ||
+			  layout->field[high].bits + layout->field[low].bits > 8))
+		return MFS_E_CORRUPT;
+	return out->weights % out->group || out->group % out->pack ? MFS_E_CORRUPT : 0;
+}
+
 int mfs_layout_finish(mfs_layout *layout)
 {
+	mfs_symbols symbols;
 	int err = layout_check(layout);
 
+	if (!err)
+		err = find_symbols(layout, &symbols);
 	if (err)
 		return err;
 	layout->stream_count = 0;
@@ -85,7 +145,11 @@ int mfs_layout_finish(mfs_layout *layout)
 	memset(layout->stream, 0, sizeof(layout->stream));
 	for (uint32_t i = 0; i < layout->field_count; i++)
 		field_add_streams(layout, i);
-	return 0;
+	layout->symbols = symbols;
+	for (uint32_t i = 0; i < layout->stream_count && symbols.weights; i++)
+		if (layout->stream[i].field == symbols.low)
+			layout->symbols.stream = (uint8_t)i;
+	return mfs_context_check(layout);
 }
 
 /* ---- fields as they are ---- */
@@ -302,7 +366,68 @@ static uint32_t tile_blocks(const mfs_layout *layout, uint32_t left)
 /* One stream of bytes is the blocks themselves. */
 static int is_copy(const mfs_layout *layout)
 {
-	return layout->stream_count == 1 && layout->field[0].transform != MFS_TRANSFORM_ROTATE;
+	return layout->stream_count == 1 && (layout->field[0].transform == MFS_TRANSFORM_BYTES ||
+					     layout->field[0].transform == MFS_TRANSFORM_PLANES);
+}
+
+/* The streams of symbols, from block `first` on. */
+static const uint8_t *symbols_at(const mfs_layout *layout, uint32_t field, uint32_t first,
+				 const uint8_t *const stream[])
+{
+	for (uint32_t s = 0; s < layout->stream_count; s++)
+		if (layout->stream[s].field == field)
+			return stream[s] + (size_t)first * layout->stream[s].per_block;
+	return NULL;
+}
+
+static void split_symbols(const mfs_layout *layout, uint32_t first, uint32_t blocks,
+			  const uint8_t *in, uint8_t *const stream[])
+{
+	const uint8_t *const *at = (const uint8_t *const *)stream;
+
+	mfs_symbols_split(layout, blocks, in + (size_t)first * layout->block_bytes,
+			  (uint8_t *)symbols_at(layout, layout->symbols.low, first, at),
+			  (uint8_t *)symbols_at(layout, layout->symbols.high, first, at));
+}
+
+static void join_symbols(const mfs_layout *layout, uint32_t first, uint32_t blocks,
+			 const uint8_t *const stream[], uint8_t *out)
+{
+	mfs_symbols_join(layout, blocks, symbols_at(layout, layout->symbols.low, first, stream),
+			 symbols_at(layout, layout->symbols.high, first, stream),
+			 out + (size_t)first * layout->block_bytes);
+}
+
+static void split_tile(const mfs_layout *layout, uint32_t first, uint32_t blocks, const uint8_t *in,
+		       uint8_t *const stream[])
+{
+	uint32_t s = 0;
+
+	for (uint32_t i = 0; i < layout->field_count; i++) {
+		if (!is_packed(&layout->field[i]))
+			split_field(layout, &layout->field[i], first, blocks, in, stream + s);
+		s += field_streams(&layout->field[i]);
+	}
+	if (layout->symbols.weights)
+		split_symbols(layout, first, blocks, in, stream);
+}
+
+/* The fields of a run of blocks that belong to the slots in `slots`. */
+static void join_tile(const mfs_layout *layout, unsigned slots, uint32_t first, uint32_t blocks,
+		      const uint8_t *const stream[], uint8_t *out)
+{
+	uint32_t s = 0;
+
+	for (uint32_t i = 0; i < layout->field_count; i++) {
+		const mfs_field *field = &layout->field[i];
+		unsigned slot = field->cls == MFS_DISK_CONSTANTS;
+
+		if (!is_packed(field) && slots >> slot & 1)
+			join_field(layout, field, first, blocks, stream + s, out);
+		s += field_streams(field);
+	}
+	if (layout->symbols.weights && slots & 1)
+		join_symbols(layout, first, blocks, stream, out);
 }
 
 void mfs_layout_split(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
@@ -315,18 +440,13 @@ void mfs_layout_split(const mfs_layout *layout, uint32_t blocks, const uint8_t *
 		return;
 	}
 	for (uint32_t first = 0; first < blocks; first += tile) {
-		uint32_t s = 0;
-
 		tile = tile_blocks(layout, blocks - first);
-		for (uint32_t i = 0; i < layout->field_count; i++) {
-			split_field(layout, &layout->field[i], first, tile, in, stream + s);
-			s += field_streams(&layout->field[i]);
-		}
+		split_tile(layout, first, tile, in, stream);
 	}
 }
 
-void mfs_layout_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *const stream[],
-		     uint8_t *out)
+static void join_slots(const mfs_layout *layout, unsigned slots, uint32_t blocks,
+		       const uint8_t *const stream[], uint8_t *out)
 {
 	uint32_t tile;
 
@@ -335,14 +455,21 @@ void mfs_layout_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *c
 		return;
 	}
 	for (uint32_t first = 0; first < blocks; first += tile) {
-		uint32_t s = 0;
-
 		tile = tile_blocks(layout, blocks - first);
-		for (uint32_t i = 0; i < layout->field_count; i++) {
-			join_field(layout, &layout->field[i], first, tile, stream + s, out);
-			s += field_streams(&layout->field[i]);
-		}
+		join_tile(layout, slots, first, tile, stream, out);
 	}
+}
+
+void mfs_layout_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *const stream[],
+		     uint8_t *out)
+{
+	join_slots(layout, ~0u, blocks, stream, out);
+}
+
+void mfs_layout_join_slot(const mfs_layout *layout, unsigned slot, uint32_t blocks,
+			  const uint8_t *const stream[], uint8_t *out)
+{
+	join_slots(layout, 1u << slot, blocks, stream, out);
 }
 
 /* ---- the reference ---- */
@@ -380,6 +507,8 @@ void mfs_layout_split_reference(const mfs_layout *layout, uint32_t blocks, const
 		const mfs_field *field = &layout->field[about->field];
 		uint8_t *out = stream[s];
 
+		if (is_packed(field))
+			continue;
 		for (uint32_t block = 0; block < blocks; block++) {
 			const uint8_t *at =
 			    in + (size_t)block * layout->block_bytes + field->offset;
@@ -393,6 +522,12 @@ void mfs_layout_split_reference(const mfs_layout *layout, uint32_t blocks, const
 			}
 		}
 	}
+	if (layout->symbols.weights)
+		mfs_symbols_split_reference(layout, blocks, in,
+					    (uint8_t *)symbols_at(layout, layout->symbols.low, 0,
+								  (const uint8_t *const *)stream),
+					    (uint8_t *)symbols_at(layout, layout->symbols.high, 0,
+								  (const uint8_t *const *)stream));
 }
 
 /* Gathers the word numbered `word` of a field from its streams. */
@@ -412,7 +547,7 @@ void mfs_layout_join_reference(const mfs_layout *layout, uint32_t blocks,
 		const mfs_field *field = &layout->field[layout->stream[s].field];
 		uint32_t words = field->size / field->width;
 
-		if (layout->stream[s].plane != 0)
+		if (is_packed(field) || layout->stream[s].plane != 0)
 			continue;
 		for (size_t i = 0; i < (size_t)blocks * words; i++) {
 			uint64_t word = gather_word(field, stream + s, i);
@@ -423,6 +558,10 @@ void mfs_layout_join_reference(const mfs_layout *layout, uint32_t blocks,
 				at[k] = (uint8_t)(word >> 8 * k);
 		}
 	}
+	if (layout->symbols.weights)
+		mfs_symbols_join_reference(
+		    layout, blocks, symbols_at(layout, layout->symbols.low, 0, stream),
+		    symbols_at(layout, layout->symbols.high, 0, stream), out);
 }
 
 /* ---- opaque bytes ---- */

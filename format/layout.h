@@ -10,6 +10,16 @@
  *   ROTATE  as PLANES, after rotating each little-endian word left by one bit,
  *           which puts the sign of an IEEE or bfloat16 number behind its
  *           mantissa and lets 8-bit exponents fill a byte of their own
+ *   SYMBOLS the field holds some bits (1, 2, 4 or 8) of each weight, packed in
+ *           runs: weight j lies in byte j / (run * n) * run + j % run, shifted by
+ *           bits * (j / run % n), where n = 8 / bits. One stream of the same size:
+ *           groups of `width` weights, one after the other; byte i of a group of
+ *           G bytes holds weights i, i + G, i + 2 G ... of the group, the first in
+ *           its lowest bits
+ *   EXTEND  packed likewise, these bits lie above those of the layout's one
+ *           SYMBOLS field. Of the two together, the stream of SYMBOLS takes the
+ *           upper bits, as many as its field has; the rest, which is nearly
+ *           noise, is the stream of EXTEND, packed as the field is
  * Streams are numbered in field order, then plane order; those of one class
  * keep that order inside a frame.
  */
@@ -25,16 +35,36 @@ enum mfs_transform {
 	MFS_TRANSFORM_BYTES = 0,
 	MFS_TRANSFORM_PLANES = 1,
 	MFS_TRANSFORM_ROTATE = 2,
+	MFS_TRANSFORM_SYMBOLS = 3,
+	MFS_TRANSFORM_EXTEND = 4,
 	MFS_TRANSFORMS
 };
+
+/* What is known of a group of symbols once the constants are decoded: a value
+ * from 0 to 255 that depends on these bytes of the block (context.h). */
+enum mfs_context {
+	MFS_CONTEXT_NONE = 0,
+	/* fp16 scale and minimum of the block, 12 bytes with 6 bits of each for eight
+	 * groups as in ggml's Q4_K: the group's minimum in units of its scale. */
+	MFS_CONTEXT_RATIO = 1,
+	/* The group's scale in units of its neighbourhood's: fp16 scale of the block; */
+	MFS_CONTEXT_HALF = 2,
+	/* a byte that is the scale's exponent; */
+	MFS_CONTEXT_EXPONENT = 3,
+	/* fp16 scale of the block, then a signed byte for each group. */
+	MFS_CONTEXT_HALF_BYTES = 4,
+	MFS_CONTEXTS
+};
+#define MFS_CONTEXT_OFFSETS 3
 
 typedef struct {
 	const char *name; /* not terminated; name_length bytes */
 	uint16_t name_length;
 	uint8_t cls; /* MFS_DISK_WEIGHTS or MFS_DISK_CONSTANTS */
 	uint8_t transform;
-	uint8_t width;
+	uint8_t width; /* bytes of a word; weights of a group, for SYMBOLS; else 1 */
 	uint8_t bits;
+	uint16_t run; /* for SYMBOLS and EXTEND; else 0 */
 	uint32_t offset;
 	uint32_t size;
 } mfs_field;
@@ -47,12 +77,24 @@ typedef struct {
 	uint8_t plane;
 } mfs_stream;
 
+/* The fields of symbols. */
+typedef struct {
+	uint32_t weights; /* of a block; 0: the layout has no SYMBOLS */
+	uint8_t group;	  /* weights */
+	uint8_t pack;	  /* weights to a byte of the stream of SYMBOLS */
+	uint8_t low;	  /* field numbers */
+	uint8_t high;	  /* as `low` where nothing extends */
+	uint8_t stream;	  /* number of the stream of SYMBOLS */
+} mfs_symbols;
+
 typedef struct {
 	const char *name;
 	uint16_t name_length;
 	uint32_t type_id;
 	uint32_t block_bytes;
 	uint32_t block_weights;
+	uint8_t context;
+	uint16_t context_offset[MFS_CONTEXT_OFFSETS];
 	uint32_t field_count;
 	mfs_field field[MFS_STREAMS_MAX];
 	/* Derived by mfs_layout_finish(). */
@@ -60,10 +102,11 @@ typedef struct {
 	uint32_t slot_streams[MFS_SLOTS]; /* streams of each slot */
 	uint32_t slot_bytes[MFS_SLOTS];	  /* bytes of a block in each slot */
 	mfs_stream stream[MFS_STREAMS_MAX];
+	mfs_symbols symbols;
 } mfs_layout;
 
-/* Checks that the fields tile the block, that transforms and widths fit, and
- * fills in the streams. 0, or a negative mfs_error. */
+/* Checks that the fields tile the block, that transforms, widths and the context
+ * fit, and fills in the streams. 0, or a negative mfs_error. */
 int mfs_layout_finish(mfs_layout *layout);
 
 /* Cuts `blocks` blocks at `in` into streams; stream[s] has room for
@@ -74,6 +117,10 @@ void mfs_layout_split(const mfs_layout *layout, uint32_t blocks, const uint8_t *
 /* The reverse: writes blocks * block_bytes bytes to `out`. */
 void mfs_layout_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *const stream[],
 		     uint8_t *out);
+
+/* As mfs_layout_join(), but only the fields of `slot`. */
+void mfs_layout_join_slot(const mfs_layout *layout, unsigned slot, uint32_t blocks,
+			  const uint8_t *const stream[], uint8_t *out);
 
 /* The generic path, byte by byte, that the two above are tested against. */
 void mfs_layout_split_reference(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,

@@ -37,7 +37,6 @@ static int set_parameters(ZSTD_CCtx *context)
 	    {ZSTD_c_dictIDFlag, 0},
 	    {ZSTD_c_literalCompressionMode, ZSTD_ps_enable},
 	    {ZSTD_c_blockDelimiters, ZSTD_sf_explicitBlockDelimiters},
-	    {ZSTD_c_forceAttachDict, ZSTD_dictForceCopy},
 	};
 
 	for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
@@ -57,14 +56,7 @@ ZSTD_CCtx *mfs_literals_context(void)
 	return context;
 }
 
-ZSTD_CDict *mfs_literals_dictionary(const uint8_t *stored, size_t size)
-{
-	return ZSTD_createCDict_advanced(stored, size, ZSTD_dlm_byCopy, ZSTD_dct_fullDict,
-					 parameters, ZSTD_defaultCMem);
-}
-
-size_t mfs_literals_encode(ZSTD_CCtx *context, const ZSTD_CDict *dictionary, const uint8_t *in,
-			   size_t size, uint8_t *out)
+size_t mfs_literals_encode(ZSTD_CCtx *context, const uint8_t *in, size_t size, uint8_t *out)
 {
 	/* A sequence without a match ends a block. */
 	ZSTD_Sequence block[BLOCKS_MAX] = {0};
@@ -77,8 +69,6 @@ size_t mfs_literals_encode(ZSTD_CCtx *context, const ZSTD_CDict *dictionary, con
 		block[blocks].litLength = (unsigned)(left < BLOCK_BYTES ? left : BLOCK_BYTES);
 
 	ZSTD_CCtx_reset(context, ZSTD_reset_session_only);
-	if (ZSTD_isError(ZSTD_CCtx_refCDict(context, dictionary)))
-		return 0;
 	coded =
 	    ZSTD_compressSequences(context, out, mfs_coded_bound(size), block, blocks, in, size);
 	return ZSTD_isError(coded) ? 0 : coded;
@@ -110,16 +100,13 @@ void mfs_histogram_add(uint32_t histogram[256], const uint8_t *in, size_t size)
 		histogram[k] += part[0][k] + part[1][k] + part[2][k] + part[3][k];
 }
 
-#define LOG_BITS 8
-
-/* log2(v) with LOG_BITS fractional bits, rounded down. Integers only: what is
- * worth coding must not depend on a C library's log2(). */
-static uint32_t log2_fixed(uint32_t v)
+/* Integers only: what is worth coding must not depend on a C library's log2(). */
+uint32_t mfs_log2_fixed(uint32_t v)
 {
 	uint32_t log = 31 - (uint32_t)__builtin_clz(v);
 	uint64_t m = (uint64_t)v << (31 - log); /* 1.31 fixed point */
 
-	for (int bit = 0; bit < LOG_BITS; bit++) {
+	for (int bit = 0; bit < MFS_LOG_BITS; bit++) {
 		m = m * m >> 31;
 		log <<= 1;
 		if (m >> 32) {
@@ -140,11 +127,11 @@ size_t mfs_histogram_bound(const uint32_t histogram[256])
 		total += histogram[k];
 	if (total == 0)
 		return 0;
-	log_total = log2_fixed(total);
+	log_total = mfs_log2_fixed(total);
 	for (int k = 0; k < 256; k++)
 		if (histogram[k])
-			bits += (uint64_t)histogram[k] * (log_total - log2_fixed(histogram[k]));
-	return bits >> (LOG_BITS + 3);
+			bits += (uint64_t)histogram[k] * (log_total - mfs_log2_fixed(histogram[k]));
+	return bits >> (MFS_LOG_BITS + 3);
 }
 
 /* ---- trees ---- */
@@ -152,9 +139,7 @@ size_t mfs_histogram_bound(const uint32_t histogram[256])
 /* Enough that eleven-bit codes come out right, and one block. */
 #define TYPICAL_BYTES (MFS_TYPICAL_ROOM - 256)
 
-/* Bytes in the histogram's proportions; each value that occurs does. So does
- * 255, once: zstd's encoder before 1.5.6 wants all of a dictionary's 256 code
- * lengths, and trailing values that do not occur have none. */
+/* Bytes in the histogram's proportions; each value that occurs does. */
 static size_t typical_bytes(uint8_t *out, const uint32_t histogram[256])
 {
 	uint64_t total = 0;
@@ -165,7 +150,7 @@ static size_t typical_bytes(uint8_t *out, const uint32_t histogram[256])
 	for (int k = 0; k < 256; k++) {
 		uint64_t n = histogram[k] ? (uint64_t)histogram[k] * TYPICAL_BYTES / total : 0;
 
-		if (n == 0 && (histogram[k] || k == 255))
+		if (n == 0 && histogram[k])
 			n = 1;
 		memset(out + size, k, n);
 		size += n;
@@ -200,7 +185,7 @@ size_t mfs_literals_tree(mfs_encoder *encoder, const uint32_t histogram[256],
 {
 	uint8_t *typical = encoder->split;
 	size_t size = typical_bytes(typical, histogram);
-	size_t coded = mfs_literals_encode(encoder->literals, NULL, typical, size, encoder->coded);
+	size_t coded = mfs_literals_encode(encoder->literals, typical, size, encoder->coded);
 	size_t at = tree_offset(encoder->coded, coded);
 	size_t length;
 

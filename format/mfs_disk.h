@@ -121,8 +121,11 @@ struct mfs_disk_layout {
 	le32 block_bytes;
 	le32 block_weights; /* elements of a block; informative */
 	le32 type_id;	    /* number of the type in its source format; informative */
+	uint8_t context;    /* enum mfs_context: what predicts a group of symbols */
+	uint8_t reserved;
+	le16 context_offset[3]; /* in the block; 0 where the context needs none */
 };
-static_assert(sizeof(struct mfs_disk_layout) == 24, "layout size");
+static_assert(sizeof(struct mfs_disk_layout) == 32, "layout size");
 
 /* Fields lie in the order of their offsets and tile the block exactly. */
 struct mfs_disk_field {
@@ -130,10 +133,10 @@ struct mfs_disk_field {
 	le16 name_length;
 	uint8_t cls;	   /* MFS_DISK_WEIGHTS or MFS_DISK_CONSTANTS */
 	uint8_t transform; /* enum mfs_transform */
-	uint8_t width;	   /* bytes of a word, for transforms that split words; else 1 */
-	uint8_t bits;	   /* bits of one quant or constant; informative */
-	le16 reserved;
-	le32 offset; /* in the block */
+	uint8_t width;	   /* bytes of a word; weights of a group for symbols; else 1 */
+	uint8_t bits;	   /* bits of one quant or constant; informative but for symbols */
+	le16 run;	   /* for symbols; else 0 */
+	le32 offset;	   /* in the block */
 	le32 size;
 };
 static_assert(sizeof(struct mfs_disk_field) == 20, "field size");
@@ -204,7 +207,20 @@ struct mfs_disk_tensor {
 static_assert(sizeof(struct mfs_disk_tensor) == 120, "tensor size");
 
 /* What the frames of one tensor and class share. Stored: for each stream of
- * the class a le32 length, then the dictionaries back to back. */
+ * the class a le32 (enum mfs_coding << 28 | length), 0 where the stream has
+ * nothing, then the streams' parts back to back:
+ *   MFS_CODING_SHARED   a Huffman tree as zstd stores it
+ *   MFS_CODING_BUCKETS  struct mfs_disk_buckets, a byte for each bucket but the
+ *                       first: the least value of the context that it takes, then
+ *                       for each bucket a tree, or a byte 0 where it has none */
+struct mfs_disk_buckets {
+	uint8_t count; /* 2 .. MFS_BUCKETS_MAX */
+	uint8_t reserved;
+	le16 window; /* blocks over which a scale is compared; 0: those of the span */
+};
+static_assert(sizeof(struct mfs_disk_buckets) == 4, "buckets size");
+#define MFS_BUCKETS_MAX 16
+
 struct mfs_disk_tables {
 	le64 offset;
 	le32 size;

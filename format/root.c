@@ -51,6 +51,7 @@ static void get_field(const mfs_root *root, uint32_t i, mfs_field *out)
 	out->transform = d->transform;
 	out->width = d->width;
 	out->bits = d->bits;
+	out->run = load_le16(&d->run);
 	out->offset = load_le32(&d->offset);
 	out->size = load_le32(&d->size);
 }
@@ -66,6 +67,9 @@ void mfs_root_get_layout(const mfs_root *root, uint32_t i, mfs_layout *out)
 	out->block_bytes = load_le32(&d->block_bytes);
 	out->block_weights = load_le32(&d->block_weights);
 	out->field_count = load_le16(&d->field_count);
+	out->context = d->context;
+	for (int k = 0; k < MFS_CONTEXT_OFFSETS; k++)
+		out->context_offset[k] = load_le16(&d->context_offset[k]);
 	for (uint32_t f = 0; f < out->field_count; f++)
 		get_field(root, load_le32(&d->first_field) + f, &out->field[f]);
 	mfs_layout_finish(out);
@@ -240,14 +244,15 @@ static const char *check_layout(const mfs_root *root, uint32_t i)
 	if (!name_range_ok(root, load_le32(&d->name_offset), load_le16(&d->name_length)) ||
 	    !mfs_utf8_ok(name_at(root, load_le32(&d->name_offset)), load_le16(&d->name_length)))
 		return "a layout's name is not valid";
+	if (d->reserved)
+		return "a reserved field of a layout is set";
 	if (!count || count > MFS_STREAMS_MAX ||
 	    !range_ok(first, count, root->count[MFS_SEC_FIELDS]))
 		return "a layout's fields lie outside of the root";
 	for (uint32_t f = first; f < first + count; f++) {
 		const struct mfs_disk_field *field = record(root, MFS_SEC_FIELDS, f);
 
-		if (load_le16(&field->reserved) ||
-		    !name_range_ok(root, load_le32(&field->name_offset),
+		if (!name_range_ok(root, load_le32(&field->name_offset),
 				   load_le16(&field->name_length)))
 			return "a field of a layout is not valid";
 	}
@@ -609,6 +614,9 @@ void mfs_root_put_layout(const mfs_root *root, uint8_t *bytes, uint32_t i, const
 	store_le32(&d->block_bytes, layout->block_bytes);
 	store_le32(&d->block_weights, layout->block_weights);
 	store_le32(&d->type_id, layout->type_id);
+	d->context = layout->context;
+	for (int k = 0; k < MFS_CONTEXT_OFFSETS; k++)
+		store_le16(&d->context_offset[k], layout->context_offset[k]);
 	for (uint32_t f = 0; f < layout->field_count; f++) {
 		const mfs_field *field = &layout->field[f];
 		struct mfs_disk_field *df = slot(root, bytes, MFS_SEC_FIELDS, first_field + f);
@@ -619,6 +627,7 @@ void mfs_root_put_layout(const mfs_root *root, uint8_t *bytes, uint32_t i, const
 		df->transform = field->transform;
 		df->width = field->width;
 		df->bits = field->bits;
+		store_le16(&df->run, field->run);
 		store_le32(&df->offset, field->offset);
 		store_le32(&df->size, field->size);
 	}

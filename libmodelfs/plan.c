@@ -188,7 +188,9 @@ static bool same_layout(const mfs_layout *a, const mfs_layout *b)
 		return true;
 	if (a->name_length != b->name_length || !same_text(a->name, b->name, a->name_length) ||
 	    a->type_id != b->type_id || a->block_bytes != b->block_bytes ||
-	    a->block_weights != b->block_weights || a->field_count != b->field_count)
+	    a->block_weights != b->block_weights || a->field_count != b->field_count ||
+	    a->context != b->context ||
+	    memcmp(a->context_offset, b->context_offset, sizeof(a->context_offset)) != 0)
 		return false;
 	for (uint32_t i = 0; i < a->field_count; i++) {
 		const mfs_field *x = &a->field[i], *y = &b->field[i];
@@ -196,7 +198,7 @@ static bool same_layout(const mfs_layout *a, const mfs_layout *b)
 		if (x->name_length != y->name_length ||
 		    !same_text(x->name, y->name, x->name_length) || x->cls != y->cls ||
 		    x->transform != y->transform || x->width != y->width || x->bits != y->bits ||
-		    x->offset != y->offset || x->size != y->size)
+		    x->run != y->run || x->offset != y->offset || x->size != y->size)
 			return false;
 	}
 	return true;

@@ -121,13 +121,16 @@ static int64_t code_sample(struct scratch *w, const mfs_plan_tensor *t)
 
 static int build_tables(struct scratch *w, mfs_plan_tensor *t)
 {
+	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
+				   t->spans};
+
 	for (unsigned s = 0; s < MFS_SLOTS; s++) {
 		int64_t size;
 
 		if (!mfs_plan_has_slot(t, s))
 			continue;
-		size = mfs_tables_build(w->encoder, t->layout, s, w->blocks, w->sample,
-					t->record.span_blocks, t->spans, w->tables, MFS_TABLES_MAX);
+		size = mfs_tables_build(w->encoder, &sample, s, &t->rules, w->tables,
+					MFS_TABLES_MAX);
 		if (size <= 0) {
 			if (size < 0)
 				return (int)size;
@@ -150,6 +153,9 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 	int error;
 
 	t->rules.min_gain = demands.stream_gain;
+	if (t->row_bytes % t->layout->block_bytes == 0 &&
+	    t->row_bytes / t->layout->block_bytes <= UINT32_MAX)
+		t->rules.row_blocks = (uint32_t)(t->row_bytes / t->layout->block_bytes);
 	if (t->record.flags & MFS_TENSOR_LITERAL) {
 		t->rules.match_level = match_level(s->plan->files[t->record.file].literal_bytes);
 		return 0;

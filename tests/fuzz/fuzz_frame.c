@@ -45,7 +45,7 @@ static void round_trip(mfs_decoder *decoder, const mfs_layout *layout, uint32_t 
 	static uint8_t stored[MFS_SLOTS][SPAN], out[SPAN];
 	uint8_t *const to[MFS_SLOTS] = {stored[0], stored[1]};
 	const mfs_tables *const tables[MFS_SLOTS] = {NULL, NULL};
-	const mfs_coding_rules rules = {0, 1};
+	const mfs_coding_rules rules = {.match_level = 1};
 	mfs_frame frame[MFS_SLOTS];
 	mfs_frame_info info[MFS_SLOTS];
 

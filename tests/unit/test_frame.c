@@ -349,7 +349,7 @@ static void the_largest_span_comes_back(void **state)
 	uint8_t *in = malloc(MFS_FRAME_MAX), *stored = malloc(MFS_FRAME_MAX);
 	uint8_t *const to[MFS_SLOTS] = {stored, NULL};
 	const mfs_tables *const tables[MFS_SLOTS] = {NULL, NULL};
-	const mfs_coding_rules rules = {0, 0};
+	const mfs_coding_rules rules = {0};
 	mfs_frame_info info[MFS_SLOTS];
 	mfs_frame frame[MFS_SLOTS] = {{stored, 0, NULL}, {NULL, 0, NULL}};
 	uint8_t *out = malloc(MFS_FRAME_MAX);
@@ -381,6 +381,7 @@ static void codings_have_names(void **state)
 	assert_string_equal(mfs_coding_name(MFS_CODING_ZSTD), "zstd");
 	assert_string_equal(mfs_coding_name(MFS_CODING_LITERALS), "literals");
 	assert_string_equal(mfs_coding_name(MFS_CODING_SHARED), "shared");
+	assert_string_equal(mfs_coding_name(MFS_CODING_BUCKETS), "buckets");
 	assert_string_equal(mfs_coding_name(MFS_CODINGS), "unknown");
 }
 
@@ -401,8 +402,10 @@ static void fill_q8_0(struct codec *c, uint32_t blocks, int kept)
 
 static int64_t build(struct codec *c, unsigned slot, uint64_t frames, uint8_t *stored)
 {
-	return mfs_tables_build(c->encoder, mfs_layout_ggml(Q8_0), slot, 1500, c->in, 100, frames,
-				stored, 4096);
+	const mfs_sample sample = {mfs_layout_ggml(Q8_0), c->in, 1500, 100, frames};
+	mfs_coding_rules rules = {.refused = 1u << MFS_CODING_BUCKETS};
+
+	return mfs_tables_build(c->encoder, &sample, slot, &rules, stored, 4096);
 }
 
 static void open_tables(struct codec *c, unsigned slot, mfs_tables **tables)
@@ -454,9 +457,8 @@ static void values_that_the_sample_lacks_still_come_back(void **state)
 	for (int i = 0; i < 100; i++)
 		c->in[34 * i + 5] = (uint8_t)(200 + i % 50);
 	round_trip(c, layout, 100);
-	assert_int_equal(c->info[0].by_coding[MFS_CODING_SHARED], 3200);
-	/* zstd gave this frame a tree of its own. */
-	assert_int_equal(c->stored[0][4 + 6 + 3] & 3, 2);
+	/* The tensor's tree has no codes for them; this frame brings its own. */
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_LITERALS], 3200);
 	mfs_tables_free(tables);
 }
 
@@ -504,8 +506,9 @@ static void tables_are_not_built_where_they_do_not_pay(void **state)
 	memset(c->in, 9, SPAN); /* one value: zstd needs no tree */
 	assert_int_equal(build(c, 0, 1000, stored), 0);
 	/* BF16 has no constants. */
-	assert_int_equal(mfs_tables_build(c->encoder, mfs_layout_ggml(BF16), 1, 100, c->in, 100,
-					  1000, stored, sizeof(stored)),
+	const mfs_sample bf16 = {mfs_layout_ggml(BF16), c->in, 100, 100, 1000};
+
+	assert_int_equal(mfs_tables_build(c->encoder, &bf16, 1, &c->rules, stored, sizeof(stored)),
 			 0);
 }
 
@@ -514,20 +517,28 @@ static void tables_build_refuses_wrong_arguments(void **state)
 	struct codec *c = *state;
 	const mfs_layout *layout = mfs_layout_ggml(Q8_0);
 	uint8_t out[4096];
+	const mfs_sample good = {layout, c->in, 1500, 100, 1000};
+	mfs_sample bad = good;
 
 	fill_q8_0(c, 1900, 256);
-	assert_int_equal(mfs_tables_build(c->encoder, layout, 0, 0, c->in, 100, 9, out, 4096),
+	bad.blocks = 0;
+	assert_int_equal(mfs_tables_build(c->encoder, &bad, 0, &c->rules, out, 4096),
 			 MFS_E_ARGUMENT);
-	assert_int_equal(mfs_tables_build(c->encoder, layout, 0, 100, c->in, 0, 9, out, 4096),
+	bad = good;
+	bad.span_blocks = 0;
+	assert_int_equal(mfs_tables_build(c->encoder, &bad, 0, &c->rules, out, 4096),
 			 MFS_E_ARGUMENT);
-	assert_int_equal(
-	    mfs_tables_build(c->encoder, layout, 0, 100, c->in, SPAN / 34 + 1, 9, out, 4096),
-	    MFS_E_ARGUMENT);
-	assert_int_equal(mfs_tables_build(c->encoder, layout, 2, 100, c->in, 100, 9, out, 4096),
+	bad.span_blocks = SPAN / 34 + 1;
+	assert_int_equal(mfs_tables_build(c->encoder, &bad, 0, &c->rules, out, 4096),
 			 MFS_E_ARGUMENT);
-	assert_int_equal(mfs_tables_build(c->encoder, layout, 0, 1500, c->in, 100, 1000, out, 3),
+	bad = good;
+	bad.frames = 0;
+	assert_int_equal(mfs_tables_build(c->encoder, &bad, 0, &c->rules, out, 4096),
 			 MFS_E_ARGUMENT);
-	assert_int_equal(mfs_tables_build(c->encoder, layout, 0, 1500, c->in, 100, 1000, out, 40),
+	assert_int_equal(mfs_tables_build(c->encoder, &good, 2, &c->rules, out, 4096),
+			 MFS_E_ARGUMENT);
+	assert_int_equal(mfs_tables_build(c->encoder, &good, 0, &c->rules, out, 3), MFS_E_ARGUMENT);
+	assert_int_equal(mfs_tables_build(c->encoder, &good, 0, &c->rules, out, 40),
 			 MFS_E_ARGUMENT);
 }
 
@@ -608,6 +619,182 @@ static void tables_open_refuses_what_is_no_dictionary(void **state)
 	memset(stored, 0, sizeof(stored));
 	store_le32(stored, 1);
 	assert_int_equal(open_exact(stored, 5, 1), MFS_E_CORRUPT);
+}
+
+/* ---- buckets ---- */
+
+/* Q4_K blocks whose quants lie lower the larger minimum / scale is. */
+static void fill_q4_k(struct codec *c, uint32_t blocks)
+{
+	for (uint32_t b = 0; b < blocks; b++) {
+		uint8_t *block = c->in + (size_t)b * 144;
+
+		store_le16(block, 0x2000);
+		store_le16(block + 2, 0x2400);
+		for (int i = 0; i < 4; i++) { /* all scales are 32 */
+			block[4 + i] = 0x80 | 32;
+			block[8 + i] = (uint8_t)random_next();
+			block[12 + i] = (uint8_t)(random_next() & 0xf0);
+		}
+		for (int i = 0; i < 128; i++) {
+			int g = i / 32 * 2; /* two groups to a byte; both follow the first */
+			int minimum =
+			    g < 4 ? block[8 + g] & 63 : block[8 + g] >> 4 | block[4 + g] >> 6 << 4;
+			int low = bell(3) * minimum / 1024, high = bell(3) * minimum / 1024;
+
+			block[16 + i] = (uint8_t)((low & 15) | (high & 15) << 4);
+		}
+	}
+}
+
+static void open_buckets(struct codec *c, mfs_tables **tables, uint32_t blocks)
+{
+	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, blocks, 200, 1000};
+	static uint8_t stored[8192];
+	int64_t size = mfs_tables_build(c->encoder, &sample, 0, &c->rules, stored, sizeof(stored));
+
+	assert_true(size > 0);
+	assert_int_equal(load_le32(stored) >> 28, MFS_CODING_BUCKETS);
+	assert_int_equal(mfs_tables_open(tables, stored, (size_t)size, 1, 1), 0);
+	c->tables[0] = *tables;
+}
+
+static void buckets_beat_one_tree(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_ggml(Q4_K);
+	mfs_tables *tables;
+	uint32_t plain;
+
+	fill_q4_k(c, 400);
+	encode(c, layout, 200);
+	plain = c->info[0].stored;
+	open_buckets(c, &tables, 400);
+	round_trip(c, layout, 200);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_BUCKETS], 200 * 128);
+	assert_true(c->info[0].stored < plain * 49 / 50);
+	round_trip(c, layout, 1);
+	round_trip(c, layout, 400);
+
+	/* Without them where the rules refuse. */
+	c->rules.refused = 1u << MFS_CODING_BUCKETS;
+	round_trip(c, layout, 200);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_BUCKETS], 0);
+	mfs_tables_free(tables);
+}
+
+static void buckets_take_any_constants(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_ggml(Q4_K);
+	static const uint16_t special[] = {0, 0x8000, 1, 0x7c00, 0xfc00, 0x7e01, 0x3c00, 0xbc00};
+	mfs_tables *tables;
+
+	fill_q4_k(c, 400);
+	open_buckets(c, &tables, 400);
+	for (uint32_t b = 0; b < 400; b++) {
+		store_le16(c->in + 144 * b, special[b % 8]);
+		store_le16(c->in + 144 * b + 2, special[b / 8 % 8]);
+	}
+	round_trip(c, layout, 400);
+	fill(c, 2);
+	round_trip(c, layout, 400);
+	mfs_tables_free(tables);
+}
+
+static void buckets_that_lie_are_refused(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_ggml(Q4_K);
+	mfs_tables *tables;
+	uint32_t size;
+	int refused = 0;
+
+	fill_q4_k(c, 400);
+	open_buckets(c, &tables, 400);
+	round_trip(c, layout, 300);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_BUCKETS], 300 * 128);
+	size = c->info[0].stored;
+
+	store_le32(c->stored[0], (uint32_t)MFS_CODING_SHARED << 28 | (size - 4));
+	assert_int_equal(decode(c, layout, 300), MFS_E_CORRUPT);
+	store_le32(c->stored[0], (uint32_t)MFS_CODING_LITERALS << 28 | (size - 4));
+	assert_int_equal(decode(c, layout, 300), MFS_E_CORRUPT);
+	store_le32(c->stored[0], (uint32_t)MFS_CODING_BUCKETS << 28 | (size - 4));
+	assert_int_equal(decode(c, layout, 300), 0);
+	assert_int_equal(decode(c, layout, 299), MFS_E_CORRUPT);
+	for (uint32_t i = 4; i < size; i++) {
+		c->stored[0][i] ^= (uint8_t)(1u << i % 8);
+		refused += decode(c, layout, 300) != 0;
+		c->stored[0][i] ^= (uint8_t)(1u << i % 8);
+	}
+	assert_true(refused > 0);
+	for (uint32_t n = 5; n < size; n += 7) {
+		const size_t sizes[MFS_SLOTS] = {n, c->info[1].stored};
+
+		store_le32(c->stored[0], (uint32_t)MFS_CODING_BUCKETS << 28 | (n - 4));
+		assert_int_equal(decode_frames(c, layout, 300, sizes), MFS_E_CORRUPT);
+	}
+
+	/* Nor without tables, or for a stream without contexts. */
+	store_le32(c->stored[0], (uint32_t)MFS_CODING_BUCKETS << 28 | (size - 4));
+	c->tables[0] = NULL;
+	assert_int_equal(decode(c, layout, 300), MFS_E_CORRUPT);
+	mfs_tables_free(tables);
+}
+
+static void tables_open_refuses_buckets_that_do_not_fit(void **state)
+{
+	struct codec *c = *state;
+	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, 400, 200, 1000};
+	static uint8_t good[8192], bad[8192];
+	size_t size;
+
+	fill_q4_k(c, 400);
+	size = (size_t)mfs_tables_build(c->encoder, &sample, 0, &c->rules, good, sizeof(good));
+	assert_int_equal(open_exact(good, size, 1), 0);
+	for (size_t n = 0; n < size; n++)
+		assert_int_equal(open_exact(good, n, 1), MFS_E_CORRUPT);
+#define BAD(at, value)                                                                             \
+	do {                                                                                       \
+		memcpy(bad, good, size);                                                           \
+		bad[at] = (uint8_t)(value);                                                        \
+		assert_int_equal(open_exact(bad, size, 1), MFS_E_CORRUPT);                         \
+	} while (0)
+	BAD(3, MFS_CODING_SHARED << 4);
+	BAD(3, MFS_CODING_LITERALS << 4);
+	BAD(3, 0xf0);
+	BAD(4, 0);
+	BAD(4, 1);
+	BAD(4, MFS_BUCKETS_MAX + 1);
+	BAD(4, 255);
+	BAD(5, 1);
+	BAD(8, 0);
+	BAD(8, 255);
+	BAD(9, good[8]);
+	for (int i = 0; i < 2000; i++) {
+		memcpy(bad, good, size);
+		bad[random_next() % size] ^= (uint8_t)(1u << random_next() % 8);
+		open_exact(bad, size, 1);
+	}
+}
+
+static void estimates_tell_each_coding(void **state)
+{
+	struct codec *c = *state;
+	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, 400, 200, 1000};
+	uint64_t stored[MFS_CODINGS];
+	mfs_tables *tables;
+
+	fill_q4_k(c, 400);
+	open_buckets(c, &tables, 400);
+	assert_int_equal(mfs_sample_estimate(c->encoder, &sample, &c->rules, c->tables, stored), 0);
+	/* Half of the bytes of the two fp16 numbers are zeros, which nothing stores. */
+	assert_in_range(stored[MFS_CODING_RAW], 400 * 142, 400 * 144);
+	assert_true(stored[MFS_CODING_LITERALS] < stored[MFS_CODING_RAW]);
+	assert_true(stored[MFS_CODING_ZERO] < stored[MFS_CODING_BUCKETS]);
+	assert_true(stored[MFS_CODING_ZERO] < stored[MFS_CODING_LITERALS]);
+	mfs_tables_free(tables);
 }
 
 /* ---- hostile frames ---- */
@@ -802,6 +989,11 @@ int main(void)
 	    TEST(tables_open_counts_its_memory),
 	    TEST(tables_open_refuses_lengths_that_do_not_add_up),
 	    TEST(tables_open_refuses_what_is_no_dictionary),
+	    TEST(buckets_beat_one_tree),
+	    TEST(buckets_take_any_constants),
+	    TEST(buckets_that_lie_are_refused),
+	    TEST(tables_open_refuses_buckets_that_do_not_fit),
+	    TEST(estimates_tell_each_coding),
 	    TEST(frames_of_any_other_length_are_refused),
 	    TEST(flipped_bits_do_no_harm),
 	    TEST(headers_that_lie_are_refused),

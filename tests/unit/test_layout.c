@@ -284,7 +284,7 @@ static mfs_layout random_layout(void)
 	uint32_t fields = 1 + random_next() % 4;
 
 	for (uint32_t i = 0; i < fields; i++) {
-		uint8_t transform = (uint8_t)(random_next() % MFS_TRANSFORMS);
+		uint8_t transform = (uint8_t)(random_next() % MFS_TRANSFORM_SYMBOLS);
 		uint8_t width = (uint8_t)(1u << random_next() % 4);
 		uint32_t words = 1 + random_next() % 40;
 
@@ -304,6 +304,118 @@ static void fast_paths_equal_the_reference_for_random_layouts(void **state)
 
 		compare_with_reference(&layout, 1 + random_next() % 200);
 	}
+}
+
+/* Weights in one or two fields, packed in any run, in groups of any size. */
+static mfs_layout random_symbols(void)
+{
+	static const uint8_t widths[] = {1, 2, 4, 8};
+	mfs_layout layout = {.name = "symbols", .name_length = 7};
+	uint32_t low = widths[random_next() % 4], high = widths[random_next() % 3];
+	uint32_t runs[] = {1, 2, 4, 8, 16, 32, 64};
+	uint32_t weights = 512;
+	int extended = low + high <= 8 && random_next() % 2;
+	int first = (int)(random_next() % 2);
+
+	for (int i = 0; i < 2; i++) {
+		if (i != first) {
+			add_field(&layout, MFS_DISK_WEIGHTS, MFS_TRANSFORM_SYMBOLS,
+				  (uint8_t)(8u << random_next() % 4), weights * low / 8);
+			layout.field[layout.field_count - 1].bits = (uint8_t)low;
+		} else if (extended) {
+			add_field(&layout, MFS_DISK_WEIGHTS, MFS_TRANSFORM_EXTEND, 1,
+				  weights * high / 8);
+			layout.field[layout.field_count - 1].bits = (uint8_t)high;
+		} else {
+			continue;
+		}
+		layout.field[layout.field_count - 1].run = (uint16_t)runs[random_next() % 7];
+		add_field(&layout, (uint8_t)(random_next() % 2), MFS_TRANSFORM_BYTES, 1,
+			  1 + random_next() % 9);
+	}
+	assert_int_equal(mfs_layout_finish(&layout), 0);
+	assert_int_equal(layout.symbols.weights, weights);
+	return layout;
+}
+
+static void fast_paths_equal_the_reference_for_random_symbols(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 500; i++) {
+		mfs_layout layout = random_symbols();
+
+		compare_with_reference(&layout, 1 + random_next() % 70);
+	}
+}
+
+/* Two bytes of scale, then 32 weights of 4 and 1 bits, as in Q5_0. */
+static mfs_layout symbols_layout(void)
+{
+	mfs_layout layout = {.name = "good", .name_length = 4, .block_weights = 32};
+
+	add_field(&layout, MFS_DISK_CONSTANTS, MFS_TRANSFORM_BYTES, 1, 2);
+	add_field(&layout, MFS_DISK_WEIGHTS, MFS_TRANSFORM_EXTEND, 1, 4);
+	add_field(&layout, MFS_DISK_WEIGHTS, MFS_TRANSFORM_SYMBOLS, 32, 16);
+	layout.field[1].bits = 1;
+	layout.field[1].run = 1;
+	layout.field[2].bits = 4;
+	layout.field[2].run = 16;
+	layout.context = MFS_CONTEXT_HALF;
+	return layout;
+}
+
+#define SYMBOLS_REFUSED(change)                                                                    \
+	do {                                                                                       \
+		mfs_layout layout = symbols_layout();                                              \
+		mfs_field *extend = &layout.field[1], *symbols = &layout.field[2];                 \
+                                                                                                   \
+		change;                                                                            \
+		(void)extend;                                                                      \
+		(void)symbols;                                                                     \
+		assert_int_equal(mfs_layout_finish(&layout), MFS_E_CORRUPT);                       \
+	} while (0)
+
+static void finish_refuses_symbols_that_do_not_fit(void **state)
+{
+	mfs_layout good = symbols_layout();
+
+	(void)state;
+	assert_int_equal(mfs_layout_finish(&good), 0);
+	SYMBOLS_REFUSED(symbols->bits = 0);
+	SYMBOLS_REFUSED(symbols->bits = 3);
+	SYMBOLS_REFUSED(symbols->bits = 16);
+	SYMBOLS_REFUSED(symbols->bits = 8);
+	SYMBOLS_REFUSED(symbols->run = 0);
+	SYMBOLS_REFUSED(symbols->run = 5);
+	SYMBOLS_REFUSED(symbols->run = 32);
+	SYMBOLS_REFUSED(symbols->width = 0);
+	SYMBOLS_REFUSED(symbols->width = 7);
+	SYMBOLS_REFUSED(symbols->width = 1);
+	SYMBOLS_REFUSED(symbols->width = 64);
+	SYMBOLS_REFUSED(symbols->cls = MFS_DISK_CONSTANTS);
+	SYMBOLS_REFUSED(symbols->transform = MFS_TRANSFORM_EXTEND);
+	SYMBOLS_REFUSED(symbols->transform = MFS_TRANSFORM_BYTES);
+	SYMBOLS_REFUSED(extend->bits = 2);
+	SYMBOLS_REFUSED(extend->run = 3);
+	SYMBOLS_REFUSED(extend->width = 2);
+	SYMBOLS_REFUSED(extend->transform = MFS_TRANSFORM_SYMBOLS);
+	SYMBOLS_REFUSED(layout.field[0].run = 1);
+}
+
+static void finish_refuses_contexts_that_do_not_fit(void **state)
+{
+	(void)state;
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXTS);
+	SYMBOLS_REFUSED(layout.context = 255);
+	SYMBOLS_REFUSED(layout.context_offset[0] = 1); /* reads a weight */
+	SYMBOLS_REFUSED(layout.context_offset[0] = 21);
+	SYMBOLS_REFUSED(layout.context_offset[0] = 22);
+	SYMBOLS_REFUSED(layout.context_offset[0] = UINT16_MAX);
+	SYMBOLS_REFUSED(layout.context_offset[1] = 1);
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_NONE; layout.context_offset[2] = 1);
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO);
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_HALF_BYTES; layout.context_offset[1] = 2);
+	SYMBOLS_REFUSED(symbols->width = 8); /* groups of four bytes */
 }
 
 static void fast_paths_handle_blocks_larger_than_a_tile(void **state)
@@ -332,6 +444,9 @@ int main(void)
 	    cmocka_unit_test(opaque_bytes_are_one_stream),
 	    cmocka_unit_test(fast_paths_equal_the_reference_for_every_row),
 	    cmocka_unit_test(fast_paths_equal_the_reference_for_random_layouts),
+	    cmocka_unit_test(fast_paths_equal_the_reference_for_random_symbols),
+	    cmocka_unit_test(finish_refuses_symbols_that_do_not_fit),
+	    cmocka_unit_test(finish_refuses_contexts_that_do_not_fit),
 	    cmocka_unit_test(fast_paths_handle_blocks_larger_than_a_tile),
 	};
 

@@ -124,6 +124,108 @@ static uint8_t *sink_stream(struct sink *sink, const char *field, int constants,
 			#member, cls)
 #define HALF(type, member) TAKE_WORDS(type, member, uint16_t, 0, CONSTANTS)
 
+/* Weights, as ggml's loops over a block find them: `get` yields weight j of a
+ * block. The stream of `upper` bits has groups of `group` weights, the first half
+ * of a group in the low nibbles; the rest goes where `put` says. */
+typedef unsigned get_weight(const void *block, unsigned j);
+
+static void take_nibbles(const uint8_t *block, size_t stride, uint8_t *to, get_weight *get,
+			 unsigned weights, unsigned group, unsigned shift)
+{
+	for (int b = 0; b < BLOCKS; b++)
+		for (unsigned g = 0; g < weights; g += group)
+			for (unsigned i = 0; i < group / 2; i++) {
+				unsigned low = get(block + b * stride, g + i) >> shift;
+				unsigned high = get(block + b * stride, g + i + group / 2) >> shift;
+
+				*to++ = (uint8_t)(low | high << 4);
+			}
+}
+
+static unsigned q4_k_weight(const void *block, unsigned j)
+{
+	const struct q4_k *q = block;
+	uint8_t byte = q->qs[j / 64 * 32 + j % 32];
+
+	return j % 64 < 32 ? byte & 15 : byte >> 4;
+}
+
+static unsigned q5_k_weight(const void *block, unsigned j)
+{
+	const struct q5_k *q = block;
+	uint8_t byte = q->qs[j / 64 * 32 + j % 32];
+
+	return (j % 64 < 32 ? byte & 15u : byte >> 4) + (q->qh[j % 32] >> j / 32 & 1) * 16u;
+}
+
+static unsigned q6_k_weight(const void *block, unsigned j)
+{
+	const struct q6_k *q = block;
+	const uint8_t *ql = q->ql + j / 128 * 64, *qh = q->qh + j / 128 * 32;
+	unsigned k = j % 128 / 32, l = j % 32;
+	uint8_t byte = k % 2 ? ql[l + 32] : ql[l];
+
+	return (k < 2 ? byte & 15u : byte >> 4) | (qh[l] >> 2 * k & 3u) << 4;
+}
+
+static unsigned q5_bits(const uint8_t *qh, const uint8_t *qs, unsigned j)
+{
+	uint32_t bits;
+
+	memcpy(&bits, qh, 4);
+	return (j < 16 ? qs[j] & 15u : qs[j - 16] >> 4) | (bits >> j & 1) << 4;
+}
+
+static unsigned q5_0_weight(const void *block, unsigned j)
+{
+	return q5_bits(((const struct q5_0 *)block)->qh, ((const struct q5_0 *)block)->qs, j);
+}
+
+static unsigned q5_1_weight(const void *block, unsigned j)
+{
+	return q5_bits(((const struct q5_1 *)block)->qh, ((const struct q5_1 *)block)->qs, j);
+}
+
+static unsigned q3_k_weight(const void *block, unsigned j)
+{
+	const struct q3_k *q = block;
+
+	return (q->qs[j / 128 * 32 + j % 32] >> 2 * (j % 128 / 32) & 3u) |
+	       (q->hmask[j % 32] >> j / 32 & 1u) << 2;
+}
+
+#define TAKE_NIBBLES(type, weights, group, shift)                                                  \
+	take_nibbles(in, sizeof(struct type),                                                      \
+		     sink_stream(sink, (shift) == 2 ? "ql" : "qs", WEIGHTS, BLOCKS * (weights) / 2),  \
+		     type##_weight, weights, group, shift)
+
+/* The lowest bits, packed as the field of the highest is. */
+#define TAKE_REST(type, member, weights, bits, byte, position)                                     \
+	do {                                                                                       \
+		uint8_t *to = sink_stream(sink, #member, WEIGHTS, BLOCKS * (weights) * (bits) / 8); \
+                                                                                                   \
+		memset(to, 0, BLOCKS * (weights) * (bits) / 8);                                    \
+		for (int b = 0; b < BLOCKS; b++)                                                   \
+			for (unsigned j = 0; j < (weights); j++)                                   \
+				to[b * (weights) * (bits) / 8 + (byte)] |=                         \
+				    (uint8_t)((type##_weight(block + b, j) & ((1u << (bits)) - 1)) \
+					      << (position));                                      \
+	} while (0)
+
+/* Four weights to a byte: groups of 32, weights 8 apart. */
+static void take_quarters(const struct q3_k *block, uint8_t *to)
+{
+	for (int b = 0; b < BLOCKS; b++)
+		for (unsigned g = 0; g < 256; g += 32)
+			for (unsigned i = 0; i < 8; i++) {
+				unsigned byte = 0;
+
+				for (unsigned q = 0; q < 4; q++)
+					byte |= q3_k_weight(block + b, g + i + 8 * q) >> 1 << 2 * q;
+				*to++ = (uint8_t)byte;
+			}
+}
+
 #define SPLITTER(type, body)                                                                       \
 	static void split_##type(const void *in, struct sink *sink)                                \
 	{                                                                                          \
@@ -143,24 +245,28 @@ SPLITTER(i32, TAKE_WORDS(i32, values, uint32_t, 0, WEIGHTS);)
 SPLITTER(i64, TAKE_WORDS(i64, values, uint64_t, 0, WEIGHTS);)
 SPLITTER(q4_0, HALF(q4_0, d); TAKE(q4_0, qs, WEIGHTS);)
 SPLITTER(q4_1, HALF(q4_1, d); HALF(q4_1, m); TAKE(q4_1, qs, WEIGHTS);)
-SPLITTER(q5_0, HALF(q5_0, d); TAKE(q5_0, qh, WEIGHTS); TAKE(q5_0, qs, WEIGHTS);)
-SPLITTER(q5_1, HALF(q5_1, d); HALF(q5_1, m); TAKE(q5_1, qh, WEIGHTS); TAKE(q5_1, qs, WEIGHTS);)
+SPLITTER(q5_0, HALF(q5_0, d); TAKE_REST(q5_0, qh, 32, 1, j / 8, j % 8);
+	 TAKE_NIBBLES(q5_0, 32, 32, 1);)
+SPLITTER(q5_1, HALF(q5_1, d); HALF(q5_1, m); TAKE_REST(q5_1, qh, 32, 1, j / 8, j % 8);
+	 TAKE_NIBBLES(q5_1, 32, 32, 1);)
 SPLITTER(q8_0, HALF(q8_0, d); TAKE(q8_0, qs, WEIGHTS);)
 SPLITTER(q8_1, HALF(q8_1, d); HALF(q8_1, s); TAKE(q8_1, qs, WEIGHTS);)
 SPLITTER(q2_k, TAKE(q2_k, scales, CONSTANTS); TAKE(q2_k, qs, WEIGHTS); HALF(q2_k, d);
 	 HALF(q2_k, dmin);)
-SPLITTER(q3_k, TAKE(q3_k, hmask, WEIGHTS); TAKE(q3_k, qs, WEIGHTS); TAKE(q3_k, scales, CONSTANTS);
+SPLITTER(q3_k, TAKE_REST(q3_k, hmask, 256, 1, j % 32, j / 32);
+	 take_quarters(block, sink_stream(sink, "qs", WEIGHTS, BLOCKS * 64)); TAKE(q3_k, scales, CONSTANTS);
 	 HALF(q3_k, d);)
 SPLITTER(q4_k, HALF(q4_k, d); HALF(q4_k, dmin);
 	 TAKE_PART(q4_k, scales, 0, 4, "scales_d", CONSTANTS);
 	 TAKE_PART(q4_k, scales, 4, 4, "scales_m", CONSTANTS);
-	 TAKE_PART(q4_k, scales, 8, 4, "scales_l", CONSTANTS); TAKE(q4_k, qs, WEIGHTS);)
+	 TAKE_PART(q4_k, scales, 8, 4, "scales_l", CONSTANTS); TAKE_NIBBLES(q4_k, 256, 32, 0);)
 SPLITTER(q5_k, HALF(q5_k, d); HALF(q5_k, dmin);
 	 TAKE_PART(q5_k, scales, 0, 4, "scales_d", CONSTANTS);
 	 TAKE_PART(q5_k, scales, 4, 4, "scales_m", CONSTANTS);
-	 TAKE_PART(q5_k, scales, 8, 4, "scales_l", CONSTANTS); TAKE(q5_k, qh, WEIGHTS);
-	 TAKE(q5_k, qs, WEIGHTS);)
-SPLITTER(q6_k, TAKE(q6_k, ql, WEIGHTS); TAKE(q6_k, qh, WEIGHTS); TAKE(q6_k, scales, CONSTANTS);
+	 TAKE_PART(q5_k, scales, 8, 4, "scales_l", CONSTANTS);
+	 TAKE_REST(q5_k, qh, 256, 1, j % 32, j / 32); TAKE_NIBBLES(q5_k, 256, 32, 1);)
+SPLITTER(q6_k, TAKE_NIBBLES(q6_k, 256, 16, 2);
+	 TAKE_REST(q6_k, qh, 256, 2, j / 128 * 32 + j % 32, 2 * (j / 32 % 4)); TAKE(q6_k, scales, CONSTANTS);
 	 HALF(q6_k, d);)
 SPLITTER(q8_k, TAKE_WORDS(q8_k, d, uint32_t, 1, CONSTANTS); TAKE(q8_k, qs, WEIGHTS);
 	 TAKE_WORDS(q8_k, bsums, uint16_t, 0, CONSTANTS);)

@@ -1,0 +1,116 @@
+#include "frame_private.h"
+
+#include <string.h>
+
+#include "context.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32_t blocks,
+		     const uint8_t *in, const struct mfs_shared *shared)
+{
+	uint32_t size[4][MFS_BUCKETS_MAX] = {0};
+
+	groups->count = blocks * mfs_context_groups(layout);
+	groups->bytes = mfs_context_group_bytes(layout);
+	mfs_context_values(layout, blocks, shared->window, in, groups->bucket);
+	/* Counters of their own for neighbours: one would wait for the other. */
+	for (uint32_t i = 0; i < groups->count; i++) {
+		uint8_t bucket = shared->bucket[groups->bucket[i]];
+
+		groups->bucket[i] = bucket;
+		size[i % 4][bucket]++;
+	}
+	for (int b = 0; b < MFS_BUCKETS_MAX; b++)
+		groups->size[b] = size[0][b] + size[1][b] + size[2][b] + size[3][b];
+}
+
+/* Where each bucket's symbols begin. */
+static void bucket_offsets(const struct mfs_groups *groups, size_t offset[MFS_BUCKETS_MAX])
+{
+	size_t at = 0;
+
+	for (int b = 0; b < MFS_BUCKETS_MAX; b++) {
+		offset[b] = at;
+		at += (size_t)groups->size[b] * groups->bytes;
+	}
+}
+
+ALWAYS_INLINE void sort_sized(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out,
+			      size_t bytes)
+{
+	size_t offset[MFS_BUCKETS_MAX];
+
+	bucket_offsets(groups, offset);
+	for (uint32_t i = 0; i < groups->count; i++) {
+		size_t *at = &offset[groups->bucket[i]];
+
+		memcpy(out + *at, in + i * bytes, bytes);
+		*at += bytes;
+	}
+}
+
+ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out,
+				 size_t bytes)
+{
+	size_t offset[MFS_BUCKETS_MAX];
+
+	bucket_offsets(groups, offset);
+	for (uint32_t i = 0; i < groups->count; i++) {
+		size_t *at = &offset[groups->bucket[i]];
+
+		memcpy(out + i * bytes, in + *at, bytes);
+		*at += bytes;
+	}
+}
+
+/* Copies of a size that the compiler knows are a move or two. */
+void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out)
+{
+	if (groups->bytes == 16)
+		sort_sized(groups, in, out, 16);
+	else if (groups->bytes == 32)
+		sort_sized(groups, in, out, 32);
+	else
+		sort_sized(groups, in, out, groups->bytes);
+}
+
+void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out)
+{
+	if (groups->bytes == 16)
+		scatter_sized(groups, in, out, 16);
+	else if (groups->bytes == 32)
+		scatter_sized(groups, in, out, 32);
+	else
+		scatter_sized(groups, in, out, groups->bytes);
+}
+
+/* Where the bucket's tree lacks a code, the frame brings a tree of its own. */
+static size_t encode_bucket(mfs_encoder *encoder, const mfs_codes *codes, const uint8_t *in,
+			    size_t size, uint8_t *out)
+{
+	size_t coded = mfs_codes_encode(codes, in, size, out);
+
+	return coded ? coded : mfs_literals_encode(encoder->literals, in, size, out);
+}
+
+size_t mfs_buckets_encode(mfs_encoder *encoder, const struct mfs_shared *shared,
+			  const struct mfs_groups *groups, uint8_t *out)
+{
+	const uint8_t *sorted = encoder->sorted;
+	size_t at = 0;
+
+	for (uint32_t b = 0; b < shared->buckets; b++) {
+		size_t size = (size_t)groups->size[b] * groups->bytes;
+		size_t coded;
+
+		if (size == 0)
+			continue;
+		coded = encode_bucket(encoder, &shared->encoding[b], sorted, size, out + at);
+		if (!coded)
+			return 0;
+		sorted += size;
+		at += coded;
+	}
+	return at;
+}

@@ -1,0 +1,742 @@
+#include "huffman.h"
+
+#include <string.h>
+
+#include "mfs_endian.h"
+
+#define BITS_MAX      11 /* of a code, in literals */
+#define LOG_MAX	      6	 /* of the table that codes the weights */
+#define WEIGHT_MAX    12
+#define WEIGHTS_MAX   255 /* that are stored: the last is not */
+#define BLOCK_BYTES   (128u << 10)
+#define HALVES_MIN    (32u << 10) /* bytes from which on a frame has two blocks */
+#define UNEVEN	      1060
+#define FOUR_STREAMS  256 /* bytes of literals from which on four streams are made */
+#define RATE_FIRST(w) (1u << ((w)-1))
+
+/* ---- reading the weights of a tree ---- */
+
+/* Bits read upwards from the first byte; zeros follow the last. */
+struct reader {
+	const uint8_t *bytes;
+	size_t size;
+	size_t at; /* bit */
+};
+
+static unsigned peek(const struct reader *in, unsigned count)
+{
+	unsigned value = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		size_t bit = in->at + i;
+
+		if (bit / 8 < in->size)
+			value |= (in->bytes[bit / 8] >> bit % 8 & 1u) << i;
+	}
+	return value;
+}
+
+static unsigned take(struct reader *in, unsigned count)
+{
+	unsigned value = peek(in, count);
+
+	in->at += count;
+	return value;
+}
+
+/* How often the table's states hold each weight; -1: once, at its end. */
+struct counts {
+	int count[WEIGHT_MAX + 1];
+	unsigned number;
+	unsigned log;
+};
+
+/* A count is written in as few bits as what remains to be told allows. */
+static int take_count(struct reader *in, int remaining, int threshold, unsigned bits)
+{
+	int spare = 2 * threshold - 1 - remaining;
+	int value = (int)peek(in, bits) & (threshold - 1);
+
+	if (value < spare) {
+		in->at += bits - 1;
+		return value - 1;
+	}
+	value = (int)take(in, bits);
+	return (value >= threshold ? value - spare : value) - 1;
+}
+
+static int read_counts(struct reader *in, struct counts *out)
+{
+	int remaining, threshold;
+	unsigned bits;
+	int zero = 0;
+
+	memset(out, 0, sizeof(*out));
+	out->log = take(in, 4) + 5;
+	if (out->log > LOG_MAX)
+		return -1;
+	threshold = 1 << out->log;
+	remaining = threshold + 1;
+	bits = out->log + 1;
+	while (remaining > 1) {
+		int count;
+
+		for (unsigned skip = 3; zero && skip == 3; out->number += skip) {
+			skip = take(in, 2);
+			zero = skip == 3;
+		}
+		if (out->number > WEIGHT_MAX || in->at > in->size * 8)
+			return -1;
+		count = take_count(in, remaining, threshold, bits);
+		remaining -= count < 0 ? -count : count;
+		out->count[out->number++] = count;
+		zero = count == 0;
+		for (; remaining < threshold && threshold > 1; threshold >>= 1)
+			bits--;
+	}
+	in->at = (in->at + 7) & ~(size_t)7;
+	return remaining == 1 && in->at <= in->size * 8 ? 0 : -1;
+}
+
+struct state {
+	uint8_t weight;
+	uint8_t bits;
+	uint8_t next;
+};
+
+static void spread(const struct counts *counts, struct state table[1 << LOG_MAX])
+{
+	unsigned size = 1u << counts->log, step = (size >> 1) + (size >> 3) + 3;
+	unsigned last = size - 1, at = 0;
+	unsigned next[WEIGHT_MAX + 1];
+
+	for (unsigned w = 0; w < counts->number; w++) {
+		next[w] = counts->count[w] < 0 ? 1 : (unsigned)counts->count[w];
+		if (counts->count[w] < 0)
+			table[last--].weight = (uint8_t)w;
+	}
+	for (unsigned w = 0; w < counts->number; w++)
+		for (int i = 0; i < counts->count[w]; i++) {
+			table[at].weight = (uint8_t)w;
+			do
+				at = (at + step) & (size - 1);
+			while (at > last);
+		}
+	for (unsigned s = 0; s < size; s++) {
+		unsigned n = next[table[s].weight]++;
+
+		table[s].bits = (uint8_t)(counts->log - (31 - (unsigned)__builtin_clz(n)));
+		table[s].next = (uint8_t)((n << table[s].bits) - size);
+	}
+}
+
+/* Bits read downwards from the one that ends a stream. */
+struct backward {
+	const uint8_t *bytes;
+	long left;
+};
+
+static unsigned take_back(struct backward *in, unsigned count)
+{
+	unsigned value = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		long bit = --in->left;
+
+		value = value << 1 | (bit >= 0 ? in->bytes[bit / 8] >> bit % 8 & 1u : 0u);
+	}
+	return value;
+}
+
+/* Two states take turns until the bits are used up. */
+static unsigned read_coded(struct reader *in, uint8_t weight[WEIGHTS_MAX])
+{
+	struct state table[1 << LOG_MAX];
+	struct backward bits = {in->bytes, 0};
+	struct counts counts;
+	unsigned state[2], count = 0;
+
+	if (in->size == 0 || in->bytes[in->size - 1] == 0 || read_counts(in, &counts))
+		return 0;
+	bits.left = (long)in->size * 8 - 8 + (31 - __builtin_clz(in->bytes[in->size - 1]));
+	bits.bytes += in->at / 8;
+	bits.left -= (long)in->at;
+	spread(&counts, table);
+	state[0] = take_back(&bits, counts.log);
+	state[1] = take_back(&bits, counts.log);
+	for (unsigned turn = 0; bits.left >= 0; turn ^= 1) {
+		const struct state *at = &table[state[turn]];
+
+		if (count + 2 > WEIGHTS_MAX)
+			return 0;
+		weight[count++] = at->weight;
+		state[turn] = at->next + take_back(&bits, at->bits);
+		if (bits.left < 0)
+			weight[count++] = table[state[turn ^ 1]].weight;
+	}
+	return count;
+}
+
+static unsigned read_plain(struct reader *in, unsigned count, uint8_t weight[WEIGHTS_MAX])
+{
+	if ((count + 1) / 2 > in->size)
+		return 0;
+	for (unsigned i = 0; i < count; i++)
+		weight[i] = i % 2 ? in->bytes[i / 2] & 15 : in->bytes[i / 2] >> 4;
+	return count;
+}
+
+/* ---- codes ---- */
+
+/* The last weight fills the tree up. Returns the longest code, 0 on nonsense. */
+static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
+{
+	unsigned sum = 0, rest, log;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (weight[i] > WEIGHT_MAX)
+			return 0;
+		sum += weight[i] ? RATE_FIRST(weight[i]) : 0;
+	}
+	if (sum == 0)
+		return 0;
+	log = 32 - (unsigned)__builtin_clz(sum);
+	rest = (1u << log) - sum;
+	if (log > BITS_MAX || (rest & (rest - 1)))
+		return 0;
+	weight[count] = (uint8_t)(32 - __builtin_clz(rest));
+	return log;
+}
+
+/* Longest codes first, equal lengths in the order of the bytes. */
+static void assign(mfs_codes *codes, const uint8_t *weight, unsigned count, unsigned log)
+{
+	uint32_t next[WEIGHT_MAX + 2] = {0};
+	uint32_t number[WEIGHT_MAX + 1] = {0};
+
+	for (unsigned i = 0; i < count; i++)
+		number[weight[i]]++;
+	for (unsigned w = 1; w <= log; w++)
+		next[w + 1] = (next[w] + number[w]) >> 1;
+	for (unsigned i = 0; i < 256; i++)
+		codes->code[i] = i < count && weight[i]
+				     ? next[weight[i]]++ | (log + 1 - weight[i]) << 16
+				     : MFS_CODE_MISSING;
+}
+
+size_t mfs_codes_read(mfs_codes *codes, const uint8_t *tree, size_t size)
+{
+	uint8_t weight[WEIGHTS_MAX + 1];
+	struct reader in = {tree + 1, 0, 0};
+	unsigned count, log;
+
+	if (size == 0)
+		return 0;
+	in.size = tree[0] < 128 ? tree[0] : (tree[0] - 127u + 1) / 2;
+	if (in.size > size - 1)
+		return 0;
+	count = tree[0] < 128 ? read_coded(&in, weight) : read_plain(&in, tree[0] - 127u, weight);
+	log = count ? complete(weight, count) : 0;
+	if (log == 0)
+		return 0;
+	assign(codes, weight, count + 1, log);
+	return in.size + 1;
+}
+
+uint64_t mfs_codes_bits(const mfs_codes *codes, const uint32_t histogram[256])
+{
+	uint64_t bits = 0;
+
+	for (int k = 0; k < 256; k++) {
+		if (histogram[k] && (codes->code[k] & MFS_CODE_MISSING))
+			return UINT64_MAX;
+		bits += (uint64_t)histogram[k] * (codes->code[k] >> 16 & 255);
+	}
+	return bits;
+}
+
+/* ---- coding ---- */
+
+/* Magic; no content size, checksum or dictionary number; a window of a block. */
+static const uint8_t frame_header[6] = {0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3};
+
+size_t mfs_codes_bound(size_t size)
+{
+	/* Eleven bits of eight, headers, and what whole-word stores write beyond. */
+	return size + size / 2 + (size / BLOCK_BYTES + 1) * 32 + 64;
+}
+
+struct writer {
+	uint8_t *at;
+	uint64_t bits;
+	unsigned count;
+	uint32_t seen; /* all codes together: tells a missing one */
+};
+
+/* Two codes as one: the first in the lower bits. */
+static inline uint64_t pair(uint32_t first, uint32_t second, unsigned *length)
+{
+	unsigned low = first >> 16 & 255;
+
+	*length = low + (second >> 16 & 255);
+	return (first & 0xffff) | (uint64_t)(second & 0xffff) << low;
+}
+
+static inline void flush(struct writer *to)
+{
+	store_le64(to->at, to->bits);
+	to->at += to->count / 8;
+	to->bits >>= to->count & ~7u;
+	to->count &= 7;
+}
+
+static inline void put(struct writer *to, uint32_t code)
+{
+	to->seen |= code;
+	to->bits |= (uint64_t)(code & 0xffff) << to->count;
+	to->count += code >> 16 & 255;
+}
+
+/* Four codes are put together before they join the bits that wait: one addition
+ * after the other is what the loop takes. */
+static inline void put4(struct writer *to, const mfs_codes *codes, const uint8_t *last)
+{
+	uint32_t a = codes->code[last[0]], b = codes->code[last[-1]];
+	uint32_t c = codes->code[last[-2]], d = codes->code[last[-3]];
+	unsigned first, second;
+	uint64_t low = pair(a, b, &first), high = pair(c, d, &second);
+
+	to->seen |= a | b | c | d;
+	to->bits |= (low | high << first) << to->count;
+	to->count += first + second;
+}
+
+/* A stream is decoded from its end, so the last byte is coded first. */
+static uint8_t *encode_stream(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out,
+			      uint32_t *seen)
+{
+	struct writer to = {out, 0, 0, 0};
+
+	for (; size % 4; size--) {
+		put(&to, codes->code[in[size - 1]]);
+		flush(&to);
+	}
+	for (; size; size -= 4) {
+		put4(&to, codes, in + size - 1);
+		flush(&to);
+	}
+	put(&to, 1u << 16 | 1);
+	flush(&to);
+	*seen |= to.seen;
+	return to.at + (to.count > 0);
+}
+
+/* The literals behind their header; returns their size. */
+static size_t encode_literals(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out,
+			      uint32_t *seen)
+{
+	size_t quarter = (size + 3) / 4;
+	uint8_t *at = out + 6;
+
+	if (size < FOUR_STREAMS)
+		return (size_t)(encode_stream(codes, in, size, out, seen) - out);
+	for (int k = 0; k < 4; k++) {
+		uint8_t *end = encode_stream(codes, in + (size_t)k * quarter,
+					     k < 3 ? quarter : size - 3 * quarter, at, seen);
+
+		if (k < 3)
+			store_le16(out + 2 * (size_t)k, (uint16_t)(end - at));
+		at = end;
+	}
+	return (size_t)(at - out);
+}
+
+/* Both sizes, in as many bits as they need; type 3: the tree that is known. */
+static size_t literals_header(size_t size, size_t coded, uint8_t *out)
+{
+	size_t most = size > coded ? size : coded;
+	unsigned form = most < 1024 ? size >= FOUR_STREAMS : most < 16384 ? 2 : 3;
+	unsigned bits = form < 2 ? 10 : form == 2 ? 14 : 18;
+	uint64_t word = 3 | form << 2 | (uint64_t)size << 4 | (uint64_t)coded << (4 + bits);
+	size_t bytes = form < 2 ? 3 : form + 2;
+
+	for (size_t i = 0; i < bytes; i++)
+		out[i] = (uint8_t)(word >> 8 * i);
+	return bytes;
+}
+
+static void block_header(uint8_t *out, size_t size, unsigned type, int last)
+{
+	uint32_t word = (uint32_t)size << 3 | type << 1 | (uint32_t)last;
+
+	out[0] = (uint8_t)word;
+	out[1] = (uint8_t)(word >> 8);
+	out[2] = (uint8_t)(word >> 16);
+}
+
+#define HEADER_ROOM 5
+
+static size_t encode_block(const mfs_codes *codes, const uint8_t *in, size_t size, int last,
+			   uint8_t *out, uint32_t *seen)
+{
+	uint8_t header[HEADER_ROOM];
+	uint8_t *literals = out + 3 + HEADER_ROOM;
+	size_t coded = encode_literals(codes, in, size, literals, seen);
+	size_t bytes = literals_header(size, coded, header);
+
+	if (bytes + coded + 1 >= size) {
+		block_header(out, size, 0, last);
+		memcpy(out + 3, in, size);
+		return 3 + size;
+	}
+	memcpy(out + 3, header, bytes);
+	memmove(out + 3 + bytes, literals, coded);
+	out[3 + bytes + coded] = 0; /* no sequences */
+	block_header(out, bytes + coded + 1, 2, last);
+	return 3 + bytes + coded + 1;
+}
+
+size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out)
+{
+	uint8_t *at = out + sizeof(frame_header);
+	size_t most = BLOCK_BYTES - UNEVEN;
+	uint32_t seen = 0;
+
+	memcpy(out, frame_header, sizeof(frame_header));
+	/* Two blocks can be decoded side by side. Quarters of whole 4 KiB would lie at
+	 * addresses that the processor's stores take for one another. */
+	if (size >= HALVES_MIN && size <= BLOCK_BYTES)
+		most = size / 2 + UNEVEN;
+	while (size && !(seen & MFS_CODE_MISSING)) {
+		size_t part = size < most ? size : most;
+
+		at += encode_block(codes, in, part, part == size, at, &seen);
+		in += part;
+		size -= part;
+	}
+	return seen & MFS_CODE_MISSING ? 0 : (size_t)(at - out);
+}
+
+/* ---- decoding ----
+ *
+ * A code has to be looked up before the next one can be: four streams alone leave
+ * the processor waiting, so those of two blocks take turns.
+ *
+ * A stream's next bits stand at the top of a word. Below them a one follows that
+ * moves up with each shift, so that the number of zeros beneath it tells how many
+ * bits are used. Five codes fit a word; then it is loaded anew. */
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+void mfs_lookup_make(mfs_lookup *lookup, const mfs_codes *codes)
+{
+	memset(lookup, 0, sizeof(*lookup));
+	for (unsigned k = 0; k < 256; k++) {
+		unsigned length = codes->code[k] >> 16 & 255;
+		unsigned first = (codes->code[k] & 0xffff) << (MFS_LOOKUP_BITS - length);
+
+		if (codes->code[k] & MFS_CODE_MISSING)
+			continue;
+		for (unsigned i = 0; i < 1u << (MFS_LOOKUP_BITS - length); i++)
+			lookup->entry[first + i] = (uint16_t)(k << 8 | length);
+	}
+}
+
+uint32_t mfs_codes_mean(const mfs_codes *codes)
+{
+	uint32_t sum = 0;
+
+	for (unsigned k = 0; k < 256; k++)
+		if (!(codes->code[k] & MFS_CODE_MISSING)) {
+			unsigned length = codes->code[k] >> 16 & 255;
+
+			sum += length << (MFS_LOOKUP_BITS - length);
+		}
+	return sum >> (MFS_LOOKUP_BITS - 8);
+}
+
+/* Streams of fewer than eight bytes are left to zstd. */
+static int stream_open(mfs_literals_job *job, int k, const uint8_t *start, size_t size)
+{
+	if (size < 8 || start[size - 1] == 0)
+		return 0;
+	job->start[k] = start;
+	job->at[k] = start + size - 8;
+	job->bits[k] = (load_le64(job->at[k]) | 1) << (__builtin_clz(start[size - 1]) - 24 + 1);
+	return 1;
+}
+
+/* The codes that the word-wise loop leaves over. 0 unless the stream ends there. */
+static int stream_finish(const mfs_literals_job *job, int k, uint8_t *out, const uint8_t *end)
+{
+	const uint8_t *start = job->start[k];
+	long left = 8 * (job->at[k] - start) + 64 - __builtin_ctzll(job->bits[k]);
+
+	for (; out < end; out++) {
+		long from = left - MFS_LOOKUP_BITS, first = from < 0 ? 0 : from / 8;
+		uint32_t bits = 0;
+		uint16_t found;
+
+		for (long byte = first; byte < (left + 7) / 8; byte++)
+			bits |= (uint32_t)start[byte] << (8 * (byte - first));
+		bits = from < 0 ? bits << -from : bits >> from % 8;
+		found = job->entry[bits & ((1u << MFS_LOOKUP_BITS) - 1)];
+		left -= found & 63;
+		if (left < 0)
+			return 0;
+		*out = (uint8_t)(found >> 8);
+	}
+	return left == 0;
+}
+
+/* Rounds of five codes that all four streams surely have: at most seven bytes
+ * each, and room for five. Stream 3 is the shortest. */
+static long rounds_left(const mfs_literals_job *job, ptrdiff_t quarter)
+{
+	long rounds = (job->end - job->out - 3 * quarter) / 5;
+
+	for (int k = 0; k < 4; k++) {
+		long bytes = (job->at[k] - job->start[k]) / 7;
+
+		rounds = bytes < rounds ? bytes : rounds;
+	}
+	return rounds;
+}
+
+/* A job under way. */
+struct run {
+	mfs_literals_job *job;
+	uint8_t *begin; /* of its output */
+	ptrdiff_t quarter;
+	long rounds;
+};
+
+ALWAYS_INLINE void load_run(const struct run *run, uint64_t bits[4], const uint8_t *at[4])
+{
+	for (int k = 0; k < 4; k++) {
+		bits[k] = run->job->bits[k];
+		at[k] = run->job->at[k];
+	}
+}
+
+ALWAYS_INLINE void store_run(struct run *run, const uint64_t bits[4], const uint8_t *const at[4],
+			     uint8_t *out)
+{
+	for (int k = 0; k < 4; k++) {
+		run->job->bits[k] = bits[k];
+		run->job->at[k] = at[k];
+	}
+	run->job->out = out;
+	run->rounds = rounds_left(run->job, run->quarter);
+}
+
+#define STEP(bits, entry, to)                                                                      \
+	do {                                                                                       \
+		uint16_t found = (entry)[(bits) >> (64 - MFS_LOOKUP_BITS)];                        \
+                                                                                                   \
+		(bits) <<= found & 63;                                                             \
+		*(to) = (uint8_t)(found >> 8);                                                     \
+	} while (0)
+#define RELOAD(bits, at)                                                                           \
+	do {                                                                                       \
+		unsigned used = (unsigned)__builtin_ctzll(bits);                                   \
+                                                                                                   \
+		(at) -= used >> 3;                                                                 \
+		(bits) = (load_le64(at) | 1) << (used & 7);                                        \
+	} while (0)
+
+ALWAYS_INLINE void decode_one(struct run *run)
+{
+	const uint16_t *entry = run->job->entry;
+	const ptrdiff_t quarter = run->quarter;
+	uint8_t *out = run->job->out;
+	const uint8_t *at[4];
+	uint64_t bits[4];
+
+	load_run(run, bits, at);
+	for (long round = 0; round < run->rounds; round++, out += 5) {
+#pragma GCC unroll 5
+		for (int i = 0; i < 5; i++)
+#pragma GCC unroll 4
+			for (int k = 0; k < 4; k++)
+				STEP(bits[k], entry, out + k * quarter + i);
+#pragma GCC unroll 4
+		for (int k = 0; k < 4; k++)
+			RELOAD(bits[k], at[k]);
+	}
+	store_run(run, bits, at, out);
+}
+
+ALWAYS_INLINE void decode_two(struct run *a, struct run *b)
+{
+	const uint16_t *entry_a = a->job->entry, *entry_b = b->job->entry;
+	const ptrdiff_t quarter_a = a->quarter, quarter_b = b->quarter;
+	uint8_t *out_a = a->job->out, *out_b = b->job->out;
+	const uint8_t *at_a[4], *at_b[4];
+	uint64_t bits_a[4], bits_b[4];
+	long rounds = a->rounds < b->rounds ? a->rounds : b->rounds;
+
+	load_run(a, bits_a, at_a);
+	load_run(b, bits_b, at_b);
+	for (; rounds; rounds--, out_a += 5, out_b += 5) {
+#pragma GCC unroll 5
+		for (int i = 0; i < 5; i++) {
+#pragma GCC unroll 4
+			for (int k = 0; k < 4; k++) {
+				STEP(bits_a[k], entry_a, out_a + k * quarter_a + i);
+				STEP(bits_b[k], entry_b, out_b + k * quarter_b + i);
+			}
+		}
+#pragma GCC unroll 4
+		for (int k = 0; k < 4; k++) {
+			RELOAD(bits_a[k], at_a[k]);
+			RELOAD(bits_b[k], at_b[k]);
+		}
+	}
+	store_run(a, bits_a, at_a, out_a);
+	store_run(b, bits_b, at_b, out_b);
+}
+
+static int run_begin(struct run *run, mfs_literals_job *job)
+{
+	run->job = job;
+	run->begin = job->out;
+	run->quarter = (job->end - job->out + 3) / 4;
+	run->rounds = rounds_left(job, run->quarter);
+	return 1;
+}
+
+static int run_end(struct run *run)
+{
+	int ok = 1;
+
+	for (int k = 0; k < 4; k++)
+		ok = ok &&
+		     stream_finish(run->job, k, run->job->out + k * run->quarter,
+				   k < 3 ? run->begin + (k + 1) * run->quarter : run->job->end);
+	return ok;
+}
+
+ALWAYS_INLINE int run_all(mfs_literals_job *jobs, uint32_t count)
+{
+	struct run run[2];
+	uint32_t next = 0, active = 0;
+	int ok = 1;
+
+	for (;;) {
+		while (active < 2 && next < count)
+			active += (uint32_t)run_begin(&run[active], &jobs[next++]);
+		if (active == 0)
+			return ok;
+		if (active == 2 && run[0].rounds > 0 && run[1].rounds > 0)
+			decode_two(&run[0], &run[1]);
+		else if (active == 1 && run[0].rounds > 0)
+			decode_one(&run[0]);
+		if (active == 2 && run[1].rounds <= 0)
+			ok &= run_end(&run[--active]);
+		if (active && run[0].rounds <= 0) {
+			ok &= run_end(&run[0]);
+			run[0] = run[1];
+			active--;
+		}
+	}
+}
+
+#if defined(__x86_64__)
+/* Shifts by a variable without going through the flags and one register. */
+__attribute__((target("bmi,bmi2"))) static int run_bmi2(mfs_literals_job *jobs, uint32_t count)
+{
+	return run_all(jobs, count);
+}
+#endif
+
+int mfs_jobs_run(mfs_literals_job *jobs, uint32_t count)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("bmi2"))
+		return run_bmi2(jobs, count);
+#endif
+	return run_all(jobs, count);
+}
+
+/* ---- taking frames apart ---- */
+
+/* The streams of a block's literals, behind their header. */
+static int parse_literals(mfs_literals_job *job, const uint8_t *in, size_t size)
+{
+	size_t at = 6;
+
+	if (size < 6 + 4 * 8 || job->end - job->out < FOUR_STREAMS)
+		return 0;
+	for (int k = 0; k < 4; k++) {
+		size_t part = k < 3 ? load_le16(in + 2 * k) : size - at;
+
+		if (part > size - at || !stream_open(job, k, in + at, part))
+			return 0;
+		at += part;
+	}
+	return 1;
+}
+
+/* One compressed block: literals with the known tree in four streams, no
+ * sequences. Returns the bytes it decodes to, 0 if it is anything else. */
+static size_t parse_block(mfs_literals_job *job, const uint8_t *in, size_t size, uint8_t *out,
+			  size_t room)
+{
+	unsigned form = size ? in[0] >> 2 & 3 : 0;
+	unsigned bits = form == 1 ? 10 : form == 2 ? 14 : 18;
+	size_t header = form == 1 ? 3 : form + 2, regenerated, coded;
+	uint64_t word = 0;
+
+	if (size < 6 || (in[0] & 3) != 3 || form == 0 || in[size - 1] != 0)
+		return 0;
+	for (size_t i = 0; i < header; i++)
+		word |= (uint64_t)in[i] << 8 * i;
+	regenerated = word >> 4 & ((1u << bits) - 1);
+	coded = word >> (4 + bits) & ((1u << bits) - 1);
+	if (header + coded + 1 != size || regenerated > room || regenerated > BLOCK_BYTES)
+		return 0;
+	job->out = out;
+	job->end = out + regenerated;
+	return parse_literals(job, in + header, coded) ? regenerated : 0;
+}
+
+int mfs_lookup_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
+		     size_t out_size, mfs_literals_job *jobs, uint32_t *count, uint32_t room)
+{
+	size_t at = sizeof(frame_header), done = 0;
+	uint32_t word = 0, added = 0;
+
+	if (size < at || memcmp(in, frame_header, at) != 0)
+		return 0;
+	while (!(word & 1)) {
+		size_t length, decoded;
+
+		if (size - at < 3)
+			return 0;
+		word = in[at] | (uint32_t)in[at + 1] << 8 | (uint32_t)in[at + 2] << 16;
+		at += 3;
+		length = decoded = word >> 3;
+		if (length > size - at)
+			return 0;
+		if ((word >> 1 & 3) == 2 && *count + added < room) {
+			mfs_literals_job *job = &jobs[*count + added++];
+
+			job->entry = lookup->entry;
+			decoded = parse_block(job, in + at, length, out + done, out_size - done);
+			if (decoded == 0)
+				return 0;
+		} else if ((word >> 1 & 3) == 0 && length <= out_size - done &&
+			   length <= BLOCK_BYTES) {
+			memcpy(out + done, in + at, length);
+		} else {
+			return 0;
+		}
+		at += length;
+		done += decoded;
+	}
+	if (at != size || done != out_size)
+		return 0;
+	*count += added;
+	return 1;
+}

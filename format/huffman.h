@@ -1,0 +1,63 @@
+/* Huffman coding of literals with a tree that the tensor's tables hold: what
+ * zstd would write, without its search for a tree. Pure functions. */
+#ifndef MFS_HUFFMAN_H
+#define MFS_HUFFMAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MFS_TREE_MAX	 129 /* bytes of a stored tree */
+#define MFS_CODE_MISSING (1u << 31)
+
+/* For each byte its code in bits 0 to 15 and the code's length in bits 16 to 23;
+ * MFS_CODE_MISSING where the tree has none. */
+typedef struct {
+	uint32_t code[256];
+} mfs_codes;
+
+/* Reads a tree in zstd's form, which is the first bytes at `tree`. Returns its
+ * size, or 0 if these bytes are no tree. */
+size_t mfs_codes_read(mfs_codes *codes, const uint8_t *tree, size_t size);
+
+/* Bits of bytes distributed like the histogram; UINT64_MAX if a code is missing. */
+uint64_t mfs_codes_bits(const mfs_codes *codes, const uint32_t histogram[256]);
+
+/* Room that mfs_codes_encode() wants for `size` bytes. */
+size_t mfs_codes_bound(size_t size);
+
+/* Writes a zstd frame whose blocks hold literals coded with the dictionary's
+ * tree, or are raw where that is smaller. Returns its size; 0 if a code is
+ * missing. */
+size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out);
+
+/* The same codes by the next MFS_LOOKUP_BITS bits: byte << 8 | length. */
+#define MFS_LOOKUP_BITS 11
+typedef struct {
+	uint16_t entry[1 << MFS_LOOKUP_BITS];
+} mfs_lookup;
+
+void mfs_lookup_make(mfs_lookup *lookup, const mfs_codes *codes);
+
+/* Mean bits of a byte that is distributed as the codes want it, in 1/256. */
+uint32_t mfs_codes_mean(const mfs_codes *codes);
+
+/* One block of literals: four streams that are decoded side by side. */
+typedef struct {
+	const uint8_t *start[4];
+	const uint8_t *at[4]; /* of the word that is being used up */
+	uint64_t bits[4];     /* its rest */
+	uint8_t *out;
+	const uint8_t *end;
+	const uint16_t *entry;
+} mfs_literals_job;
+
+/* Takes apart a frame as mfs_codes_encode() writes it: copies raw blocks, and adds
+ * the others to the jobs. 0 where the frame is of another form, damaged, or has
+ * more blocks than there is room for: then zstd has to decode it. */
+int mfs_lookup_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
+		     size_t out_size, mfs_literals_job *jobs, uint32_t *count, uint32_t room);
+
+/* Decodes blocks, two at a time. 0 if one of them is damaged. */
+int mfs_jobs_run(mfs_literals_job *jobs, uint32_t count);
+
+#endif

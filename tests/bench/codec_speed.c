@@ -1,0 +1,380 @@
+/*
+ * codec_speed [-f FRAME_KIB] [-r REFUSED_MASK] [-n ROUNDS] [-d DECODE_ROUNDS]
+ * [-t NAME] [-e] [GGUF ...]: what the
+ * codecs make of generated weights, or of the tensors of files, and how fast, on
+ * one core. Speeds count original bytes, go by processor time and
+ * are the best of the rounds. With -e
+ * also the order-0 entropy of each stream.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <zstd.h>
+
+#include "frame.h"
+#include "import.h"
+#include "layout_ggml.h"
+#include "quantize.h"
+
+#define ROWS	     1024
+#define COLUMNS	     4096
+#define SAMPLE_BYTES (512u << 10)
+
+static uint32_t frame_bytes = 128u << 10;
+static uint32_t refused;
+static int rounds = 5, decode_rounds;
+static int entropies;
+static const char *only;
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void die(const char *what)
+{
+	fprintf(stderr, "codec_speed: %s\n", what);
+	exit(1);
+}
+
+static void *take(size_t size)
+{
+	void *memory = malloc(size);
+
+	if (!memory)
+		die("out of memory");
+	return memory;
+}
+
+/* A tensor as the packer would see it. */
+struct job {
+	const mfs_layout *layout;
+	const uint8_t *bytes;
+	uint32_t blocks;
+	uint32_t row_blocks;
+	uint32_t span_blocks;
+	uint32_t spans;
+	mfs_coding_rules rules;
+	mfs_encoder *encoder;
+	mfs_decoder *decoder;
+	mfs_tables *tables[MFS_SLOTS];
+	uint64_t tables_bytes;
+	uint8_t *stored[MFS_SLOTS]; /* frames, each in the room of its raw bytes */
+	mfs_frame_info *info;	    /* two for each span */
+};
+
+static uint32_t blocks_of(const struct job *job, uint32_t span)
+{
+	uint32_t left = job->blocks - span * job->span_blocks;
+
+	return left < job->span_blocks ? left : job->span_blocks;
+}
+
+static void build_tables(struct job *job)
+{
+	static uint8_t stored[MFS_TABLES_MAX];
+	uint32_t wanted = SAMPLE_BYTES / (job->span_blocks * job->layout->block_bytes);
+	uint32_t count = wanted < 1 ? 1 : wanted > job->spans ? job->spans : wanted;
+	uint8_t *sample = take((size_t)job->blocks * job->layout->block_bytes);
+	mfs_sample what = {job->layout, sample, 0, job->span_blocks, job->spans};
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t span = job->spans / count * i + job->spans / count / 2;
+		uint32_t blocks = blocks_of(job, span);
+
+		memcpy(sample + (size_t)what.blocks * job->layout->block_bytes,
+		       job->bytes + (size_t)span * job->span_blocks * job->layout->block_bytes,
+		       (size_t)blocks * job->layout->block_bytes);
+		what.blocks += blocks;
+	}
+	for (unsigned slot = 0; slot < MFS_SLOTS; slot++) {
+		int64_t size = mfs_tables_build(job->encoder, &what, slot, &job->rules, stored,
+						sizeof(stored));
+
+		if (size < 0)
+			die("tables");
+		if (size && mfs_tables_open(&job->tables[slot], stored, (size_t)size,
+					    job->layout->slot_streams[slot], 1))
+			die("opening tables");
+		job->tables_bytes += (uint64_t)size;
+	}
+	free(sample);
+}
+
+static uint64_t encode(struct job *job)
+{
+	const mfs_tables *const tables[MFS_SLOTS] = {job->tables[0], job->tables[1]};
+	uint64_t stored = 0;
+
+	for (uint32_t s = 0; s < job->spans; s++) {
+		size_t first = (size_t)s * job->span_blocks;
+		uint8_t *const out[MFS_SLOTS] = {
+		    job->stored[0] + first * job->layout->slot_bytes[0],
+		    job->stored[1] + first * job->layout->slot_bytes[1]};
+
+		if (mfs_span_encode(job->encoder, job->layout, blocks_of(job, s),
+				    job->bytes + first * job->layout->block_bytes, &job->rules,
+				    tables, out, job->info + 2 * s))
+			die("encoding");
+		stored += job->info[2 * s].stored + job->info[2 * s + 1].stored;
+	}
+	return stored;
+}
+
+static void decode(struct job *job, uint8_t *out, int keep)
+{
+	for (uint32_t s = 0; s < job->spans; s++) {
+		size_t first = (size_t)s * job->span_blocks;
+		mfs_frame frame[MFS_SLOTS];
+
+		for (int slot = 0; slot < MFS_SLOTS; slot++)
+			frame[slot] = (mfs_frame){
+			    job->stored[slot] + first * job->layout->slot_bytes[slot],
+			    job->info[2 * s + (uint32_t)slot].stored, job->tables[slot]};
+		if (mfs_span_decode(job->decoder, job->layout, blocks_of(job, s), frame,
+				    out + keep * first * job->layout->block_bytes))
+			die("decoding");
+	}
+}
+
+/* ---- zstd -3 on the plain bytes, in units of a frame ---- */
+
+struct peer {
+	double ratio, decode;
+};
+
+static struct peer zstd_peer(const struct job *job)
+{
+	size_t bytes = (size_t)job->blocks * job->layout->block_bytes, unit = frame_bytes;
+	size_t units = (bytes + unit - 1) / unit, stored = 0, room = ZSTD_compressBound(unit);
+	uint8_t *coded = take(units * room), *out = take(unit);
+	size_t *size = take(units * sizeof(*size));
+	ZSTD_CCtx *c = ZSTD_createCCtx();
+	ZSTD_DCtx *d = ZSTD_createDCtx();
+	double best = INFINITY;
+
+	for (size_t u = 0; u < units; u++) {
+		size_t n = u + 1 < units ? unit : bytes - u * unit;
+
+		size[u] = ZSTD_compressCCtx(c, coded + u * room, room, job->bytes + u * unit, n, 3);
+		stored += size[u];
+	}
+	for (int r = 0; r < rounds; r++) {
+		double start = now();
+
+		for (size_t u = 0; u < units; u++)
+			ZSTD_decompressDCtx(d, out, unit, coded + u * room, size[u]);
+		best = fmin(best, now() - start);
+	}
+	ZSTD_freeCCtx(c);
+	ZSTD_freeDCtx(d);
+	free(coded);
+	free(out);
+	free(size);
+	return (struct peer){(double)bytes / (double)stored, (double)bytes / best / 1e9};
+}
+
+static double entropy(const uint8_t *bytes, size_t size)
+{
+	size_t count[256] = {0};
+	double bits = 0;
+
+	for (size_t i = 0; i < size; i++)
+		count[bytes[i]]++;
+	for (int k = 0; k < 256; k++)
+		if (count[k])
+			bits += (double)count[k] * log2((double)size / (double)count[k]);
+	return bits / 8;
+}
+
+static void print_entropies(const struct job *job)
+{
+	uint8_t *stream[MFS_STREAMS_MAX];
+	double sum = 0, raw = 0;
+
+	for (uint32_t s = 0; s < job->layout->stream_count; s++)
+		stream[s] = take((size_t)job->blocks * job->layout->stream[s].per_block);
+	mfs_layout_split(job->layout, job->blocks, job->bytes, stream);
+	for (uint32_t s = 0; s < job->layout->stream_count; s++) {
+		const mfs_stream *about = &job->layout->stream[s];
+		const mfs_field *field = &job->layout->field[about->field];
+		double bytes = entropy(stream[s], (size_t)job->blocks * about->per_block);
+		double plain = (double)job->blocks * about->per_block;
+
+		printf("    %.*s.%u %.4f of %u bytes\n", (int)field->name_length, field->name,
+		       about->plane, bytes / (double)job->blocks, about->per_block);
+		sum += bytes;
+		raw += plain;
+		free(stream[s]);
+	}
+	printf("    order-0 limit %.4f\n", raw / sum);
+}
+
+static void measure(const char *name, const mfs_layout *layout, const uint8_t *bytes, size_t size,
+		    uint32_t row_blocks)
+{
+	struct job job = {.layout = layout,
+			  .bytes = bytes,
+			  .blocks = (uint32_t)(size / layout->block_bytes),
+			  .row_blocks = row_blocks};
+	double coding = INFINITY, decoding = INFINITY, tables, start;
+	uint8_t *out = take(size);
+	uint64_t stored = 0, by[MFS_CODINGS] = {0};
+	struct peer peer;
+
+	if (only && !strstr(name, only)) {
+		free(out);
+		return;
+	}
+	job.span_blocks = frame_bytes / layout->block_bytes;
+	if (row_blocks && row_blocks <= job.span_blocks)
+		job.span_blocks -= job.span_blocks % row_blocks;
+	if (job.span_blocks > job.blocks)
+		job.span_blocks = job.blocks;
+	job.spans = (job.blocks + job.span_blocks - 1) / job.span_blocks;
+	job.rules = (mfs_coding_rules){.min_gain = 2, .refused = refused, .row_blocks = row_blocks};
+	job.encoder = mfs_encoder_new(frame_bytes);
+	job.decoder = mfs_decoder_new(frame_bytes);
+	job.info = take(sizeof(*job.info) * 2 * job.spans);
+	for (int slot = 0; slot < MFS_SLOTS; slot++)
+		job.stored[slot] = take((size_t)job.blocks * layout->slot_bytes[slot] + 1);
+
+	start = now();
+	build_tables(&job);
+	tables = now() - start;
+	for (int r = 0; r < rounds; r++) {
+		start = now();
+		stored = encode(&job);
+		coding = fmin(coding, now() - start);
+	}
+	decode(&job, out, 1);
+	if (memcmp(out, bytes, size))
+		die("wrong bytes");
+	for (int r = 0; r < (decode_rounds ? decode_rounds : rounds); r++) {
+		start = now();
+		decode(&job, out, 0);
+		decoding = fmin(decoding, now() - start);
+	}
+	peer = zstd_peer(&job);
+	stored += job.tables_bytes;
+	printf("%-16s %8.4f %6.0f MB/s %6.2f GB/s | zstd -3 %7.4f %5.2f GB/s | tables %5llu B "
+	       "%4.1f ms |",
+	       name, (double)size / (double)stored, (double)size / coding / 1e6,
+	       (double)size / decoding / 1e9, peer.ratio, peer.decode,
+	       (unsigned long long)job.tables_bytes, tables * 1e3);
+	for (uint32_t i = 0; i < 2 * job.spans; i++)
+		for (int c = 0; c < MFS_CODINGS; c++)
+			by[c] += job.info[i].by_coding[c];
+	for (int c = 0; c < MFS_CODINGS; c++)
+		if (by[c])
+			printf(" %s %.0f%%", mfs_coding_name((unsigned)c),
+			       100 * (double)by[c] / (double)size);
+	printf("\n");
+	if (entropies)
+		print_entropies(&job);
+	for (int slot = 0; slot < MFS_SLOTS; slot++) {
+		mfs_tables_free(job.tables[slot]);
+		free(job.stored[slot]);
+	}
+	mfs_encoder_free(job.encoder);
+	mfs_decoder_free(job.decoder);
+	free(job.info);
+	free(out);
+}
+
+/* ---- what is measured ---- */
+
+enum origin { FROM_BF16, GENUINE };
+
+static void generated(const char *name, unsigned type, enum origin origin, enum weights_kind kind)
+{
+	static float *weights[2][2];
+	size_t count = (size_t)ROWS * COLUMNS;
+	const mfs_layout *layout = mfs_layout_ggml(type);
+	float **at = &weights[kind][origin];
+	size_t size = count / layout->block_weights * layout->block_bytes;
+	uint8_t *bytes = take(size);
+
+	if (!*at) {
+		*at = take(count * sizeof(float));
+		weights_make(*at, ROWS, COLUMNS, kind, origin == FROM_BF16, 1);
+	}
+	bench_quantize(type, *at, count, bytes);
+	measure(name, layout, bytes, size, COLUMNS / layout->block_weights);
+	free(bytes);
+}
+
+static void all_generated(void)
+{
+	generated("BF16", 30, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("F32 from BF16", 0, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("F16 from BF16", 1, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("F16", 1, GENUINE, WEIGHTS_GAUSSIAN);
+	generated("F32", 0, GENUINE, WEIGHTS_GAUSSIAN);
+	generated("Q8_0", 8, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("Q6_K", 14, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("Q5_K", 13, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("Q5_0", 6, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("Q4_K", 12, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("Q4_K heavy", 12, FROM_BF16, WEIGHTS_HEAVY);
+	generated("Q4_0", 2, FROM_BF16, WEIGHTS_GAUSSIAN);
+}
+
+static void measure_file(const char *path)
+{
+	mfs_source source;
+	mfs_import import;
+
+	if (mfs_source_open(&source, path, NULL) || mfs_import_source(&import, &source, NULL))
+		die(path);
+	for (uint32_t i = 0; i < import.tensor_count; i++) {
+		const mfs_import_tensor *t = &import.tensors[i];
+		uint64_t block = t->layout->block_bytes;
+		uint8_t *bytes;
+
+		if (t->size < 65536)
+			continue;
+		bytes = take(t->size);
+		if (source.read_at(&source, t->offset, bytes, t->size))
+			die("reading");
+		measure(t->name, t->layout, bytes, t->size,
+			t->row_bytes % block ? 0 : (uint32_t)(t->row_bytes / block));
+		free(bytes);
+	}
+	mfs_import_free(&import);
+	mfs_source_close(&source);
+}
+
+int main(int argc, char **argv)
+{
+	int option;
+
+	while ((option = getopt(argc, argv, "f:r:n:d:t:e")) != -1) {
+		if (option == 'f')
+			frame_bytes = (uint32_t)atoi(optarg) << 10;
+		else if (option == 'r')
+			refused = (uint32_t)strtoul(optarg, NULL, 0);
+		else if (option == 'n')
+			rounds = atoi(optarg);
+		else if (option == 'd')
+			decode_rounds = atoi(optarg);
+		else if (option == 't')
+			only = optarg;
+		else if (option == 'e')
+			entropies = 1;
+		else
+			return 2;
+	}
+	if (optind == argc)
+		all_generated();
+	for (; optind < argc; optind++)
+		measure_file(argv[optind]);
+	return 0;
+}

@@ -1,0 +1,194 @@
+/* Contexts: integers that must come out alike on every processor. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "context.h"
+#include "layout_ggml.h"
+
+enum { Q4_0 = 2, Q4_K = 12, Q6_K = 14, MXFP4 = 39 };
+
+#define HALF_ONE      0x3c00
+#define HALF_INFINITY 0x7c00
+
+static double half_value(unsigned half)
+{
+	int exponent = half >> 10 & 31, mantissa = half & 1023;
+
+	return exponent ? ldexp(mantissa + 1024, exponent - 25) : ldexp(mantissa, -24);
+}
+
+static void logarithms_of_halves_are_right_to_a_unit(void **state)
+{
+	int one = mfs_context_log_half(HALF_ONE);
+
+	(void)state;
+	assert_int_equal(mfs_context_log_half(0), 0);
+	assert_int_equal(mfs_context_log_half(0x8000), 0);
+	for (unsigned half = 1; half < HALF_INFINITY; half++) {
+		double exact = one + 32 * log2(half_value(half));
+
+		assert_true(fabs(mfs_context_log_half((uint16_t)half) - exact) < 2.5);
+		assert_int_equal(mfs_context_log_half((uint16_t)half),
+				 mfs_context_log_half((uint16_t)(half | 0x8000)));
+		assert_true(mfs_context_log_half((uint16_t)half) >=
+			    mfs_context_log_half((uint16_t)(half - 1)));
+	}
+	/* Infinity and NaN are numbers with the next exponent. */
+	assert_int_equal(mfs_context_log_half(HALF_INFINITY), one + 16 * 32);
+	assert_int_equal(mfs_context_log_half(0x7fff), one + 16 * 32 + 31);
+}
+
+static void logarithms_of_integers_are_right_to_a_unit(void **state)
+{
+	(void)state;
+	assert_int_equal(mfs_context_log_integer(0), 0);
+	assert_int_equal(mfs_context_log_integer(1), 1);
+	assert_int_equal(mfs_context_log_integer(UINT32_MAX), 31 * 32 + 32);
+	for (unsigned v = 1; v < 100000; v++)
+		assert_true(fabs(mfs_context_log_integer(v) - 32 * log2(v)) < 2);
+}
+
+/* ---- Q4_K: the ratio of minimum and scale ---- */
+
+static void set_k(uint8_t block[144], uint16_t d, uint16_t dmin, const uint8_t scale[8],
+		  const uint8_t minimum[8])
+{
+	memset(block, 0xa5, 144);
+	store_le16(block, d);
+	store_le16(block + 2, dmin);
+	for (int g = 0; g < 4; g++) {
+		block[4 + g] = (uint8_t)(scale[g] | scale[g + 4] >> 4 << 6);
+		block[8 + g] = (uint8_t)(minimum[g] | minimum[g + 4] >> 4 << 6);
+		block[12 + g] = (uint8_t)((scale[g + 4] & 15) | minimum[g + 4] << 4);
+	}
+}
+
+static void ratios_grow_with_the_minimum_and_fall_with_the_scale(void **state)
+{
+	const uint8_t scale[8] = {1, 2, 4, 8, 16, 32, 63, 17},
+		      minimum[8] = {8, 8, 8, 8, 8, 8, 63, 0};
+	uint8_t block[144], value[8];
+
+	(void)state;
+	set_k(block, HALF_ONE, HALF_ONE, scale, minimum);
+	mfs_context_values(mfs_layout_ggml(Q4_K), 1, 0, block, value);
+	for (int g = 0; g < 6; g++)
+		assert_int_equal(value[g], 32 + 32 * (3 - g) < 0 ? 0 : 32 + 32 * (3 - g));
+	assert_int_equal(value[6], 32);
+	assert_int_equal(value[7], 0);
+	set_k(block, HALF_ONE, HALF_ONE + 2 * 1024, scale, minimum); /* four times */
+	mfs_context_values(mfs_layout_ggml(Q4_K), 1, 0, block, value);
+	assert_int_equal(value[0], 32 + 32 * 5);
+	assert_int_equal(value[6], 32 + 64);
+}
+
+static void special_numbers_have_their_values(void **state)
+{
+	static const uint16_t halves[] = {0,	    0x8000, 1,	    0x03ff,	   0x8001,
+					  HALF_ONE, 0xbc00, 0x7bff, HALF_INFINITY, 0xfc00,
+					  0x7e00,   0xffff};
+	const uint8_t scale[8] = {0, 0, 1, 1, 63, 63, 0, 5},
+		      minimum[8] = {0, 1, 0, 1, 63, 0, 63, 5};
+	uint8_t block[144], value[8];
+
+	(void)state;
+	for (size_t i = 0; i < 12; i++)
+		for (size_t k = 0; k < 12; k++) {
+			int d = halves[i] & 0x7fff, m = halves[k] & 0x7fff;
+
+			set_k(block, halves[i], halves[k], scale, minimum);
+			mfs_context_values(mfs_layout_ggml(Q4_K), 1, 0, block, value);
+			for (int g = 0; g < 8; g++) {
+				if (!m || !minimum[g])
+					assert_int_equal(value[g], 0);
+				else if (!d || !scale[g])
+					assert_int_equal(value[g], 255);
+			}
+			if (d && d == m) {
+				assert_int_equal(value[3], 32);
+				assert_int_equal(value[4], 32);
+				assert_int_equal(value[7], 32);
+			}
+		}
+}
+
+/* ---- scales ---- */
+
+static void scales_are_compared_with_their_window(void **state)
+{
+	const mfs_layout *layout = mfs_layout_ggml(Q4_0);
+	uint8_t in[6 * 18] = {0}, value[6];
+
+	(void)state;
+	for (int b = 0; b < 6; b++)
+		store_le16(in + 18 * b, (uint16_t)(HALF_ONE + (b < 3 ? 0 : 1024)));
+	mfs_context_values(layout, 6, 0, in, value);
+	assert_int_equal(value[0], 128 - 16);
+	assert_int_equal(value[5], 128 + 16);
+	mfs_context_values(layout, 6, 3, in, value);
+	for (int b = 0; b < 6; b++)
+		assert_int_equal(value[b], 128);
+	mfs_context_values(layout, 6, 4, in, value); /* the last window is shorter */
+	assert_int_equal(value[0], 128 - 8);
+	assert_int_equal(value[3], 128 + 24);
+	assert_int_equal(value[5], 128);
+	mfs_context_values(layout, 6, 65535, in, value);
+	assert_int_equal(value[0], 128 - 16);
+}
+
+static void groups_scales_count_with_their_blocks(void **state)
+{
+	uint8_t block[210] = {0}, value[16];
+
+	(void)state;
+	store_le16(block + 208, HALF_ONE);
+	memset(block + 192, 1, 16);
+	block[192] = 4;
+	block[193] = (uint8_t)-4;
+	block[194] = (uint8_t)-128;
+	block[195] = 0;
+	mfs_context_values(mfs_layout_ggml(Q6_K), 1, 0, block, value);
+	assert_int_equal(value[0], value[1]);
+	assert_int_equal(value[0] - value[4], 64);
+	assert_int_equal(value[2] - value[4], 7 * 32 > 255 - value[4] ? 255 - value[4] : 7 * 32);
+	assert_int_equal(value[4] - value[3], 1);
+}
+
+static void exponents_are_logarithms(void **state)
+{
+	uint8_t in[4 * 17] = {0}, value[4];
+
+	(void)state;
+	in[17] = 1;
+	in[34] = 2;
+	in[51] = 255;
+	mfs_context_values(mfs_layout_ggml(MXFP4), 3, 0, in, value);
+	assert_int_equal(value[0], 96);
+	assert_int_equal(value[1], 128);
+	assert_int_equal(value[2], 160);
+	mfs_context_values(mfs_layout_ggml(MXFP4), 4, 0, in, value);
+	assert_int_equal(value[0], 0);
+	assert_int_equal(value[3], 255);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(logarithms_of_halves_are_right_to_a_unit),
+	    cmocka_unit_test(logarithms_of_integers_are_right_to_a_unit),
+	    cmocka_unit_test(ratios_grow_with_the_minimum_and_fall_with_the_scale),
+	    cmocka_unit_test(special_numbers_have_their_values),
+	    cmocka_unit_test(scales_are_compared_with_their_window),
+	    cmocka_unit_test(groups_scales_count_with_their_blocks),
+	    cmocka_unit_test(exponents_are_logarithms),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,260 @@
+/* Our coder and decoder of literals against zstd, which reads and writes the same. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "frame_private.h"
+#include "modelfs_error.h"
+
+#define BYTES_MAX (300u << 10)
+#define JOBS	  16
+
+static uint64_t random_state = 1;
+
+static uint32_t random_next(void)
+{
+	random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (uint32_t)(random_state >> 32);
+}
+
+struct fixture {
+	mfs_encoder *encoder;
+	ZSTD_DCtx *zstd;
+	uint8_t *in, *out, *coded;
+	mfs_tables *tables;
+};
+
+static int fixture_new(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	f->encoder = mfs_encoder_new(MFS_FRAME_MAX);
+	f->zstd = ZSTD_createDCtx();
+	f->in = malloc(BYTES_MAX);
+	f->out = malloc(BYTES_MAX);
+	f->coded = malloc(mfs_codes_bound(BYTES_MAX));
+	assert_true(f->encoder && f->zstd && f->in && f->out && f->coded);
+	*state = f;
+	return 0;
+}
+
+static int fixture_free(void **state)
+{
+	struct fixture *f = *state;
+
+	mfs_encoder_free(f->encoder);
+	ZSTD_freeDCtx(f->zstd);
+	mfs_tables_free(f->tables);
+	free(f->in);
+	free(f->out);
+	free(f->coded);
+	free(f);
+	return 0;
+}
+
+/* Bytes below `values`, small ones more often, and the tree of all of them. */
+static const struct mfs_shared *make_tree(struct fixture *f, unsigned values)
+{
+	uint32_t histogram[256] = {0};
+	uint8_t stored[4 + MFS_TREE_MAX];
+	size_t size;
+
+	for (size_t i = 0; i < BYTES_MAX; i++) {
+		uint32_t a = random_next() % values, b = random_next() % values;
+
+		f->in[i] = (uint8_t)(a < b ? a : b);
+	}
+	mfs_histogram_add(histogram, f->in, BYTES_MAX);
+	size = mfs_literals_tree(f->encoder, histogram, stored + 4);
+	assert_true(size > 0);
+	store_le32(stored, (uint32_t)MFS_CODING_SHARED << 28 | (uint32_t)size);
+	mfs_tables_free(f->tables);
+	f->tables = NULL;
+	assert_int_equal(mfs_tables_open(&f->tables, stored, 4 + size, 1, 1), 0);
+	return &f->tables->shared[0];
+}
+
+static void zstd_decodes_what_we_code(void **state)
+{
+	static const size_t sizes[] = {1,   2,	  3,	7,     64,     255,    256,
+				       257, 1000, 4096, 40000, 131072, 131073, BYTES_MAX};
+	struct fixture *f = *state;
+
+	for (unsigned values = 3; values <= 256; values = values * 3 / 2 + (values == 255)) {
+		const struct mfs_shared *shared = make_tree(f, values > 200 ? 256 : values);
+
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+			size_t coded =
+			    mfs_codes_encode(shared->encoding, f->in, sizes[i], f->coded);
+
+			assert_in_range(coded, 1, mfs_codes_bound(sizes[i]));
+			assert_int_equal(ZSTD_findFrameCompressedSize(f->coded, coded), coded);
+			assert_int_equal(ZSTD_decompress_usingDDict(f->zstd, f->out, sizes[i],
+								    f->coded, coded,
+								    shared->decoding[0]),
+					 sizes[i]);
+			assert_memory_equal(f->in, f->out, sizes[i]);
+		}
+	}
+}
+
+static int decode(struct fixture *f, const mfs_lookup *lookup, const uint8_t *coded, size_t size,
+		  size_t out_size)
+{
+	mfs_literals_job jobs[JOBS];
+	uint32_t count = 0;
+
+	return mfs_lookup_parse(lookup, coded, size, f->out, out_size, jobs, &count, JOBS) &&
+	       mfs_jobs_run(jobs, count);
+}
+
+static void we_decode_what_we_code(void **state)
+{
+	static const size_t sizes[] = {300, 1000, 4096, 40000, 65536, 131072, 131073, BYTES_MAX};
+	struct fixture *f = *state;
+	mfs_lookup lookup;
+
+	for (unsigned values = 3; values < 256; values += 50) {
+		const struct mfs_shared *shared = make_tree(f, values);
+
+		mfs_lookup_make(&lookup, shared->encoding);
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+			size_t coded =
+			    mfs_codes_encode(shared->encoding, f->in, sizes[i], f->coded);
+			uint8_t *exact = malloc(coded);
+
+			assert_non_null(exact);
+			memcpy(exact, f->coded, coded);
+			memset(f->out, 0xa5, sizes[i]);
+			assert_true(decode(f, &lookup, exact, coded, sizes[i]));
+			assert_memory_equal(f->in, f->out, sizes[i]);
+			assert_false(decode(f, &lookup, exact, coded, sizes[i] - 1));
+			assert_false(decode(f, &lookup, exact, coded, sizes[i] + 1));
+			free(exact);
+		}
+	}
+}
+
+/* Whatever a damaged frame decodes to, zstd says the same. */
+static void damaged_frames_decode_as_zstd_decodes_them(void **state)
+{
+	struct fixture *f = *state;
+	const struct mfs_shared *shared = make_tree(f, 100);
+	const size_t size = 3000;
+	uint8_t *expected = malloc(size);
+	mfs_lookup lookup;
+	int taken = 0;
+
+	assert_non_null(expected);
+	mfs_lookup_make(&lookup, shared->encoding);
+	for (int i = 0; i < 3000; i++) {
+		size_t coded = mfs_codes_encode(shared->encoding, f->in, size, f->coded);
+		uint8_t *exact = malloc(coded);
+		size_t result;
+
+		assert_non_null(exact);
+		memcpy(exact, f->coded, coded);
+		exact[i % 2 ? (uint32_t)i / 2 % 30 : random_next() % coded] ^=
+		    (uint8_t)(1u << random_next() % 8);
+		result = ZSTD_decompress_usingDDict(f->zstd, expected, size, exact, coded,
+						    shared->decoding[0]);
+		if (decode(f, &lookup, exact, coded, size)) {
+			assert_int_equal(result, size);
+			assert_memory_equal(f->out, expected, size);
+			taken++;
+		}
+		free(exact);
+	}
+	assert_true(taken > 0);
+	free(expected);
+}
+
+static void bytes_without_a_code_are_not_coded(void **state)
+{
+	struct fixture *f = *state;
+	const struct mfs_shared *shared = make_tree(f, 50);
+	uint32_t histogram[256] = {0};
+
+	for (size_t at = 0; at < 2000; at += 333) {
+		uint8_t kept = f->in[at];
+
+		assert_true(mfs_codes_encode(shared->encoding, f->in, 2000, f->coded) > 0);
+		f->in[at] = 200;
+		assert_int_equal(mfs_codes_encode(shared->encoding, f->in, 2000, f->coded), 0);
+		f->in[at] = kept;
+	}
+	histogram[3] = 1;
+	assert_in_range(mfs_codes_bits(shared->encoding, histogram), 1, 11);
+	histogram[200] = 1;
+	assert_true(mfs_codes_bits(shared->encoding, histogram) == UINT64_MAX);
+}
+
+static void noise_becomes_raw_blocks(void **state)
+{
+	struct fixture *f = *state;
+	const struct mfs_shared *shared = make_tree(f, 250);
+	size_t coded;
+
+	for (size_t i = 0; i < 5000; i++)
+		f->in[i] = (uint8_t)(200 + random_next() % 40);
+	coded = mfs_codes_encode(shared->encoding, f->in, 5000, f->coded);
+	assert_int_equal(coded, 6 + 3 + 5000);
+	assert_memory_equal(f->coded + 9, f->in, 5000);
+}
+
+static void what_is_no_tree_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	const uint8_t bytes[MFS_TREE_MAX] = {0};
+	mfs_codes codes;
+	int trees = 0;
+
+	(void)f;
+	assert_int_equal(mfs_codes_read(&codes, bytes, 0), 0);
+	for (int i = 0; i < 20000; i++) {
+		size_t size = 1 + random_next() % sizeof(bytes);
+		uint8_t *exact = malloc(size);
+		size_t used;
+
+		assert_non_null(exact);
+		for (size_t k = 0; k < size; k++)
+			exact[k] =
+			    (uint8_t)(random_next() >> (i % 4 ? 4 : 0) & (i % 2 ? 0x33 : 0xff));
+		exact[0] = (uint8_t)(i % 200);
+		used = mfs_codes_read(&codes, exact, size);
+		assert_true(used <= size);
+		if (used) {
+			uint32_t sum = 0;
+
+			/* A complete tree, or none. */
+			for (int k = 0; k < 256; k++)
+				if (!(codes.code[k] & MFS_CODE_MISSING))
+					sum += 2048u >> (codes.code[k] >> 16);
+			assert_int_equal(sum, 2048);
+			trees++;
+		}
+		free(exact);
+	}
+	assert_true(trees > 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_new, fixture_free)
+	const struct CMUnitTest tests[] = {
+	    TEST(zstd_decodes_what_we_code),
+	    TEST(we_decode_what_we_code),
+	    TEST(damaged_frames_decode_as_zstd_decodes_them),
+	    TEST(bytes_without_a_code_are_not_coded),
+	    TEST(noise_becomes_raw_blocks),
+	    TEST(what_is_no_tree_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
