@@ -19,6 +19,7 @@
 #include "../format/check.h"
 #include "chunk_writer.h"
 #include "coder.h"
+#include "container.h"
 #include "index_writer.h"
 #include "output.h"
 #include "placement.h"
@@ -89,6 +90,20 @@ static int check_options(const mfs_plan *plan, mfs_problem *why)
 	return 0;
 }
 
+#define CODEC_UNKNOWN -3
+
+static int find_codec(const char *name)
+{
+	if (!name || !strcmp(name, "auto"))
+		return MFS_PLAN_AUTO;
+	if (!strcmp(name, "plain"))
+		return MFS_PLAN_PLAIN;
+	for (int coding = 0; coding < MFS_CODINGS; coding++)
+		if (!strcmp(name, mfs_coding_name((unsigned)coding)))
+			return coding;
+	return CODEC_UNKNOWN;
+}
+
 int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem *why)
 {
 	mfs_pack_options options = MFS_PACK_OPTIONS_INIT;
@@ -100,6 +115,10 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 	if (given)
 		memcpy(&options, given,
 		       given->size < sizeof(options) ? given->size : sizeof(options));
+	if (find_codec(options.codec) == CODEC_UNKNOWN)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "there is no codec '%s' (--explain lists them)",
+				       options.codec);
 	if (mfs_profile_get(options.profile, &profile) < 0)
 		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX, "no such profile");
 	p = calloc(1, sizeof(*p));
@@ -110,6 +129,8 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 	p->plan.page_bytes = options.page_bytes ? options.page_bytes : profile.page_bytes;
 	p->plan.frame_bytes = options.frame_bytes ? options.frame_bytes : profile.frame_bytes;
 	p->plan.opaque = options.opaque;
+	p->plan.explain = options.explain;
+	p->plan.codec = find_codec(options.codec);
 	p->threads = options.threads ? options.threads : core_count();
 	p->no_verify = options.no_verify;
 	p->force = options.force;
@@ -610,4 +631,37 @@ int mfs_packer_write(mfs_packer *p, const char *path, mfs_pack_progress *progres
 		memcpy(out, &summary, summary.size);
 	}
 	return error;
+}
+
+/* ---- why ---- */
+
+static void fill_choice(const mfs_plan *plan, const mfs_plan_tensor *t, mfs_pack_choice *out)
+{
+	out->file = plan->files[t->record.file].name;
+	out->tensor = t->record.name;
+	out->type = t->layout->name;
+	out->cls = class_name(t->record.cls);
+	out->reason = t->choice.reason;
+	out->sample_bytes = t->choice.sample_bytes;
+	out->chosen_bytes = t->choice.chosen;
+	for (unsigned coding = 0; coding < MFS_CODINGS; coding++) {
+		if (coding == MFS_CODING_ZERO)
+			continue; /* where there is nothing but zeros, always */
+		out->tried[out->coding_count].coding = mfs_coding_name(coding);
+		out->tried[out->coding_count++].stored_bytes = t->choice.stored[coding];
+	}
+}
+
+int mfs_packer_choice(mfs_packer *p, uint32_t i, mfs_pack_choice *out)
+{
+	mfs_pack_choice choice = {.size = out->size};
+
+	if (out->size < sizeof(out->size) || !p->plan.explain)
+		return MFS_E_ARGUMENT;
+	if (i >= p->plan.tensor_count)
+		return MFS_E_NOT_FOUND;
+	if (!(p->plan.tensors[i].record.flags & MFS_TENSOR_LITERAL))
+		fill_choice(&p->plan, &p->plan.tensors[i], &choice);
+	memcpy(out, &choice, out->size < sizeof(choice) ? out->size : sizeof(choice));
+	return 0;
 }

@@ -577,6 +577,15 @@ void mfs_plan_close_tables(mfs_plan_tensor *t)
 	}
 }
 
+void mfs_plan_drop_tables(mfs_plan_tensor *t)
+{
+	for (int s = 0; s < MFS_SLOTS; s++) {
+		free(t->tables[s]);
+		t->tables[s] = NULL;
+		t->tables_bytes[s] = 0;
+	}
+}
+
 /* Tables count with the first span: they are stored before its frames. */
 static uint64_t tables_bytes(const mfs_plan_tensor *t, const mfs_span *span, unsigned slot)
 {

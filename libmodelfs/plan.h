@@ -41,6 +41,14 @@ typedef struct {
 	uint64_t literal_bytes;
 } mfs_plan_file;
 
+/* What a tensor's sample came to with each coding, for those who ask why. */
+typedef struct {
+	uint64_t sample_bytes;
+	uint64_t stored[MFS_CODINGS]; /* with this coding alone; 0 if it was not tried */
+	uint64_t chosen;	      /* with what was chosen */
+	const char *reason;	      /* a constant string */
+} mfs_plan_choice;
+
 typedef struct {
 	mfs_root_tensor record; /* hash, bases and tables numbers come from writing */
 	const mfs_layout *layout;
@@ -48,10 +56,14 @@ typedef struct {
 	uint64_t row_bytes;
 	uint64_t spans;
 	mfs_coding_rules rules;
+	mfs_plan_choice choice;	    /* if the plan is to explain itself */
 	uint8_t *tables[MFS_SLOTS]; /* stored tables, or NULL */
 	uint32_t tables_bytes[MFS_SLOTS];
 	mfs_tables *open_tables[MFS_SLOTS]; /* while its spans are being coded */
 } mfs_plan_tensor;
+
+#define MFS_PLAN_AUTO  -1
+#define MFS_PLAN_PLAIN -2
 
 typedef struct {
 	/* What was asked for. */
@@ -59,6 +71,8 @@ typedef struct {
 	uint32_t page_bytes;
 	uint32_t frame_bytes;
 	bool opaque;
+	bool explain;
+	int codec; /* enum mfs_coding that alone may be used, MFS_PLAN_PLAIN, or MFS_PLAN_AUTO */
 
 	mfs_plan_file *files; /* sorted by name once built */
 	uint32_t file_count;
@@ -100,6 +114,8 @@ int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
 /* Opens the tables of a tensor for coding, and closes them. */
 int mfs_plan_open_tables(mfs_plan_tensor *tensor);
 void mfs_plan_close_tables(mfs_plan_tensor *tensor);
+/* Forgets the tables of a tensor that is stored plain. */
+void mfs_plan_drop_tables(mfs_plan_tensor *tensor);
 
 /* Numbers the frames and bounds the chunks, once classes and tables are chosen. */
 void mfs_plan_number(mfs_plan *plan);

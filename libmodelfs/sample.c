@@ -12,15 +12,16 @@ struct demands {
 	uint32_t stream_gain; /* for a stream to be coded */
 	uint32_t tensor_gain; /* for a tensor to be split and coded */
 	bool constants_split; /* tensors with constants are split in any case */
+	uint32_t refused;     /* codings that decode slower than the medium delivers */
 };
 
 static struct demands demands_of(mfs_profile_id profile)
 {
 	if (profile == MFS_PROFILE_NVME)
-		return (struct demands){20, 205, false};
+		return (struct demands){20, 205, false, 1u << MFS_CODING_BUCKETS};
 	if (profile == MFS_PROFILE_SATA)
-		return (struct demands){10, 20, false};
-	return (struct demands){2, 2, true};
+		return (struct demands){10, 20, false, 0};
+	return (struct demands){2, 2, true, 0};
 }
 
 /* Matches are worth much time for small metadata, which is read at every start,
@@ -31,6 +32,9 @@ static int match_level(uint64_t literal_bytes)
 		return 19;
 	return literal_bytes <= 64u << 20 ? 9 : 5;
 }
+
+/* When zstd with matches is tried on weights: nothing is gained by searching more. */
+#define MATCH_LEVEL_ASKED 3
 
 struct sampler {
 	mfs_plan *plan;
@@ -96,10 +100,9 @@ static int read_sample(struct sampler *s, struct scratch *w, const mfs_plan_tens
 	return 0;
 }
 
-/* Stored bytes of the sample if the tensor is split, without tables. */
+/* Stored bytes of the sample if the tensor is split, with its share of the tables. */
 static int64_t code_sample(struct scratch *w, const mfs_plan_tensor *t)
 {
-	static const mfs_tables *const none[MFS_SLOTS];
 	const mfs_layout *layout = t->layout;
 	const uint8_t *in = w->sample;
 	int64_t stored = 0;
@@ -108,14 +111,16 @@ static int64_t code_sample(struct scratch *w, const mfs_plan_tensor *t)
 		uint32_t blocks = w->span_blocks[i];
 		uint8_t *out[MFS_SLOTS] = {w->out, w->out + (size_t)blocks * layout->slot_bytes[0]};
 		mfs_frame_info info[MFS_SLOTS] = {0};
-		int error =
-		    mfs_span_encode(w->encoder, layout, blocks, in, &t->rules, none, out, info);
+		int error = mfs_span_encode(w->encoder, layout, blocks, in, &t->rules,
+					    (const mfs_tables *const *)t->open_tables, out, info);
 
 		if (error)
 			return error;
 		stored += (int64_t)info[0].stored + info[1].stored;
 		in += (size_t)blocks * layout->block_bytes;
 	}
+	for (unsigned s = 0; s < MFS_SLOTS; s++)
+		stored += (int64_t)(t->tables_bytes[s] * (uint64_t)w->spans / t->spans);
 	return stored;
 }
 
@@ -129,8 +134,8 @@ static int build_tables(struct scratch *w, mfs_plan_tensor *t)
 
 		if (!mfs_plan_has_slot(t, s))
 			continue;
-		size = mfs_tables_build(w->encoder, &sample, s, &t->rules, w->tables,
-					MFS_TABLES_MAX);
+		size =
+		    mfs_tables_build(w->encoder, &sample, s, &t->rules, w->tables, MFS_TABLES_MAX);
 		if (size <= 0) {
 			if (size < 0)
 				return (int)size;
@@ -145,35 +150,95 @@ static int build_tables(struct scratch *w, mfs_plan_tensor *t)
 	return 0;
 }
 
+/* Codings that a tensor may use: what the profile allows, or the one asked for. */
+static uint32_t refused(const mfs_plan *plan, const struct demands *demands)
+{
+	if (plan->codec < 0)
+		return demands->refused;
+	return ~(1u << plan->codec | 1u << MFS_CODING_RAW | 1u << MFS_CODING_ZERO);
+}
+
+static void set_rules(const mfs_plan *plan, const struct demands *demands, mfs_plan_tensor *t)
+{
+	t->rules.min_gain = demands->stream_gain;
+	t->rules.refused = refused(plan, demands);
+	if (t->row_bytes % t->layout->block_bytes == 0 &&
+	    t->row_bytes / t->layout->block_bytes <= UINT32_MAX)
+		t->rules.row_blocks = (uint32_t)(t->row_bytes / t->layout->block_bytes);
+	if (t->record.flags & MFS_TENSOR_LITERAL)
+		t->rules.match_level = match_level(plan->files[t->record.file].literal_bytes);
+	else if (plan->codec == MFS_CODING_ZSTD)
+		t->rules.match_level = MATCH_LEVEL_ASKED;
+}
+
+static const char *reason_to_split(const struct sampler *s, bool constants_split)
+{
+	if (s->plan->codec >= 0)
+		return "asked for";
+	return constants_split ? "the profile keeps constants apart" : "gains enough";
+}
+
+/* Plain, unless the profile wants constants apart or the sample gains enough. */
+static int choose_class(struct sampler *s, struct scratch *w, const struct demands *demands,
+			mfs_plan_tensor *t)
+{
+	bool constants_split = demands->constants_split && mfs_plan_has_slot(t, 1);
+	int64_t original = (int64_t)w->blocks * t->layout->block_bytes;
+	int64_t stored = code_sample(w, t);
+
+	if (stored < 0)
+		return (int)stored;
+	t->choice.sample_bytes = (uint64_t)original;
+	t->choice.chosen = (uint64_t)stored;
+	t->choice.reason = reason_to_split(s, constants_split);
+	if (s->plan->codec == MFS_PLAN_PLAIN) {
+		t->choice.reason = "asked for";
+	} else if (constants_split || s->plan->codec >= 0 ||
+		   (original - stored) * 1024 >= original * demands->tensor_gain) {
+		return 0;
+	} else {
+		t->choice.reason = "gains less than the profile asks for";
+	}
+	t->record.cls = MFS_DISK_PLAIN;
+	t->choice.chosen = (uint64_t)original;
+	return 0;
+}
+
+/* What each coding alone would have made of the sample. */
+static int explain(struct scratch *w, mfs_plan_tensor *t)
+{
+	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
+				   t->spans};
+	mfs_coding_rules rules = t->rules;
+
+	rules.refused = 0;
+	rules.match_level = MATCH_LEVEL_ASKED;
+	return mfs_sample_estimate(w->encoder, &sample, &rules,
+				   (const mfs_tables *const *)t->open_tables, t->choice.stored);
+}
+
 /* Class, rules and tables of one tensor. */
 static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 {
 	struct demands demands = demands_of(s->plan->profile);
-	int64_t stored, original;
 	int error;
 
-	t->rules.min_gain = demands.stream_gain;
-	if (t->row_bytes % t->layout->block_bytes == 0 &&
-	    t->row_bytes / t->layout->block_bytes <= UINT32_MAX)
-		t->rules.row_blocks = (uint32_t)(t->row_bytes / t->layout->block_bytes);
-	if (t->record.flags & MFS_TENSOR_LITERAL) {
-		t->rules.match_level = match_level(s->plan->files[t->record.file].literal_bytes);
+	set_rules(s->plan, &demands, t);
+	if (t->record.flags & MFS_TENSOR_LITERAL)
 		return 0;
-	}
 	error = read_sample(s, w, t);
-	if (error)
-		return error;
-	if (!demands.constants_split || !mfs_plan_has_slot(t, 1)) {
-		stored = code_sample(w, t);
-		if (stored < 0)
-			return (int)stored;
-		original = (int64_t)w->blocks * t->layout->block_bytes;
-		if ((original - stored) * 1024 < original * demands.tensor_gain) {
-			t->record.cls = MFS_DISK_PLAIN;
-			return 0;
-		}
-	}
-	return build_tables(w, t);
+	if (!error)
+		error = build_tables(w, t);
+	if (!error)
+		error = mfs_plan_open_tables(t);
+	if (!error)
+		error = choose_class(s, w, &demands, t);
+	if (!error && s->plan->explain)
+		error = explain(w, t);
+	mfs_plan_close_tables(t);
+	if (!error && t->record.cls == MFS_DISK_PLAIN)
+		mfs_plan_drop_tables(t);
+	return error;
 }
 
 static int scratch_open(struct scratch *w, const struct sampler *s)

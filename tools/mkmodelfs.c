@@ -33,6 +33,10 @@ static void print_help(void)
 	    "      --page-size=SIZE   flash page that chunks start on (the profile's)\n"
 	    "      --frame-size=SIZE  original bytes decoded at once (the profile's)\n"
 	    "  -j, --jobs=N           threads (one a core); the container does not depend on it\n"
+	    "      --codec=NAME       only this coding (raw, zstd, literals, ...; plain); default "
+	    "auto:\n"
+	    "                         for each tensor the smallest that the profile can decode\n"
+	    "      --explain          print what was tried on each tensor, and why one won\n"
 	    "      --opaque           pack models that fail validation as plain bytes\n"
 	    "      --no-verify        do not read back what was written\n"
 	    "  -f, --force            replace an existing CONTAINER\n"
@@ -48,13 +52,24 @@ static void print_help(void)
 
 /* ---- the command line ---- */
 
-enum { OPT_PROFILE = 256, OPT_PAGE, OPT_FRAME, OPT_OPAQUE, OPT_NO_VERIFY, OPT_JSON };
+enum {
+	OPT_PROFILE = 256,
+	OPT_PAGE,
+	OPT_FRAME,
+	OPT_CODEC,
+	OPT_EXPLAIN,
+	OPT_OPAQUE,
+	OPT_NO_VERIFY,
+	OPT_JSON
+};
 
 static const struct option long_options[] = {
     {"profile", required_argument, NULL, OPT_PROFILE},
     {"page-size", required_argument, NULL, OPT_PAGE},
     {"frame-size", required_argument, NULL, OPT_FRAME},
     {"jobs", required_argument, NULL, 'j'},
+    {"codec", required_argument, NULL, OPT_CODEC},
+    {"explain", no_argument, NULL, OPT_EXPLAIN},
     {"opaque", no_argument, NULL, OPT_OPAQUE},
     {"no-verify", no_argument, NULL, OPT_NO_VERIFY},
     {"force", no_argument, NULL, 'f'},
@@ -107,6 +122,12 @@ static int parse_option(options *o, int option)
 		return parse_size_option("frame size", optarg, &o->pack.frame_bytes);
 	case 'j':
 		return parse_jobs(o, optarg);
+	case OPT_CODEC:
+		o->pack.codec = optarg;
+		return 0;
+	case OPT_EXPLAIN:
+		o->pack.explain = 1;
+		return 0;
 	case OPT_OPAQUE:
 		o->pack.opaque = 1;
 		return 0;
@@ -240,6 +261,84 @@ static void print_summary(const options *o, const mfs_pack_summary *s)
 	free(name);
 }
 
+/* ---- --explain ---- */
+
+static void add_choice(tool_table *table, const mfs_pack_choice *c)
+{
+	char *name = tool_clean(c->tensor);
+	char ratio[TOOL_SIZE_TEXT];
+
+	tool_table_add(table, name);
+	tool_table_add(table, c->type);
+	for (uint32_t i = 0; i < c->coding_count; i++)
+		tool_table_add(table, tool_ratio(ratio, c->sample_bytes, c->tried[i].stored_bytes));
+	tool_table_add(table, tool_ratio(ratio, c->sample_bytes, c->chosen_bytes));
+	tool_table_add(table, c->cls);
+	tool_table_add(table, c->reason);
+	free(name);
+}
+
+/* Ratios of the sample with each coding alone, and with what was chosen. */
+static void print_choices(mfs_packer *packer)
+{
+	mfs_pack_choice c = {.size = sizeof(c)};
+	bool begun = false;
+	tool_table table;
+
+	for (uint32_t i = 0; mfs_packer_choice(packer, i, &c) == 0; i++) {
+		if (!c.tensor)
+			continue;
+		if (!begun) {
+			char align[MFS_PACK_CODINGS_MAX + 6] = "ll";
+
+			memset(align + 2, 'r', c.coding_count + 1);
+			strcpy(align + 3 + c.coding_count, "ll");
+			tool_table_init(&table, align);
+			tool_table_add(&table, "tensor");
+			tool_table_add(&table, "type");
+			for (uint32_t k = 0; k < c.coding_count; k++)
+				tool_table_add(&table, c.tried[k].coding);
+			tool_table_add(&table, "chosen");
+			tool_table_add(&table, "class");
+			tool_table_add(&table, "why");
+			begun = true;
+		}
+		add_choice(&table, &c);
+	}
+	if (!begun)
+		return;
+	puts("ratio of a sample of each tensor, with each coding alone and as chosen");
+	tool_table_print(&table, stdout, 0);
+	puts("");
+}
+
+static json_t *choices_to_json(mfs_packer *packer)
+{
+	mfs_pack_choice c = {.size = sizeof(c)};
+	json_t *choices = json_array();
+
+	for (uint32_t i = 0; mfs_packer_choice(packer, i, &c) == 0; i++) {
+		json_t *choice, *tried;
+
+		if (!c.tensor)
+			continue;
+		choice = json_object();
+		tried = json_object();
+		json_set_text(choice, "file", c.file);
+		json_set_text(choice, "tensor", c.tensor);
+		json_set_text(choice, "type", c.type);
+		json_set_text(choice, "class", c.cls);
+		json_set_text(choice, "why", c.reason);
+		json_set_number(choice, "sample_size", c.sample_bytes);
+		json_set_number(choice, "chosen_size", c.chosen_bytes);
+		for (uint32_t k = 0; k < c.coding_count; k++)
+			json_set_number(tried, c.tried[k].coding, c.tried[k].stored_bytes);
+		json_set(choice, "tried", tried);
+		json_append(choices, choice);
+	}
+	return choices;
+}
+
 static json_t *types_to_json(const mfs_pack_summary *s)
 {
 	json_t *types = json_array();
@@ -258,7 +357,7 @@ static json_t *types_to_json(const mfs_pack_summary *s)
 	return types;
 }
 
-static int print_json(const mfs_pack_summary *s)
+static int print_json(mfs_packer *packer, const options *o, const mfs_pack_summary *s)
 {
 	json_t *root = json_object();
 
@@ -273,6 +372,8 @@ static int print_json(const mfs_pack_summary *s)
 	json_set_number(root, "tensors", s->tensors);
 	json_set_number(root, "chunks", s->chunks);
 	json_set(root, "types", types_to_json(s));
+	if (o->pack.explain)
+		json_set(root, "choices", choices_to_json(packer));
 	json_set(root, "seconds_write", json_real(s->seconds_write));
 	json_set(root, "seconds_verify", json_real(s->seconds_verify));
 	return json_print(root);
@@ -337,7 +438,9 @@ static int pack(mfs_packer *packer, const options *o)
 	if (err)
 		return err;
 	if (o->json)
-		return tool_finish(print_json(&summary));
+		return tool_finish(print_json(packer, o, &summary));
+	if (o->pack.explain)
+		print_choices(packer);
 	if (!o->quiet)
 		print_summary(o, &summary);
 	return tool_finish(TOOL_OK);

@@ -69,7 +69,10 @@ typedef struct {
 	int profile;	      /* mfs_profile_id for queueing, -1: the container's own */
 } mfs_open_options;
 
-#define MFS_OPEN_OPTIONS_INIT {sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1}
+#define MFS_OPEN_OPTIONS_INIT                                                                      \
+	{                                                                                          \
+		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1                                     \
+	}
 
 /* Opens the container at `path` (a file or a block device) read-only and checks
  * superblock and root. `options` may be NULL. On failure *out is NULL, `why`
@@ -94,10 +97,11 @@ typedef struct {
 	uint64_t container_bytes;
 	uint8_t uuid[16];
 	uint32_t files, tensors, chunks, layouts;
-	uint64_t original_bytes;  /* all files */
+	uint64_t original_bytes;     /* all files */
 	uint64_t frame_bytes_stored; /* all frames */
 	uint64_t tables_bytes;
-	uint64_t superblock_bytes, index_bytes, padding_bytes; /* the rest: everything adds up to container_bytes */
+	uint64_t superblock_bytes, index_bytes,
+	    padding_bytes;   /* the rest: everything adds up to container_bytes */
 	int superblock_copy; /* which one served: 0, 1, 2 (tail) */
 } mfs_container_info;
 
@@ -196,14 +200,14 @@ typedef struct {
 	uint32_t request_bytes, depth, decoders;
 	uint64_t arena_bytes, arena_used_bytes;
 	uint64_t index_loaded_bytes;
-	uint64_t reads;		  /* calls */
-	uint64_t served_bytes;	  /* to callers */
-	uint64_t medium_reads;	  /* requests to the medium */
-	uint64_t medium_bytes;	  /* read from it */
+	uint64_t reads;	       /* calls */
+	uint64_t served_bytes; /* to callers */
+	uint64_t medium_reads; /* requests to the medium */
+	uint64_t medium_bytes; /* read from it */
 	uint64_t decoded_spans, decoded_bytes;
-	uint64_t span_hits;	  /* spans found decoded, or being decoded */
+	uint64_t span_hits; /* spans found decoded, or being decoded */
 	uint64_t span_misses;
-	uint64_t prefetch_bytes;  /* read ahead of demand */
+	uint64_t prefetch_bytes; /* read ahead of demand */
 	uint64_t prefetch_used_bytes, prefetch_wasted_bytes;
 	uint64_t errors_io, errors_corrupt;
 } mfs_stats;

@@ -34,11 +34,15 @@ typedef struct {
 	int opaque;	      /* 1: pack sources that fail validation as opaque bytes */
 	int no_verify;	      /* 1: do not read back what was written */
 	int force;	      /* 1: replace an existing container */
+	const char *codec;    /* the only coding to use on tensors, such as "literals", or "plain";
+			       * NULL: for each tensor what is smallest among those that the
+			       * profile's decode budget allows */
+	int explain;	      /* 1: keep what was tried for mfs_packer_choice() */
 } mfs_pack_options;
 
 #define MFS_PACK_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0                         \
+		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0                \
 	}
 
 /* Stages of a pack, for progress. */
@@ -81,6 +85,27 @@ typedef struct {
 	uint32_t type_count;
 	double seconds_write, seconds_verify;
 } mfs_pack_summary;
+
+/* How a tensor came to be stored as it is: the sizes of its sample. */
+#define MFS_PACK_CODINGS_MAX 16
+typedef struct {
+	size_t size;
+	const char *file, *tensor, *type; /* the packer's, until it is freed */
+	const char *cls;		  /* "weights", "plain", ... */
+	const char *reason;
+	uint64_t sample_bytes; /* original */
+	uint64_t chosen_bytes; /* as it will be stored */
+	uint32_t coding_count;
+	struct {
+		const char *coding;
+		uint64_t stored_bytes; /* with this coding alone, without tables */
+	} tried[MFS_PACK_CODINGS_MAX];
+} mfs_pack_choice;
+
+/* After mfs_packer_write() with option `explain`: the choice for part `i` of the
+ * files, in the order of files and offsets; `tensor` is NULL for literal bytes.
+ * MFS_E_NOT_FOUND past the last. */
+MFS_API int mfs_packer_choice(mfs_packer *packer, uint32_t i, mfs_pack_choice *out);
 
 /* Writes the container to `path` through a temporary file beside it. With
  * `path` NULL (dry run) everything is coded and nothing written. Once for each
