@@ -223,11 +223,15 @@ ALWAYS_INLINE void put_field(const struct shape shape, symbols_of *get, const ui
 {
 	unsigned n = 8 / bits;
 
+	if (run == 1) {
 #pragma GCC unroll 32
-	for (unsigned first = 0; run == 1 && first < shape.weights; first += 8)
-		out[first / 8] = gather_bits(get(&shape, first, a, b) >> from & each_byte(1));
+		for (unsigned first = 0; first < shape.weights; first += 8)
+			out[first / 8] =
+			    gather_bits(get(&shape, first, a, b) >> from & each_byte(1));
+		return;
+	}
 #pragma GCC unroll 4
-	for (unsigned first = 0; run > 1 && first < shape.weights; first += run * n) {
+	for (unsigned first = 0; first < shape.weights; first += run * n) {
 #pragma GCC unroll 8
 		for (unsigned i = 0; i < run; i += 8, out += 8) {
 			uint64_t word = 0;

@@ -47,5 +47,6 @@ vector tables "--profile nor --frame-size 4096" experts.gguf
 vector zeros "--profile nor" zeros.gguf sparse.bin
 vector plain "--profile nvme --frame-size 4096" noise.gguf
 vector many "--profile nor" many.gguf "ein Modell für Flash.bin" empty one-byte again=one-byte
+vector buckets "--profile nor --frame-size 4096" buckets.gguf
 make_future future.mfs q9.future
 describe future q9.future

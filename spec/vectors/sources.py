@@ -9,8 +9,9 @@ import sys
 
 STRING, UINT32 = 8, 4
 # name: (number in GGUF, weights of a block, bytes of a block)
-TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144),
-         "BF16": (30, 1, 2)}
+TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "Q5_0": (6, 32, 22), "Q8_0": (8, 32, 34),
+         "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144), "Q5_K": (13, 256, 176),
+         "Q6_K": (14, 256, 210), "BF16": (30, 1, 2), "MXFP4": (39, 32, 17)}
 
 
 class Numbers:
@@ -57,6 +58,76 @@ def weights(kind, blocks, numbers):
     return bytes(out)
 
 
+def packed(values, bits, run):
+    """Values of some bits in bytes: a byte holds value i, i + run, i + 2 run ..."""
+    per_byte, out = 8 // bits, bytearray()
+    for first in range(0, len(values), run * per_byte):
+        for i in range(first, first + run):
+            out.append(sum((values[i + k * run] & (1 << bits) - 1) << k * bits
+                           for k in range(per_byte)))
+    return bytes(out)
+
+
+def spread(level, bits, low_bits, weights, numbers):
+    """Weights of `bits` bits, the wider apart the higher the level (0 to 2). The lower
+    `low_bits` are noise."""
+    middle = 1 << (bits - low_bits - 1)
+    reach = (middle // 8, middle // 3, middle - 1)[level]
+    return [numbers.bell(middle - reach, middle + reach) << low_bits |
+            numbers.next() & (1 << low_bits) - 1 for _ in range(weights)]
+
+
+def half(exponent, numbers):
+    return struct.pack("<H", exponent << 10 | numbers.bell(0, 255))
+
+
+def k_scales(scales, minimums):
+    """Eight scales and minimums of six bits."""
+    return bytes([s & 63 | (t >> 4) << 6 for s, t in zip(scales[:4], scales[4:])] +
+                 [m & 63 | (n >> 4) << 6 for m, n in zip(minimums[:4], minimums[4:])] +
+                 [t & 15 | (n & 15) << 4 for t, n in zip(scales[4:], minimums[4:])])
+
+
+def block_with_context(kind, row, numbers):
+    """A block whose constants tell how far apart its weights are, in its row."""
+    if kind in ("Q8_0", "Q5_0", "MXFP4"):
+        level = numbers.next() % 3
+        if kind == "MXFP4":
+            return (bytes([100 + row + level]) +
+                    packed(spread(level, 4, 0, 32, numbers), 4, 16))
+        d = half(4 + row + level, numbers)
+        if kind == "Q8_0":
+            return d + bytes((q - 128) & 255 for q in spread(level, 8, 0, 32, numbers))
+        q = spread(level, 5, 1, 32, numbers)
+        return d + packed([x >> 4 for x in q], 1, 1) + packed(q, 4, 16)
+    if kind in ("Q4_K", "Q5_K"):
+        bits = 4 if kind == "Q4_K" else 5
+        levels = [numbers.next() % 3 for _ in range(8)]
+        q = [x for level in levels for x in spread(level, bits, bits - 4, 32, numbers)]
+        out = half(5, numbers) + half(5, numbers)
+        out += k_scales([numbers.bell(30, 40) for _ in levels],
+                        [(5, 20, 60)[level] + (numbers.next() & 3) for level in levels])
+        return out + (packed([x >> 4 for x in q], 1, 32) if bits == 5 else b"") + packed(q, 4, 32)
+    if kind == "Q6_K":
+        levels = [numbers.next() % 3 for _ in range(16)]
+        q = [x for level in levels for x in spread(level, 6, 2, 16, numbers)]
+        sign = [-1 if numbers.next() & 1 else 1 for _ in levels]
+        scales = [s * (20 << level) + numbers.bell(0, 5) for s, level in zip(sign, levels)]
+        return (packed(q, 4, 64) + packed([x >> 4 for x in q], 2, 32) +
+                struct.pack("<16b", *scales) + half(5 + row, numbers))
+    q = [numbers.bell(0, 7) for _ in range(256)]
+    return (packed([x >> 2 for x in q], 1, 32) + packed(q, 2, 32) + numbers.noise(12) +
+            half(5, numbers))
+
+
+def context_tensor(name, kind, dims, seed):
+    numbers = Numbers(seed)
+    _, weights_of_block, _ = TYPES[kind]
+    data = b"".join(block_with_context(kind, row % 16, numbers) for row in range(dims[1])
+                    for _ in range(dims[0] // weights_of_block))
+    return name, kind, dims, data
+
+
 def string(text):
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
@@ -101,6 +172,13 @@ def main(directory):
                             ("half_zero.weight", "F32", [1030],
                              bytes(2060) + Numbers(6).noise(2060)),
                             tensor("last.weight", "F32", [5], 7)]),
+        "buckets.gguf": gguf([context_tensor("half", "Q5_0", [512, 30], 12),
+                              context_tensor("half_and_bytes", "Q6_K", [1024, 12], 13),
+                              context_tensor("exponent", "MXFP4", [512, 30], 14),
+                              context_tensor("ratio", "Q4_K", [1024, 14], 15),
+                              context_tensor("ratio_extended", "Q5_K", [1024, 12], 16),
+                              context_tensor("none", "Q3_K", [1024, 12], 17),
+                              context_tensor("bytes", "Q8_0", [512, 16], 18)]),
         "noise.gguf": gguf([("noise.weight", "F16", [64, 96], Numbers(8).noise(12288)),
                             tensor("norm.weight", "F32", [64], 9)]),
         "empty": b"",

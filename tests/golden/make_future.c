@@ -38,10 +38,10 @@ static mfs_layout future = {
     .block_bytes = 23,
     .block_weights = 12,
     .field_count = 4,
-    .field = {{"exponent", 8, MFS_DISK_CONSTANTS, MFS_TRANSFORM_ROTATE, 4, 32, 0, 4},
-	      {"steps", 5, MFS_DISK_CONSTANTS, MFS_TRANSFORM_BYTES, 1, 6, 4, 3},
-	      {"quants", 6, MFS_DISK_WEIGHTS, MFS_TRANSFORM_PLANES, 2, 9, 7, 12},
-	      {"signs", 5, MFS_DISK_WEIGHTS, MFS_TRANSFORM_BYTES, 1, 1, 19, 4}},
+    .field = {{"exponent", 8, MFS_DISK_CONSTANTS, MFS_TRANSFORM_ROTATE, 4, 32, 0, 0, 4},
+	      {"steps", 5, MFS_DISK_CONSTANTS, MFS_TRANSFORM_BYTES, 1, 6, 0, 4, 3},
+	      {"quants", 6, MFS_DISK_WEIGHTS, MFS_TRANSFORM_PLANES, 2, 9, 0, 7, 12},
+	      {"signs", 5, MFS_DISK_WEIGHTS, MFS_TRANSFORM_BYTES, 1, 1, 0, 19, 4}},
 };
 
 struct writer {

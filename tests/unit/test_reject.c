@@ -82,9 +82,10 @@ static const struct refusal refusals[] = {
     {"future.mfs", RECORD(LAYOUTS, layout, 0, block_bytes), 24, BAD_LAYOUT},
     {"future.mfs", RECORD(LAYOUTS, layout, 0, block_bytes), 65537, BAD_LAYOUT},
     {"future.mfs", RECORD(FIELDS, field, 0, name_offset), UINT32_MAX, BAD_FIELD},
-    {"future.mfs", RECORD(FIELDS, field, 0, reserved), 1, BAD_FIELD},
     {"future.mfs", RECORD(FIELDS, field, 0, cls), 2, BAD_LAYOUT},
-    {"future.mfs", RECORD(FIELDS, field, 0, transform), 3, BAD_LAYOUT},
+    {"future.mfs", RECORD(FIELDS, field, 0, transform), 5, BAD_LAYOUT},
+    {"future.mfs", RECORD(FIELDS, field, 0, transform), 3, BAD_LAYOUT}, /* constants */
+    {"future.mfs", RECORD(FIELDS, field, 0, run), 1, BAD_LAYOUT},
     {"future.mfs", RECORD(FIELDS, field, 0, transform), 0, BAD_LAYOUT}, /* its width is 4 */
     {"future.mfs", RECORD(FIELDS, field, 0, width), 0, BAD_LAYOUT},
     {"future.mfs", RECORD(FIELDS, field, 0, width), 3, BAD_LAYOUT},
