@@ -13,8 +13,8 @@
 
 const char *mfs_coding_name(unsigned coding)
 {
-	static const char *const name[MFS_CODINGS] = {"raw",	  "zero",   "zstd",
-						      "literals", "shared", "buckets"};
+	static const char *const name[MFS_CODINGS] = {"raw",	"zero",	   "zstd",  "literals",
+						      "shared", "buckets", "sparse"};
 
 	return coding < MFS_CODINGS ? name[coding] : "unknown";
 }
@@ -77,8 +77,9 @@ mfs_encoder *mfs_encoder_new(size_t max_span)
 	encoder->coded = malloc(room + 2 * mfs_coded_bound(room));
 	encoder->sorted = malloc(split_bound(max_span));
 	encoder->buckets = malloc(groups_bound(max_span));
+	encoder->packed = malloc(split_bound(max_span));
 	if (!encoder->literals || !encoder->matches || !encoder->split || !encoder->coded ||
-	    !encoder->sorted || !encoder->buckets) {
+	    !encoder->sorted || !encoder->buckets || !encoder->packed) {
 		mfs_encoder_free(encoder);
 		return NULL;
 	}
@@ -95,6 +96,7 @@ void mfs_encoder_free(mfs_encoder *encoder)
 	free(encoder->coded);
 	free(encoder->sorted);
 	free(encoder->buckets);
+	free(encoder->packed);
 	free(encoder);
 }
 
@@ -314,6 +316,79 @@ static void pack_frame(const struct coded stream[], uint32_t count, uint8_t *out
 		pack_raw(stream, count, out, info);
 }
 
+/* The streams of one slot, and the codings chosen for them. */
+static size_t code_slot(mfs_encoder *encoder, const struct span *span, unsigned slot,
+			const mfs_tables *tables, const uint8_t *const split[], size_t words,
+			struct coded stream[], uint8_t *room)
+{
+	const mfs_layout *layout = span->layout;
+	uint8_t *begin = room;
+	uint32_t number = 0;
+
+	for (uint32_t s = 0; s < layout->stream_count; s++) {
+		struct coded *to = &stream[number];
+
+		if (layout->stream[s].slot != slot)
+			continue;
+		to->bytes = split[s];
+		to->size = (uint32_t)(words ? words : span->blocks * layout->stream[s].per_block);
+		to->symbols = layout->symbols.weights && layout->symbols.stream == s;
+		room +=
+		    code_stream(encoder, span, tables ? &tables->shared[number] : NULL, to, room);
+		number++;
+	}
+	return (size_t)(room - begin);
+}
+
+/* One in so many words must be zero for a mask to be tried. */
+#define ZEROS_SHARE 8
+
+/* The mask as it is stored. */
+static void code_mask(mfs_encoder *encoder, const uint8_t *mask, size_t size, struct coded *out,
+		      uint8_t *room)
+{
+	size_t coded = mfs_literals_encode(encoder->literals, mask, size, room);
+
+	out->size = (uint32_t)size;
+	keep(out, MFS_CODING_SPARSE, mask, size);
+	if (coded && coded < size)
+		keep(out, MFS_CODING_SPARSE, room, coded);
+}
+
+/* Codes the frame as mask and values, and stores it if that is smaller than what
+ * stands in out[0]. */
+static void try_sparse(mfs_encoder *encoder, const struct span *span, const mfs_tables *tables,
+		       const uint8_t *const split[], uint8_t *out, mfs_frame_info *info)
+{
+	const mfs_layout *layout = span->layout;
+	uint32_t streams = layout->slot_streams[0];
+	size_t words = (size_t)span->blocks * layout->stream[0].per_block;
+	uint8_t *mask = encoder->buckets, *packed = encoder->packed;
+	const uint8_t *values[MFS_STREAMS_MAX];
+	struct coded stream[MFS_STREAMS_MAX + 1];
+	mfs_frame_info sparse = {0};
+	size_t count = mfs_sparse_mask(split, streams, words, mask), room, total;
+
+	if (count == 0 || words - count < words / ZEROS_SHARE)
+		return;
+	for (uint32_t s = 0; s < streams; s++) {
+		values[s] = packed;
+		mfs_sparse_pack(mask, words, split[s], packed);
+		packed += align_stream(count + 1);
+	}
+	room = code_slot(encoder, span, 0, tables, values, count, stream + 1, encoder->coded);
+	code_mask(encoder, mask, (words + 7) / 8, &stream[0], encoder->coded + room);
+	total = (streams + 1) * HEADER_BYTES;
+	for (uint32_t s = 0; s <= streams; s++)
+		total += stream[s].stored_size;
+	if (total >= info->stored)
+		return;
+	pack_coded(stream, streams + 1, out, &sparse);
+	info->stored = sparse.stored;
+	memset(info->by_coding, 0, sizeof(info->by_coding));
+	info->by_coding[MFS_CODING_SPARSE] = span->blocks * layout->slot_bytes[0];
+}
+
 int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blocks,
 		    const uint8_t *in, const mfs_coding_rules *rules,
 		    const mfs_tables *const tables[MFS_SLOTS], uint8_t *const out[MFS_SLOTS],
@@ -321,9 +396,7 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 {
 	const struct span span = {layout, blocks, in, rules};
 	const uint8_t *split[MFS_STREAMS_MAX];
-	struct coded stream[MFS_SLOTS][MFS_STREAMS_MAX];
-	uint32_t count[MFS_SLOTS] = {0};
-	uint8_t *room = encoder->coded;
+	struct coded stream[MFS_STREAMS_MAX];
 
 	if (!span_ok(layout, blocks, encoder->max_span))
 		return MFS_E_ARGUMENT;
@@ -332,21 +405,15 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 			return MFS_E_ARGUMENT;
 
 	mfs_encoder_split(encoder, layout, blocks, in, split);
-	for (uint32_t s = 0; s < layout->stream_count; s++) {
-		unsigned slot = layout->stream[s].slot;
-		uint32_t number = count[slot]++;
-		struct coded *to = &stream[slot][number];
-
-		to->bytes = split[s];
-		to->size = blocks * layout->stream[s].per_block;
-		to->symbols = layout->symbols.weights && layout->symbols.stream == s;
-		room += code_stream(encoder, &span,
-				    tables[slot] ? &tables[slot]->shared[number] : NULL, to, room);
-	}
 	memset(info, 0, MFS_SLOTS * sizeof(*info));
-	for (int slot = 0; slot < MFS_SLOTS; slot++)
-		if (count[slot])
-			pack_frame(stream[slot], count[slot], out[slot], &info[slot]);
+	for (unsigned slot = 0; slot < MFS_SLOTS; slot++) {
+		if (!layout->slot_streams[slot])
+			continue;
+		code_slot(encoder, &span, slot, tables[slot], split, 0, stream, encoder->coded);
+		pack_frame(stream, layout->slot_streams[slot], out[slot], &info[slot]);
+	}
+	if (mfs_sparse_fits(layout) && info[0].stored && allowed(&span, MFS_CODING_SPARSE))
+		try_sparse(encoder, &span, tables[0], split, out[0], &info[0]);
 	return 0;
 }
 
@@ -403,6 +470,9 @@ struct mfs_decoder {
 	uint8_t *streams; /* decoded streams of the span at hand */
 	uint8_t *sorted;  /* symbols by bucket */
 	uint8_t *buckets; /* of each group */
+	uint8_t *mask;	  /* of a sparse frame */
+	uint8_t *packed;  /* a plane of it */
+	uint8_t *planes;  /* with its zeros */
 	mfs_literals_job jobs[MFS_JOBS_MAX];
 	uint32_t job_count;
 	uint8_t *zeros; /* never written: what streams of zeros are read from */
@@ -422,9 +492,12 @@ mfs_decoder *mfs_decoder_new(size_t max_span)
 	decoder->streams = aligned_alloc(MFS_STREAM_ALIGN, split_bound(max_span));
 	decoder->sorted = malloc(split_bound(max_span));
 	decoder->buckets = malloc(groups_bound(max_span));
+	decoder->mask = malloc(groups_bound(max_span));
+	decoder->packed = malloc(max_span + 1);
+	decoder->planes = malloc(split_bound(max_span));
 	decoder->zeros = calloc(1, max_span);
-	if (!decoder->zstd || !decoder->streams || !decoder->sorted || !decoder->buckets ||
-	    !decoder->zeros) {
+	if (!decoder->mask || !decoder->packed || !decoder->planes || !decoder->zstd ||
+	    !decoder->streams || !decoder->sorted || !decoder->buckets || !decoder->zeros) {
 		mfs_decoder_free(decoder);
 		return NULL;
 	}
@@ -439,6 +512,9 @@ void mfs_decoder_free(mfs_decoder *decoder)
 	free(decoder->streams);
 	free(decoder->sorted);
 	free(decoder->buckets);
+	free(decoder->mask);
+	free(decoder->packed);
+	free(decoder->planes);
 	free(decoder->zeros);
 	free(decoder);
 }
@@ -609,6 +685,46 @@ static int frame_next(struct cursor *at, struct stored *stream, const mfs_tables
 	return 0;
 }
 
+/* The mask of a sparse frame, read before its streams. *words becomes the number
+ * of those that are not zero. */
+static int decode_mask(struct target *to, struct cursor *at, size_t *words)
+{
+	uint32_t word = load_le32(at->header);
+	size_t size = word & LENGTH_MASK, raw = (*words + 7) / 8;
+	uint8_t *mask = to->decoder->mask;
+
+	if (at->left < HEADER_BYTES)
+		return MFS_E_CORRUPT;
+	at->header += HEADER_BYTES; /* that of the streams lies one word behind */
+	at->bytes += HEADER_BYTES;
+	at->left -= HEADER_BYTES;
+	if (size > at->left || size > raw)
+		return MFS_E_CORRUPT;
+	if (size == raw)
+		memcpy(mask, at->bytes, raw);
+	else if (decode_zstd(to->decoder->zstd, NULL, at->bytes, size, mask, raw))
+		return MFS_E_CORRUPT;
+	at->bytes += size;
+	at->left -= size;
+	*words = mfs_sparse_count(mask, *words);
+	return 0;
+}
+
+/* Puts the zeros back: the planes end where their values were decoded to. */
+static void unpack_planes(struct target *to, size_t words, size_t values, const uint8_t *bytes[])
+{
+	const mfs_layout *layout = to->layout;
+	uint8_t *packed = to->decoder->packed, *plane = to->decoder->planes;
+
+	for (uint32_t s = 0; s < layout->slot_streams[0]; s++) {
+		memcpy(packed, bytes[s], values);
+		packed[values] = 0;
+		mfs_sparse_unpack(to->decoder->mask, words, packed, plane);
+		bytes[s] = plane;
+		plane += align_stream(words);
+	}
+}
+
 /* Finds or decodes the streams of one slot, and puts its fields back. Without
  * `joined`, the one stream is the span and is decoded there. */
 static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame, int joined)
@@ -617,16 +733,21 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 	const uint8_t *bytes[MFS_STREAMS_MAX];
 	uint8_t *room = joined ? to->decoder->streams : to->out;
 	struct cursor at;
+	size_t words = (size_t)to->blocks * layout->stream[0].per_block, values = words;
+	int sparse;
 
 	to->decoder->job_count = 0;
 	if (frame_begin(&at, frame, layout->slot_streams[slot],
 			(size_t)to->blocks * layout->slot_bytes[slot]))
 		return MFS_E_CORRUPT;
+	sparse = at.header && load_le32(at.header) >> LENGTH_BITS == MFS_CODING_SPARSE;
+	if (sparse && (!mfs_sparse_fits(layout) || slot != 0 || decode_mask(to, &at, &values)))
+		return MFS_E_CORRUPT;
 	for (uint32_t s = 0; s < layout->stream_count; s++) {
 		const mfs_stream *about = &layout->stream[s];
-		struct stored stream = {.raw_size = (size_t)to->blocks * about->per_block,
-					.symbols =
-					    layout->symbols.weights && layout->symbols.stream == s};
+		struct stored stream = {
+		    .raw_size = sparse ? values : (size_t)to->blocks * about->per_block,
+		    .symbols = layout->symbols.weights && layout->symbols.stream == s};
 
 		if (about->slot != slot)
 			continue;
@@ -638,6 +759,8 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 	}
 	if (at.left || run_jobs(to->decoder))
 		return MFS_E_CORRUPT;
+	if (sparse)
+		unpack_planes(to, words, values, bytes);
 	if (joined)
 		mfs_layout_join_slot(layout, slot, to->blocks, bytes, to->out);
 	else if (bytes[0] != to->out)

@@ -6,7 +6,8 @@
  *   0                        every stream is all zeros
  *   the streams' bytes       the streams as they are, back to back
  *   anything less            a le32 for each stream (coding << 28 | stored length),
- *                            then the coded streams back to back
+ *                            then the coded streams back to back; a sparse frame
+ *                            has a le32 and the mask more, before the streams'
  * so no coding makes a frame larger than its raw bytes.
  *
  * A codec holds contexts and scratch memory: one for each thread, reused from
@@ -30,11 +31,16 @@ enum mfs_coding {
 	 * each bucket in the order of the blocks; of each bucket that is not empty a
 	 * zstd frame of literals with the bucket's tree. */
 	MFS_CODING_BUCKETS = 5,
+	/* Only in place of a frame's first stream, for frames of one field of PLANES
+	 * or ROTATE: a mask with a bit for each word, the first in the lowest bit,
+	 * set where the word is not zero; raw, or a zstd frame. The streams follow as
+	 * in any frame, without the words that are zero. */
+	MFS_CODING_SPARSE = 6,
 	MFS_CODINGS
 };
 
 /* Name of a coding, as in modelfs-stat: "raw", "zero", "zstd", "literals",
- * "shared", "buckets". */
+ * "shared", "buckets", "sparse". */
 const char *mfs_coding_name(unsigned coding);
 
 /* ---- tables: Huffman trees that the frames of one tensor and class share ---- */
@@ -104,8 +110,8 @@ int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigne
 			 const mfs_coding_rules *rules, uint8_t *out, size_t capacity);
 
 /* What the sample comes to, stored with each coding alone (and raw where that is
- * smaller, or zero): bytes of all its frames, without tables. With MFS_CODING_ZERO all codings that the rules allow compete.
- * 0, or a negative mfs_error. */
+ * smaller, or zero): bytes of all its frames, without tables. With MFS_CODING_ZERO all codings that
+ * the rules allow compete. 0, or a negative mfs_error. */
 int mfs_sample_estimate(mfs_encoder *encoder, const mfs_sample *sample,
 			const mfs_coding_rules *rules, const mfs_tables *const tables[MFS_SLOTS],
 			uint64_t stored[MFS_CODINGS]);

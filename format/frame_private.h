@@ -28,7 +28,8 @@ struct mfs_encoder {
 	uint8_t *split;	  /* streams of the span at hand */
 	uint8_t *coded;	  /* their coded forms */
 	uint8_t *sorted;  /* symbols by bucket */
-	uint8_t *buckets; /* of each group */
+	uint8_t *buckets; /* of each group; the mask of a sparse frame */
+	uint8_t *packed;  /* its planes without zeros */
 	uint32_t histogram[MFS_STREAMS_MAX][256];
 };
 
@@ -73,6 +74,18 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 /* Codes the symbols that encoder->sorted holds; returns the size, 0 if zstd failed. */
 size_t mfs_buckets_encode(mfs_encoder *encoder, const struct mfs_shared *shared,
 			  const struct mfs_groups *groups, uint8_t *out);
+
+/* ---- sparse.c ---- */
+
+/* True if frames of slot 0 may be sparse. */
+int mfs_sparse_fits(const mfs_layout *layout);
+/* Writes the mask of `words` words, whose planes are given, and returns how many
+ * are not zero. */
+size_t mfs_sparse_mask(const uint8_t *const plane[], unsigned width, size_t words, uint8_t *mask);
+size_t mfs_sparse_count(const uint8_t *mask, size_t words);
+/* One plane without the words that are zero, and with them again. */
+void mfs_sparse_pack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
+void mfs_sparse_unpack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
 
 /* ---- literals.c: standard zstd frames that hold literals only ---- */
 

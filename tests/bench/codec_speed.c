@@ -311,8 +311,42 @@ static void generated(const char *name, unsigned type, enum origin origin, enum 
 	free(bytes);
 }
 
+static int by_magnitude(const void *a, const void *b)
+{
+	float x = fabsf(*(const float *)a), y = fabsf(*(const float *)b);
+
+	return (x > y) - (x < y);
+}
+
+/* The smaller half of each run of `of` weights becomes zero. */
+static void pruned(const char *name, unsigned type, size_t of)
+{
+	size_t count = (size_t)ROWS * COLUMNS;
+	const mfs_layout *layout = mfs_layout_ggml(type);
+	size_t size = count / layout->block_weights * layout->block_bytes;
+	float *weights = take(count * sizeof(float)), *sorted = take(of * sizeof(float));
+	uint8_t *bytes = take(size);
+
+	weights_make(weights, ROWS, COLUMNS, WEIGHTS_GAUSSIAN, 1, 1);
+	for (size_t first = 0; first < count; first += of) {
+		memcpy(sorted, weights + first, of * sizeof(float));
+		qsort(sorted, of, sizeof(float), by_magnitude);
+		for (size_t i = first; i < first + of; i++)
+			if (fabsf(weights[i]) <= fabsf(sorted[of / 2 - 1]))
+				weights[i] = 0;
+	}
+	bench_quantize(type, weights, count, bytes);
+	measure(name, layout, bytes, size, COLUMNS / layout->block_weights);
+	free(weights);
+	free(sorted);
+	free(bytes);
+}
+
 static void all_generated(void)
 {
+	pruned("BF16 pruned", 30, COLUMNS);
+	pruned("BF16 2:4", 30, 4);
+	pruned("F16 pruned", 1, COLUMNS);
 	generated("BF16", 30, FROM_BF16, WEIGHTS_GAUSSIAN);
 	generated("F32 from BF16", 0, FROM_BF16, WEIGHTS_GAUSSIAN);
 	generated("F16 from BF16", 1, FROM_BF16, WEIGHTS_GAUSSIAN);

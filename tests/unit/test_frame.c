@@ -382,6 +382,7 @@ static void codings_have_names(void **state)
 	assert_string_equal(mfs_coding_name(MFS_CODING_LITERALS), "literals");
 	assert_string_equal(mfs_coding_name(MFS_CODING_SHARED), "shared");
 	assert_string_equal(mfs_coding_name(MFS_CODING_BUCKETS), "buckets");
+	assert_string_equal(mfs_coding_name(MFS_CODING_SPARSE), "sparse");
 	assert_string_equal(mfs_coding_name(MFS_CODINGS), "unknown");
 }
 
@@ -797,6 +798,114 @@ static void estimates_tell_each_coding(void **state)
 	mfs_tables_free(tables);
 }
 
+/* BF16 numbers, of which one in `rare` has an exponent far from the others. */
+static void fill_bf16(struct codec *c, uint32_t rare)
+{
+	for (size_t i = 0; i < SPAN; i += 2) {
+		unsigned exponent = 120u - (unsigned)__builtin_ctz(random_next() | 1u << 20);
+
+		if (random_next() % rare == 0)
+			exponent = random_next() & 255;
+		store_le16(c->in + i, (uint16_t)((random_next() & 0x807f) | exponent << 7));
+	}
+}
+
+/* ---- sparse frames ---- */
+
+/* Makes words of `width` bytes zero: two of each four, or `of` in 64 at random. */
+static void prune(struct codec *c, size_t width, uint32_t of)
+{
+	for (size_t i = 0; i < SPAN / width; i++)
+		if (of ? random_next() % 64 < of : (i ^ i / 4) & 2)
+			memset(c->in + i * width, 0, width);
+}
+
+static void pruned_weights_are_mask_and_values(void **state)
+{
+	static const struct {
+		uint32_t type, width;
+	} types[] = {{BF16, 2}, {F32, 4}, {1, 2}, {25, 2}, {28, 8}};
+	struct codec *c = *state;
+
+	for (size_t t = 0; t < sizeof(types) / sizeof(*types); t++)
+		for (uint32_t of = 0; of <= 64; of += 16) {
+			const mfs_layout *layout = mfs_layout_ggml(types[t].type);
+			uint32_t words = SPAN / types[t].width;
+
+			fill_bf16(c, 1000);
+			prune(c, types[t].width, of);
+			for (uint32_t n = words; n > words - 18; n--)
+				round_trip(c, layout, n);
+			round_trip(c, layout, 1);
+			round_trip(c, layout, 9);
+			if (of < 64 && types[t].type == BF16) {
+				round_trip(c, layout, words);
+				assert_int_equal(c->info[0].by_coding[MFS_CODING_SPARSE], SPAN);
+			}
+		}
+	fill_bf16(c, 1000);
+	prune(c, 2, 32);
+	round_trip(c, mfs_layout_ggml(BF16), SPAN / 2);
+	assert_true(c->info[0].stored < SPAN * 7 / 16);
+	c->rules.refused = 1u << MFS_CODING_SPARSE;
+	round_trip(c, mfs_layout_ggml(BF16), SPAN / 2);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_SPARSE], 0);
+}
+
+static void a_negative_zero_is_a_value(void **state)
+{
+	struct codec *c = *state;
+
+	fill_bf16(c, 1000);
+	prune(c, 2, 32);
+	for (size_t i = 1; i < SPAN; i += 94)
+		c->in[i] |= 0x80;
+	round_trip(c, mfs_layout_ggml(BF16), SPAN / 2);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_SPARSE], SPAN);
+}
+
+static void sparse_frames_that_lie_are_refused(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_ggml(BF16);
+	const uint32_t words = 2001;
+	uint32_t mask, size;
+	int refused = 0;
+
+	fill_bf16(c, 1000);
+	prune(c, 2, 32);
+	round_trip(c, layout, words);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_SPARSE], words * 2);
+	mask = load_le32(c->stored[0]);
+	assert_int_equal(mask >> 28, MFS_CODING_SPARSE);
+	size = c->info[0].stored;
+	for (uint32_t n = 1; n < size; n++) {
+		const size_t sizes[MFS_SLOTS] = {n, 0};
+
+		assert_int_equal(decode_frames(c, layout, words, sizes), MFS_E_CORRUPT);
+	}
+	for (uint32_t lie = 0; lie < 28; lie++) {
+		store_le32(c->stored[0], mask ^ 1u << lie);
+		assert_int_equal(decode(c, layout, words), MFS_E_CORRUPT);
+	}
+	store_le32(c->stored[0], mask);
+	for (uint32_t i = 0; i < size; i++) {
+		c->stored[0][i] ^= (uint8_t)(1u << i % 8);
+		refused += decode(c, layout, words) != 0;
+		c->stored[0][i] ^= (uint8_t)(1u << i % 8);
+	}
+	assert_true(refused > 0);
+	/* No other layout's frames are sparse. */
+	store_le32(c->stored[0], (uint32_t)MFS_CODING_SPARSE << 28);
+	for (uint32_t row = 0; row < mfs_layout_ggml_count(); row++) {
+		const mfs_layout *other = mfs_layout_ggml_row(row);
+		const size_t sizes[MFS_SLOTS] = {other->slot_bytes[0] * 5u - 1, 0};
+
+		if (other->field_count > 1)
+			assert_int_equal(decode_frames(c, other, 5, sizes), MFS_E_CORRUPT);
+	}
+}
+
 /* ---- hostile frames ---- */
 
 /* Three streams in two slots: Q4_0, whose scales and quants all compress. */
@@ -994,6 +1103,9 @@ int main(void)
 	    TEST(buckets_that_lie_are_refused),
 	    TEST(tables_open_refuses_buckets_that_do_not_fit),
 	    TEST(estimates_tell_each_coding),
+	    TEST(pruned_weights_are_mask_and_values),
+	    TEST(a_negative_zero_is_a_value),
+	    TEST(sparse_frames_that_lie_are_refused),
 	    TEST(frames_of_any_other_length_are_refused),
 	    TEST(flipped_bits_do_no_harm),
 	    TEST(headers_that_lie_are_refused),
