@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, by apt, and nothing if nothing is:
-#   scripts/install-deps.sh [build] [test] [demo]
+#   scripts/install-deps.sh [build] [test] [demo] [bench]
 # Groups: build (compiler and libraries), test (what the suite runs), demo
-# (mounting and npm). Without arguments: build.
+# (mounting and npm), bench (peers and plots). Without arguments: build.
 set -euo pipefail
 
 build=(gcc g++ make cmake pkg-config libc6-dev libzstd-dev libxxhash-dev liburing-dev
@@ -10,6 +10,7 @@ build=(gcc g++ make cmake pkg-config libc6-dev libzstd-dev libxxhash-dev liburin
 test=(fuse3 python3 python3-zstandard python3-xxhash zstd strace time clang libclang-rt-dev
 	binutils util-linux mount procps)
 demo=(fuse3)
+bench=(zstd liblz4-dev liblzma-dev gnuplot-nox)
 
 wanted=()
 for group in "${@:-build}"; do
@@ -21,8 +22,14 @@ for group in "${@:-build}"; do
 		# A Node from elsewhere brings its own npm.
 		command -v npm >/dev/null || wanted+=(npm nodejs ca-certificates)
 		;;
+	bench)
+		wanted+=("${bench[@]}")
+		# Not in every release of Debian.
+		[ -z "$(apt-cache search --names-only '^libblosc2-dev$' 2>/dev/null)" ] ||
+			wanted+=(libblosc2-dev)
+		;;
 	*)
-		echo "install-deps.sh: no group '$group' (build, test, demo)" >&2
+		echo "install-deps.sh: no group '$group' (build, test, demo, bench)" >&2
 		exit 2
 		;;
 	esac

@@ -1,10 +1,16 @@
 /*
- * codec_speed [-f FRAME_KIB] [-r REFUSED_MASK] [-n ROUNDS] [-d DECODE_ROUNDS]
- * [-t NAME] [-e] [GGUF ...]: what the
- * codecs make of generated weights, or of the tensors of files, and how fast, on
- * one core. Speeds count original bytes, go by processor time and
- * are the best of the rounds. With -e
- * also the order-0 entropy of each stream.
+ * codec_speed [OPTIONS] [FILE ...]: what the codecs make of generated weights, or
+ * of the tensors of model files, and how fast, on one core. Speeds count original
+ * bytes and go by processor time; decoding is the median of its rounds.
+ *
+ *   -f KIB   frame size (128)            -r MASK  codings refused, a bit each
+ *   -n N     rounds (5)                  -d N     rounds of decoding (as -n)
+ *   -t NAME  only what has NAME in its name
+ *   -R N     rows of 4096 weights to generate (1024)
+ *   -e       also the order-0 entropy of each stream
+ *   -w DIR   write each tensor's bytes to DIR, for peers to measure
+ *   -m       tab-separated: codec, name, original bytes, stored bytes, pack MB/s,
+ *            decode GB/s, spread of decode, order-0 limit
  */
 #include <math.h>
 #include <stdio.h>
@@ -20,15 +26,15 @@
 #include "layout_ggml.h"
 #include "quantize.h"
 
-#define ROWS	     1024
 #define COLUMNS	     4096
 #define SAMPLE_BYTES (512u << 10)
 
 static uint32_t frame_bytes = 128u << 10;
 static uint32_t refused;
 static int rounds = 5, decode_rounds;
-static int entropies;
-static const char *only;
+static int entropies, machine;
+static const char *only, *write_directory;
+static size_t rows = 1024;
 
 static double now(void)
 {
@@ -194,7 +200,8 @@ static double entropy(const uint8_t *bytes, size_t size)
 	return bits / 8;
 }
 
-static void print_entropies(const struct job *job)
+/* Original size over the sum of the streams' order-0 entropies. */
+static double order0_limit(const struct job *job)
 {
 	uint8_t *stream[MFS_STREAMS_MAX];
 	double sum = 0, raw = 0;
@@ -206,15 +213,104 @@ static void print_entropies(const struct job *job)
 		const mfs_stream *about = &job->layout->stream[s];
 		const mfs_field *field = &job->layout->field[about->field];
 		double bytes = entropy(stream[s], (size_t)job->blocks * about->per_block);
-		double plain = (double)job->blocks * about->per_block;
 
-		printf("    %.*s.%u %.4f of %u bytes\n", (int)field->name_length, field->name,
-		       about->plane, bytes / (double)job->blocks, about->per_block);
+		if (entropies)
+			printf("    %.*s.%u %.4f of %u bytes\n", (int)field->name_length,
+			       field->name, about->plane, bytes / (double)job->blocks,
+			       about->per_block);
 		sum += bytes;
-		raw += plain;
+		raw += (double)job->blocks * about->per_block;
 		free(stream[s]);
 	}
-	printf("    order-0 limit %.4f\n", raw / sum);
+	return sum > 0 ? raw / sum : INFINITY;
+}
+
+struct result {
+	uint64_t stored;
+	double coding, decoding, spread, tables; /* seconds; spread is a share */
+};
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void time_decoding(struct job *job, size_t size, struct result *result)
+{
+	int count = decode_rounds ? decode_rounds : rounds;
+	double *seconds = take((size_t)count * sizeof(*seconds));
+	uint8_t *out = take(size);
+
+	decode(job, out, 1);
+	if (memcmp(out, job->bytes, size))
+		die("wrong bytes");
+	for (int r = 0; r < count; r++) {
+		double start = now();
+
+		decode(job, out, 0);
+		seconds[r] = now() - start;
+	}
+	qsort(seconds, (size_t)count, sizeof(*seconds), by_value);
+	result->decoding = seconds[count / 2];
+	result->spread = (seconds[count - 1] - seconds[0]) / result->decoding;
+	free(seconds);
+	free(out);
+}
+
+static void print_for_people(struct job *job, const char *name, size_t size,
+			     const struct result *result)
+{
+	uint64_t by[MFS_CODINGS] = {0};
+	struct peer peer = zstd_peer(job);
+
+	printf("%-16s %8.4f %6.0f MB/s %6.2f GB/s | zstd -3 %7.4f %5.2f GB/s | tables %5llu B "
+	       "%4.1f ms |",
+	       name, (double)size / (double)result->stored, (double)size / result->coding / 1e6,
+	       (double)size / result->decoding / 1e9, peer.ratio, peer.decode,
+	       (unsigned long long)job->tables_bytes, result->tables * 1e3);
+	for (uint32_t i = 0; i < 2 * job->spans; i++)
+		for (int c = 0; c < MFS_CODINGS; c++)
+			by[c] += job->info[i].by_coding[c];
+	for (int c = 0; c < MFS_CODINGS; c++)
+		if (by[c])
+			printf(" %s %.0f%%", mfs_coding_name((unsigned)c),
+			       100 * (double)by[c] / (double)size);
+	printf("\n");
+	if (entropies)
+		printf("    order-0 limit %.4f\n", order0_limit(job));
+}
+
+static void print_for_machines(const struct job *job, const char *name, size_t size,
+			       const struct result *result)
+{
+	printf("modelfs\t%s\t%zu\t%llu\t%.1f\t%.3f\t%.3f\t%.4f\n", name, size,
+	       (unsigned long long)result->stored, (double)size / result->coding / 1e6,
+	       (double)size / result->decoding / 1e9, result->spread, order0_limit(job));
+	fflush(stdout);
+}
+
+static void write_bytes(const char *name, const uint8_t *bytes, size_t size)
+{
+	char path[4096];
+	FILE *file;
+
+	if (snprintf(path, sizeof(path), "%s/%s", write_directory, name) >= (int)sizeof(path))
+		die("the path is too long");
+	file = fopen(path, "wb");
+	if (!file || fwrite(bytes, 1, size, file) != size || fclose(file))
+		die("cannot write");
+}
+
+static void cut_into_spans(struct job *job)
+{
+	job->span_blocks = frame_bytes / job->layout->block_bytes;
+	if (job->row_blocks && job->row_blocks <= job->span_blocks)
+		job->span_blocks -= job->span_blocks % job->row_blocks;
+	if (job->span_blocks > job->blocks)
+		job->span_blocks = job->blocks;
+	job->spans = (job->blocks + job->span_blocks - 1) / job->span_blocks;
 }
 
 static void measure(const char *name, const mfs_layout *layout, const uint8_t *bytes, size_t size,
@@ -224,61 +320,33 @@ static void measure(const char *name, const mfs_layout *layout, const uint8_t *b
 			  .bytes = bytes,
 			  .blocks = (uint32_t)(size / layout->block_bytes),
 			  .row_blocks = row_blocks};
-	double coding = INFINITY, decoding = INFINITY, tables, start;
-	uint8_t *out = take(size);
-	uint64_t stored = 0, by[MFS_CODINGS] = {0};
-	struct peer peer;
+	struct result result = {.coding = INFINITY};
+	double start;
 
-	if (only && !strstr(name, only)) {
-		free(out);
+	if (only && !strstr(name, only))
 		return;
-	}
-	job.span_blocks = frame_bytes / layout->block_bytes;
-	if (row_blocks && row_blocks <= job.span_blocks)
-		job.span_blocks -= job.span_blocks % row_blocks;
-	if (job.span_blocks > job.blocks)
-		job.span_blocks = job.blocks;
-	job.spans = (job.blocks + job.span_blocks - 1) / job.span_blocks;
+	cut_into_spans(&job);
 	job.rules = (mfs_coding_rules){.min_gain = 2, .refused = refused, .row_blocks = row_blocks};
 	job.encoder = mfs_encoder_new(frame_bytes);
 	job.decoder = mfs_decoder_new(frame_bytes);
 	job.info = take(sizeof(*job.info) * 2 * job.spans);
 	for (int slot = 0; slot < MFS_SLOTS; slot++)
 		job.stored[slot] = take((size_t)job.blocks * layout->slot_bytes[slot] + 1);
-
 	start = now();
 	build_tables(&job);
-	tables = now() - start;
+	result.tables = now() - start;
 	for (int r = 0; r < rounds; r++) {
 		start = now();
-		stored = encode(&job);
-		coding = fmin(coding, now() - start);
+		result.stored = encode(&job) + job.tables_bytes;
+		result.coding = fmin(result.coding, now() - start);
 	}
-	decode(&job, out, 1);
-	if (memcmp(out, bytes, size))
-		die("wrong bytes");
-	for (int r = 0; r < (decode_rounds ? decode_rounds : rounds); r++) {
-		start = now();
-		decode(&job, out, 0);
-		decoding = fmin(decoding, now() - start);
-	}
-	peer = zstd_peer(&job);
-	stored += job.tables_bytes;
-	printf("%-16s %8.4f %6.0f MB/s %6.2f GB/s | zstd -3 %7.4f %5.2f GB/s | tables %5llu B "
-	       "%4.1f ms |",
-	       name, (double)size / (double)stored, (double)size / coding / 1e6,
-	       (double)size / decoding / 1e9, peer.ratio, peer.decode,
-	       (unsigned long long)job.tables_bytes, tables * 1e3);
-	for (uint32_t i = 0; i < 2 * job.spans; i++)
-		for (int c = 0; c < MFS_CODINGS; c++)
-			by[c] += job.info[i].by_coding[c];
-	for (int c = 0; c < MFS_CODINGS; c++)
-		if (by[c])
-			printf(" %s %.0f%%", mfs_coding_name((unsigned)c),
-			       100 * (double)by[c] / (double)size);
-	printf("\n");
-	if (entropies)
-		print_entropies(&job);
+	time_decoding(&job, size, &result);
+	if (machine)
+		print_for_machines(&job, name, size, &result);
+	else
+		print_for_people(&job, name, size, &result);
+	if (write_directory)
+		write_bytes(name, bytes, size);
 	for (int slot = 0; slot < MFS_SLOTS; slot++) {
 		mfs_tables_free(job.tables[slot]);
 		free(job.stored[slot]);
@@ -286,7 +354,6 @@ static void measure(const char *name, const mfs_layout *layout, const uint8_t *b
 	mfs_encoder_free(job.encoder);
 	mfs_decoder_free(job.decoder);
 	free(job.info);
-	free(out);
 }
 
 /* ---- what is measured ---- */
@@ -296,7 +363,7 @@ enum origin { FROM_BF16, GENUINE };
 static void generated(const char *name, unsigned type, enum origin origin, enum weights_kind kind)
 {
 	static float *weights[2][2];
-	size_t count = (size_t)ROWS * COLUMNS;
+	size_t count = (size_t)rows * COLUMNS;
 	const mfs_layout *layout = mfs_layout_ggml(type);
 	float **at = &weights[kind][origin];
 	size_t size = count / layout->block_weights * layout->block_bytes;
@@ -304,7 +371,7 @@ static void generated(const char *name, unsigned type, enum origin origin, enum 
 
 	if (!*at) {
 		*at = take(count * sizeof(float));
-		weights_make(*at, ROWS, COLUMNS, kind, origin == FROM_BF16, 1);
+		weights_make(*at, rows, COLUMNS, kind, origin == FROM_BF16, 1);
 	}
 	bench_quantize(type, *at, count, bytes);
 	measure(name, layout, bytes, size, COLUMNS / layout->block_weights);
@@ -321,13 +388,13 @@ static int by_magnitude(const void *a, const void *b)
 /* The smaller half of each run of `of` weights becomes zero. */
 static void pruned(const char *name, unsigned type, size_t of)
 {
-	size_t count = (size_t)ROWS * COLUMNS;
+	size_t count = (size_t)rows * COLUMNS;
 	const mfs_layout *layout = mfs_layout_ggml(type);
 	size_t size = count / layout->block_weights * layout->block_bytes;
 	float *weights = take(count * sizeof(float)), *sorted = take(of * sizeof(float));
 	uint8_t *bytes = take(size);
 
-	weights_make(weights, ROWS, COLUMNS, WEIGHTS_GAUSSIAN, 1, 1);
+	weights_make(weights, rows, COLUMNS, WEIGHTS_GAUSSIAN, 1, 1);
 	for (size_t first = 0; first < count; first += of) {
 		memcpy(sorted, weights + first, of * sizeof(float));
 		qsort(sorted, of, sizeof(float), by_magnitude);
@@ -390,7 +457,7 @@ int main(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "f:r:n:d:t:e")) != -1) {
+	while ((option = getopt(argc, argv, "f:r:n:d:t:eR:w:m")) != -1) {
 		if (option == 'f')
 			frame_bytes = (uint32_t)atoi(optarg) << 10;
 		else if (option == 'r')
@@ -403,6 +470,12 @@ int main(int argc, char **argv)
 			only = optarg;
 		else if (option == 'e')
 			entropies = 1;
+		else if (option == 'R')
+			rows = (size_t)atoi(optarg);
+		else if (option == 'w')
+			write_directory = optarg;
+		else if (option == 'm')
+			machine = 1;
 		else
 			return 2;
 	}
