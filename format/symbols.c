@@ -4,6 +4,28 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* Sanitizers put a check at each of the unrolled loads, and compilers then take
+ * minutes. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define SANITIZED
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZED
+#endif
+
+#define PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+/* The call for shapes that are not known here has nothing to unroll. */
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+#ifdef SANITIZED
+#define UNROLL(n)
+#else
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
+
 /* How the weights of a block lie in its fields and in its symbols. */
 struct shape {
 	unsigned low_bits, low_run;
@@ -224,19 +246,19 @@ ALWAYS_INLINE void put_field(const struct shape shape, symbols_of *get, const ui
 	unsigned n = 8 / bits;
 
 	if (run == 1) {
-#pragma GCC unroll 32
+UNROLL(32)
 		for (unsigned first = 0; first < shape.weights; first += 8)
 			out[first / 8] =
 			    gather_bits(get(&shape, first, a, b) >> from & each_byte(1));
 		return;
 	}
-#pragma GCC unroll 4
+UNROLL(4)
 	for (unsigned first = 0; first < shape.weights; first += run * n) {
-#pragma GCC unroll 8
+UNROLL(8)
 		for (unsigned i = 0; i < run; i += 8, out += 8) {
 			uint64_t word = 0;
 
-#pragma GCC unroll 8
+UNROLL(8)
 			for (unsigned k = 0; k < n; k++)
 				word |= (get(&shape, first + k * run + i, a, b) >> from &
 					 each_byte((1u << bits) - 1))
@@ -254,13 +276,13 @@ ALWAYS_INLINE void split8(const struct shape shape, const uint8_t *low, const ui
 	if (shape.high_bits)
 		put_field(shape, symbols_of_fields, low, high, 0, shape.high_bits, shape.high_run,
 			  rest);
-#pragma GCC unroll 16
+UNROLL(16)
 	for (unsigned first = 0; first < shape.weights; first += shape.group) {
-#pragma GCC unroll 4
+UNROLL(4)
 		for (unsigned i = 0; i < bytes; i += 8, upper += 8) {
 			uint64_t word = 0;
 
-#pragma GCC unroll 4
+UNROLL(4)
 			for (unsigned q = 0; q < shape.pack; q++)
 				word |=
 				    (symbols_of_fields(&shape, first + i + q * bytes, low, high) >>
