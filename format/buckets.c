@@ -6,23 +6,31 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+#define COUNTERS 8
+
 void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32_t blocks,
 		     const uint8_t *in, const struct mfs_shared *shared)
 {
-	uint32_t size[4][MFS_BUCKETS_MAX] = {0};
+	uint32_t size[COUNTERS][MFS_BUCKETS_MAX] = {0};
+	const uint32_t count = blocks * mfs_context_groups(layout);
+	uint8_t *bucket = groups->bucket;
+	uint8_t of[256]; /* nothing that is written may lie in it */
 
-	groups->count = blocks * mfs_context_groups(layout);
+	memcpy(of, shared->bucket, sizeof(of));
+	groups->count = count;
 	groups->bytes = mfs_context_group_bytes(layout);
-	mfs_context_values(layout, blocks, shared->window, in, groups->bucket);
+	mfs_context_values(layout, blocks, shared->window, in, bucket);
 	/* Counters of their own for neighbours: one would wait for the other. */
-	for (uint32_t i = 0; i < groups->count; i++) {
-		uint8_t bucket = shared->bucket[groups->bucket[i]];
-
-		groups->bucket[i] = bucket;
-		size[i % 4][bucket]++;
+#pragma GCC unroll 8
+	for (uint32_t i = 0; i < count; i++) {
+		bucket[i] = of[bucket[i]];
+		size[i % COUNTERS][bucket[i]]++;
 	}
-	for (int b = 0; b < MFS_BUCKETS_MAX; b++)
-		groups->size[b] = size[0][b] + size[1][b] + size[2][b] + size[3][b];
+	for (int b = 0; b < MFS_BUCKETS_MAX; b++) {
+		groups->size[b] = 0;
+		for (int c = 0; c < COUNTERS; c++)
+			groups->size[b] += size[c][b];
+	}
 }
 
 /* Where each bucket's symbols begin. */
@@ -53,11 +61,13 @@ ALWAYS_INLINE void sort_sized(const struct mfs_groups *groups, const uint8_t *in
 ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out,
 				 size_t bytes)
 {
+	const uint8_t *bucket = groups->bucket;
+	const uint32_t count = groups->count;
 	size_t offset[MFS_BUCKETS_MAX];
 
 	bucket_offsets(groups, offset);
-	for (uint32_t i = 0; i < groups->count; i++) {
-		size_t *at = &offset[groups->bucket[i]];
+	for (uint32_t i = 0; i < count; i++) {
+		size_t *at = &offset[bucket[i]];
 
 		memcpy(out + i * bytes, in + *at, bytes);
 		*at += bytes;

@@ -70,7 +70,9 @@ static const uint8_t fraction[32] = {1,	 2,  3,	 5,  6,	 7,  9,	 10, 11, 12, 13,
 				     14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
 				     25, 25, 26, 27, 28, 29, 29, 30, 31, 32};
 
-int mfs_context_log_integer(unsigned value)
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE int log_integer(unsigned value)
 {
 	unsigned exponent;
 
@@ -80,14 +82,24 @@ int mfs_context_log_integer(unsigned value)
 	return (int)(ONE_OCTAVE * exponent + fraction[value << (31 - exponent) >> 26 & 31]);
 }
 
-int mfs_context_log_half(uint16_t half)
+ALWAYS_INLINE int log_half(uint16_t half)
 {
 	unsigned magnitude = half & 0x7fff;
 
 	/* The exponent counts from 1; 2^10 times the least subnormal number has it. */
 	if (magnitude >= 1024)
 		return (int)(ONE_OCTAVE * ((magnitude >> 10) + 9) + fraction[magnitude >> 5 & 31]);
-	return mfs_context_log_integer(magnitude);
+	return log_integer(magnitude);
+}
+
+int mfs_context_log_integer(unsigned value)
+{
+	return log_integer(value);
+}
+
+int mfs_context_log_half(uint16_t half)
+{
+	return log_half(half);
 }
 
 /* mfs_context_log_integer() of the scales that groups have. */
@@ -100,7 +112,7 @@ static const uint16_t small_log[129] = {
     210, 211, 211, 212, 212, 213, 213, 214, 214, 215, 215, 216, 216, 217, 217, 217, 217, 218, 218,
     219, 219, 220, 220, 221, 221, 221, 221, 222, 222, 223, 223, 224, 224, 225};
 
-static uint8_t clamp(int value)
+ALWAYS_INLINE uint8_t clamp(int value)
 {
 	value = value < 0 ? 0 : value;
 	return (uint8_t)(value > 255 ? 255 : value);
@@ -112,93 +124,136 @@ static uint8_t clamp(int value)
 #define NO_MINIMUM (1 << 20)
 #define NO_SCALE   (1 << 16)
 
-static void ratio_values(const mfs_layout *layout, const uint8_t *block, uint8_t *out)
+/* The logarithms of minimum and scale by their six bits. */
+struct ratio_logs {
+	int32_t minimum[64];
+	int32_t scale[64];
+};
+
+static void ratio_logs_make(struct ratio_logs *logs)
+{
+	for (int i = 0; i < 64; i++)
+		logs->minimum[i] = logs->scale[i] = small_log[i];
+	logs->minimum[0] = -NO_MINIMUM;
+	logs->scale[0] = -NO_SCALE;
+}
+
+/* Four numbers at once: the lower bits of `low`, or four bits of `high` below the
+ * upper bits of `low`. */
+ALWAYS_INLINE uint64_t eight_of(uint32_t low, uint32_t high)
+{
+	uint32_t rest = (high & 0x0f0f0f0f) | (low >> 2 & 0x30303030);
+
+	return (low & 0x3f3f3f3f) | (uint64_t)rest << 32;
+}
+
+ALWAYS_INLINE void ratio_values(const mfs_layout *layout, const struct ratio_logs *logs,
+				const uint8_t *block, uint8_t *out)
 {
 	uint16_t scale_half = load_le16(block + layout->context_offset[0]);
 	uint16_t minimum_half = load_le16(block + layout->context_offset[1]);
 	const uint8_t *packed = block + layout->context_offset[2];
-	int base =
-	    RATIO_BIAS + mfs_context_log_half(minimum_half) - mfs_context_log_half(scale_half);
-	uint8_t scale[RATIO_GROUPS], minimum[RATIO_GROUPS];
+	uint32_t high = load_le32(packed + 8);
+	uint64_t scale = eight_of(load_le32(packed), high);
+	uint64_t minimum = eight_of(load_le32(packed + 4), high >> 4);
+	int base = RATIO_BIAS + log_half(minimum_half) - log_half(scale_half);
 
 	base -= minimum_half & 0x7fff ? 0 : NO_MINIMUM;
 	base += scale_half & 0x7fff ? 0 : NO_SCALE;
-	for (unsigned g = 0; g < 4; g++) {
-		scale[g] = packed[g] & 63;
-		minimum[g] = packed[4 + g] & 63;
-		scale[4 + g] = (uint8_t)((packed[8 + g] & 15) | packed[g] >> 6 << 4);
-		minimum[4 + g] = (uint8_t)(packed[8 + g] >> 4 | packed[4 + g] >> 6 << 4);
-	}
-	for (unsigned g = 0; g < RATIO_GROUPS; g++) {
-		int value = base + small_log[minimum[g]] - small_log[scale[g]];
+#pragma GCC unroll 8
+	for (unsigned g = 0; g < RATIO_GROUPS; g++)
+		out[g] = clamp(base + logs->minimum[minimum >> 8 * g & 63] -
+			       logs->scale[scale >> 8 * g & 63]);
+}
 
-		value -= minimum[g] ? 0 : NO_MINIMUM;
-		value += scale[g] ? 0 : NO_SCALE;
-		out[g] = clamp(value);
-	}
+static void all_ratio_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
+			     uint8_t *out)
+{
+	struct ratio_logs logs;
+
+	ratio_logs_make(&logs);
+	for (uint32_t b = 0; b < blocks; b++, in += layout->block_bytes, out += RATIO_GROUPS)
+		ratio_values(layout, &logs, in, out);
 }
 
 /* ---- scale and neighbourhood ---- */
 
-static int block_log(const mfs_layout *layout, const uint8_t *block)
-{
-	const uint8_t *at = block + layout->context_offset[0];
+/* Where each block's scale stands, or each group's. */
+struct scales {
+	uint32_t blocks, block_bytes;
+	uint32_t groups;
+	const uint8_t *of_block, *of_groups;
+};
 
-	if (layout->context == MFS_CONTEXT_EXPONENT)
-		return ONE_OCTAVE * *at;
-	return mfs_context_log_half(load_le16(at));
+ALWAYS_INLINE int block_log(unsigned context, const uint8_t *at)
+{
+	return context == MFS_CONTEXT_EXPONENT ? ONE_OCTAVE * *at : log_half(load_le16(at));
 }
 
-static int group_log(const mfs_layout *layout, const uint8_t *block, uint32_t group)
+/* Logarithms of signed scales by their byte. */
+static void byte_logs_make(uint8_t logs[256])
 {
-	int value;
-
-	if (layout->context != MFS_CONTEXT_HALF_BYTES)
-		return 0;
-	value = (int8_t)block[layout->context_offset[1] + group];
-	return small_log[value < 0 ? -value : value];
+	for (int i = 0; i < 256; i++)
+		logs[i] = (uint8_t)small_log[i < 128 ? i : 256 - i];
 }
 
-static void scale_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in, uint8_t *out)
+ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const uint8_t logs[256],
+				uint8_t *out)
 {
-	uint32_t groups = mfs_context_groups(layout);
+	const int of_groups = context == MFS_CONTEXT_HALF_BYTES;
 	uint64_t sum = 0;
 	int mean;
 
-	for (uint32_t b = 0; b < blocks; b++) {
-		const uint8_t *block = in + (size_t)b * layout->block_bytes;
+	for (uint32_t b = 0; b < at->blocks; b++) {
+		size_t offset = (size_t)b * at->block_bytes;
 
-		sum += (uint64_t)block_log(layout, block) * groups;
-		for (uint32_t g = 0; g < groups; g++)
-			sum += (uint64_t)group_log(layout, block, g);
+		sum += (uint64_t)block_log(context, at->of_block + offset) * at->groups;
+		for (uint32_t g = 0; of_groups && g < at->groups; g++)
+			sum += logs[at->of_groups[offset + g]];
 	}
-	mean = (int)(sum / ((uint64_t)blocks * groups)) - SCALE_BIAS;
-	for (uint32_t b = 0; b < blocks; b++) {
-		const uint8_t *block = in + (size_t)b * layout->block_bytes;
-		int log = block_log(layout, block) - mean;
+	mean = (int)(sum / ((uint64_t)at->blocks * at->groups)) - SCALE_BIAS;
+	for (uint32_t b = 0; b < at->blocks; b++) {
+		size_t offset = (size_t)b * at->block_bytes;
+		int log = block_log(context, at->of_block + offset) - mean;
 
-		for (uint32_t g = 0; g < groups; g++)
-			*out++ = clamp(log + group_log(layout, block, g));
+		for (uint32_t g = 0; g < at->groups; g++)
+			*out++ = clamp(of_groups ? log + logs[at->of_groups[offset + g]] : log);
 	}
+}
+
+/* Compiled for each context: the loops ask nothing. */
+static void window_values(unsigned context, const struct scales *at, const uint8_t logs[256],
+			  uint8_t *out)
+{
+	if (context == MFS_CONTEXT_HALF)
+		scale_values(MFS_CONTEXT_HALF, at, logs, out);
+	else if (context == MFS_CONTEXT_EXPONENT)
+		scale_values(MFS_CONTEXT_EXPONENT, at, logs, out);
+	else
+		scale_values(MFS_CONTEXT_HALF_BYTES, at, logs, out);
 }
 
 void mfs_context_values(const mfs_layout *layout, uint32_t blocks, uint32_t window,
 			const uint8_t *in, uint8_t *out)
 {
-	uint32_t groups = mfs_context_groups(layout);
+	struct scales at = {.block_bytes = layout->block_bytes,
+			    .groups = mfs_context_groups(layout),
+			    .of_block = in + layout->context_offset[0],
+			    .of_groups = in + layout->context_offset[1]};
+	uint8_t logs[256];
 
 	if (layout->context == MFS_CONTEXT_RATIO) {
-		for (uint32_t b = 0; b < blocks; b++)
-			ratio_values(layout, in + (size_t)b * layout->block_bytes,
-				     out + (size_t)b * groups);
+		all_ratio_values(layout, blocks, in, out);
 		return;
 	}
+	byte_logs_make(logs);
 	if (window == 0 || window > blocks)
 		window = blocks;
-	for (uint32_t first = 0; first < blocks; first += window) {
-		if (window > blocks - first)
-			window = blocks - first;
-		scale_values(layout, window, in + (size_t)first * layout->block_bytes,
-			     out + (size_t)first * groups);
+	for (; blocks; blocks -= at.blocks) {
+		at.blocks = window < blocks ? window : blocks;
+		window_values(layout->context, &at, logs, out);
+		at.of_block += (size_t)at.blocks * at.block_bytes;
+		at.of_groups += (size_t)at.blocks * at.block_bytes;
+		out += (size_t)at.blocks * at.groups;
 	}
 }
