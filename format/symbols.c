@@ -246,19 +246,19 @@ ALWAYS_INLINE void put_field(const struct shape shape, symbols_of *get, const ui
 	unsigned n = 8 / bits;
 
 	if (run == 1) {
-UNROLL(32)
+		UNROLL(32)
 		for (unsigned first = 0; first < shape.weights; first += 8)
 			out[first / 8] =
 			    gather_bits(get(&shape, first, a, b) >> from & each_byte(1));
 		return;
 	}
-UNROLL(4)
+	UNROLL(4)
 	for (unsigned first = 0; first < shape.weights; first += run * n) {
-UNROLL(8)
+		UNROLL(8)
 		for (unsigned i = 0; i < run; i += 8, out += 8) {
 			uint64_t word = 0;
 
-UNROLL(8)
+			UNROLL(8)
 			for (unsigned k = 0; k < n; k++)
 				word |= (get(&shape, first + k * run + i, a, b) >> from &
 					 each_byte((1u << bits) - 1))
@@ -276,13 +276,13 @@ ALWAYS_INLINE void split8(const struct shape shape, const uint8_t *low, const ui
 	if (shape.high_bits)
 		put_field(shape, symbols_of_fields, low, high, 0, shape.high_bits, shape.high_run,
 			  rest);
-UNROLL(16)
+	UNROLL(16)
 	for (unsigned first = 0; first < shape.weights; first += shape.group) {
-UNROLL(4)
+		UNROLL(4)
 		for (unsigned i = 0; i < bytes; i += 8, upper += 8) {
 			uint64_t word = 0;
 
-UNROLL(4)
+			UNROLL(4)
 			for (unsigned q = 0; q < shape.pack; q++)
 				word |=
 				    (symbols_of_fields(&shape, first + i + q * bytes, low, high) >>

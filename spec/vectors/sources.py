@@ -128,6 +128,15 @@ def context_tensor(name, kind, dims, seed):
     return name, kind, dims, data
 
 
+def pruned(name, dims, seed):
+    """A tensor of BF16, of which three in four weights are zero."""
+    numbers = Numbers(seed)
+    data = weights("BF16", dims[0] * dims[1], numbers)
+    data = b"".join(data[i:i + 2] if numbers.next() % 4 == 0 else b"\0\0"
+                    for i in range(0, len(data), 2))
+    return name, "BF16", dims, data
+
+
 def string(text):
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
@@ -171,7 +180,8 @@ def main(directory):
         "zeros.gguf": gguf([("all_zero.weight", "F16", [64, 64], bytes(8192)),
                             ("half_zero.weight", "F32", [1030],
                              bytes(2060) + Numbers(6).noise(2060)),
-                            tensor("last.weight", "F32", [5], 7)]),
+                            tensor("last.weight", "F32", [5], 7),
+                            pruned("pruned.weight", [64, 40], 19)]),
         "buckets.gguf": gguf([context_tensor("half", "Q5_0", [512, 30], 12),
                               context_tensor("half_and_bytes", "Q6_K", [1024, 12], 13),
                               context_tensor("exponent", "MXFP4", [512, 30], 14),

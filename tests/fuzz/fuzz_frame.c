@@ -3,7 +3,8 @@
  *   u8 layout row · le16 blocks · le16 size of tables, slot 0 · the same, slot 1 ·
  *   le24 size of the frame in slot 0 · tables · tables · frame · frame (the rest)
  * Nothing that decodes may read outside its frame or write outside its span,
- * and whatever comes out must survive being coded and decoded again.
+ * and whatever comes out must survive being coded and decoded again, with these
+ * tables and without.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -39,12 +40,11 @@ static struct piece take(const uint8_t **data, size_t *left, size_t size)
 }
 
 static void round_trip(mfs_decoder *decoder, const mfs_layout *layout, uint32_t blocks,
-		       const uint8_t *in)
+		       const uint8_t *in, const mfs_tables *const tables[MFS_SLOTS])
 {
 	static mfs_encoder *encoder;
 	static uint8_t stored[MFS_SLOTS][SPAN], out[SPAN];
 	uint8_t *const to[MFS_SLOTS] = {stored[0], stored[1]};
-	const mfs_tables *const tables[MFS_SLOTS] = {NULL, NULL};
 	const mfs_coding_rules rules = {.match_level = 1};
 	mfs_frame frame[MFS_SLOTS];
 	mfs_frame_info info[MFS_SLOTS];
@@ -54,7 +54,7 @@ static void round_trip(mfs_decoder *decoder, const mfs_layout *layout, uint32_t 
 	if (mfs_span_encode(encoder, layout, blocks, in, &rules, tables, to, info))
 		abort();
 	for (int slot = 0; slot < MFS_SLOTS; slot++)
-		frame[slot] = (mfs_frame){stored[slot], info[slot].stored, NULL};
+		frame[slot] = (mfs_frame){stored[slot], info[slot].stored, tables[slot]};
 	if (mfs_span_decode(decoder, layout, blocks, frame, out) ||
 	    memcmp(in, out, (size_t)blocks * layout->block_bytes))
 		abort();
@@ -93,14 +93,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int slot = 0; slot < MFS_SLOTS; slot++) {
 		if (stored[slot].size && layout->slot_streams[slot])
 			mfs_tables_open(&tables[slot], stored[slot].bytes, stored[slot].size,
-					layout->slot_streams[slot], 0);
+					layout->slot_streams[slot], 1);
 		frame[slot] = (mfs_frame){piece[slot].bytes, piece[slot].size, tables[slot]};
 	}
 	out = malloc((size_t)blocks * layout->block_bytes);
 	if (!out || !decoder)
 		abort();
-	if (mfs_span_decode(decoder, layout, blocks, frame, out) == 0)
-		round_trip(decoder, layout, blocks, out);
+	if (mfs_span_decode(decoder, layout, blocks, frame, out) == 0) {
+		const mfs_tables *const without[MFS_SLOTS] = {NULL, NULL};
+		const mfs_tables *const with[MFS_SLOTS] = {tables[0], tables[1]};
+
+		round_trip(decoder, layout, blocks, out, without);
+		round_trip(decoder, layout, blocks, out, with);
+	}
 
 	for (int slot = 0; slot < MFS_SLOTS; slot++) {
 		mfs_tables_free(tables[slot]);

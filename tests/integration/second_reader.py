@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 from collections import namedtuple
+from itertools import accumulate
 
 try:
     import xxhash
@@ -26,8 +27,10 @@ MAX_SIZE = 1 << 62
 NOR = 6
 NO_TABLES = 0xFFFFFFFF
 WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
+SYMBOLS, EXTEND = 3, 4
+RATIO, HALF, EXPONENT, HALF_BYTES = 1, 2, 3, 4
 CLASSES = ("weights", "constants", "adapter", "plain", "metadata")
-CODINGS = ("raw", "zero", "zstd", "literals", "shared")
+CODINGS = ("raw", "zero", "zstd", "literals", "shared", "buckets", "sparse")
 PROFILES = ("sd", "emmc", "usb", "sata", "nvme", "nand", "nor")
 FORMATS = ("opaque", "gguf", "safetensors")
 
@@ -83,8 +86,8 @@ def superblock(data, offset):
 # Section 6 to 10
 
 Layout = namedtuple("Layout", "name_offset name_length field_count first_field block_bytes "
-                    "block_weights type_id")
-Field = namedtuple("Field", "name_offset name_length cls transform width bits reserved offset size")
+                    "block_weights type_id context reserved place0 place1 place2")
+Field = namedtuple("Field", "name_offset name_length cls transform width bits run offset size")
 File = namedtuple("File", "name_offset name_length format size first_extent extent_count "
                   "mtime_seconds mtime_nanoseconds flags hash")
 Extent = namedtuple("Extent", "file_offset length source_offset tensor kind reserved")
@@ -95,7 +98,7 @@ Tables = namedtuple("Tables", "offset size reserved hash")
 Segment = namedtuple("Segment", "offset1 offset2 size kind reserved hash")
 Chunk = namedtuple("Chunk", "offset decoded_size stored_size frames cls codec reserved reserved2")
 
-SECTIONS = (("layouts", Layout, "<IHHIIII"), ("fields", Field, "<IHBBBBHII"),
+SECTIONS = (("layouts", Layout, "<IHHIIIIBBHHH"), ("fields", Field, "<IHBBBBHII"),
             ("files", File, "<IHHQQQqII16s"), ("extents", Extent, "<QQQIHH"),
             ("tensors", Tensor, "<IHBBIIIIQQQII16s48s"), ("dims", None, "<Q"),
             ("tables", Tables, "<QIIQ"), ("segments", Segment, "<QQIHH16s"), ("names", None, "<c"))
@@ -255,15 +258,68 @@ class Cut:
         end = 0
         for f in self.fields:
             root.raw_name(f)
-            require(f.cls in (0, 1) and f.transform in (0, 1, 2) and f.width in (1, 2, 4, 8) and
-                    not f.reserved, "field")
-            require(f.transform or f.width == 1, "width of a field of bytes")
-            require(f.offset == end and f.size and f.size % f.width == 0, "fields do not tile")
+            require(f.cls in (0, 1) and f.transform <= EXTEND, "field")
+            if f.transform in (SYMBOLS, EXTEND):
+                require(f.cls == WEIGHTS and f.bits in (1, 2, 4, 8) and f.run and
+                        f.size % f.run == 0 and f.width, "field of symbols")
+                require(f.transform == SYMBOLS or f.width == 1, "width of extending bits")
+            else:
+                require(f.width in (1, 2, 4, 8) and f.size % f.width == 0 and not f.run, "field")
+                require(f.transform or f.width == 1, "width of a field of bytes")
+            require(f.offset == end and f.size, "fields do not tile")
             end += f.size
-            planes = f.width if f.transform else 1
+            planes = planes_of(f)
             self.streams[f.cls] += [Stream(f, k, f.size // planes) for k in range(planes)]
         require(end == self.block_bytes, "fields do not fill the block")
         require(len(self.streams[0]) + len(self.streams[1]) <= 32, "too many streams")
+        self.check_symbols()
+        self.check_context(layout)
+
+    def check_symbols(self):
+        low = [f for f in self.fields if f.transform == SYMBOLS]
+        high = [f for f in self.fields if f.transform == EXTEND]
+        require(len(low) <= 1 and len(high) <= len(low), "more than one field of symbols")
+        self.low, self.high = (low + [None])[0], (high + [None])[0]
+        self.groups = self.group_bytes = 0
+        if not self.low:
+            return
+        weights = self.low.size * 8 // self.low.bits
+        require(weights % self.low.width == 0 and self.low.width * self.low.bits % 8 == 0,
+                "groups of symbols")
+        self.groups = weights // self.low.width
+        self.group_bytes = self.low.width * self.low.bits // 8
+        require(not self.high or (self.high.size * 8 // self.high.bits == weights and
+                                  self.low.bits + self.high.bits <= 8), "extending bits")
+        self.place_symbols(weights)
+
+    def place_symbols(self, weights):
+        """Where each weight's bits lie: (byte, shift) in the fields and in the symbols."""
+        def packed(f, j):
+            n = 8 // f.bits
+            return j // (f.run * n) * f.run + j % f.run, f.bits * (j // f.run % n)
+
+        def grouped(j):
+            g, r = divmod(j, self.low.width)
+            return (g * self.group_bytes + r % self.group_bytes,
+                    self.low.bits * (r // self.group_bytes))
+
+        self.places = [(packed(self.low, j), grouped(j),
+                        packed(self.high, j) if self.high else (0, 0)) for j in range(weights)]
+
+    def check_context(self, layout):
+        self.context = layout.context
+        self.context_places = places = layout[-3:]
+        require(self.context <= HALF_BYTES and not layout.reserved, "context")
+        require(not self.context or (self.low and self.group_bytes >= 8), "context without groups")
+        require(self.context != RATIO or self.groups == 8, "context of eight groups")
+        needs = {RATIO: (2, 2, 12), HALF: (2, 0, 0), EXPONENT: (1, 0, 0),
+                 HALF_BYTES: (2, self.groups, 0)}.get(self.context, (0, 0, 0))
+        for place, size in zip(places, needs):
+            require(place == 0 or size, "place without use")
+            require(place + size <= self.block_bytes, "context outside of the block")
+            for f in self.fields:
+                require(f.cls == CONSTANTS or f.offset >= place + size or
+                        place >= f.offset + f.size, "context of weights")
 
     def slot_bytes(self, slot):
         return sum(stream.per_block for stream in self.streams[slot])
@@ -272,16 +328,105 @@ class Cut:
         """decoded: for each slot, the bytes of its streams."""
         out = bytearray(blocks * self.block_bytes)
         numbers = [0, 0]
+        packed = {}
         for f in self.fields:
-            planes = f.width if f.transform else 1
+            planes = planes_of(f)
             got = decoded[f.cls][numbers[f.cls]:numbers[f.cls] + planes]
             numbers[f.cls] += planes
+            if not got:
+                continue
+            if f.transform in (SYMBOLS, EXTEND):
+                packed[f.transform] = got[0]
+                continue
             if f.transform == 2:
                 got = rotate_back(got)
             # Byte j of the field in every block: of word j / planes, from plane j % planes.
             for j in range(f.size):
                 out[f.offset + j::self.block_bytes] = got[j % planes][j // planes::f.size // planes]
+        if packed:
+            self.join_symbols(out, blocks, packed[SYMBOLS], packed.get(EXTEND, b""))
         return bytes(out)
+
+    def join_symbols(self, out, blocks, upper, rest):
+        low, high = self.low, self.high
+        low_mask = (1 << low.bits) - 1
+        high_bits = high.bits if high else 0
+        for b in range(blocks):
+            at, upper_at = b * self.block_bytes, b * low.size
+            low_at, rest_at = at + low.offset, b * high.size if high else 0
+            for (byte, shift), (u_byte, u_shift), (h_byte, h_shift) in self.places:
+                symbol = upper[upper_at + u_byte] >> u_shift & low_mask
+                if high:
+                    symbol = (symbol << high_bits |
+                              rest[rest_at + h_byte] >> h_shift & (1 << high_bits) - 1)
+                    out[at + high.offset + h_byte] |= symbol >> low.bits << h_shift
+                out[low_at + byte] |= (symbol & low_mask) << shift
+
+    # Section 12
+    def values(self, blocks, constants, window):
+        """The value of the context for each group of a span, given its constants put back."""
+        block = [constants[b * self.block_bytes:(b + 1) * self.block_bytes] for b in range(blocks)]
+        p0, p1, p2 = self.context_places
+        if self.context == RATIO:
+            return [v for x in block for v in ratios(half(x, p0), half(x, p1), x[p2:p2 + 12])]
+        out = []
+        for first in range(0, blocks, window or blocks):
+            logs = [log for x in block[first:first + (window or blocks)]
+                    for log in self.scale_logs(x, p0, p1)]
+            mean = sum(logs) // len(logs)
+            out += [clamp(log - mean + 128) for log in logs]
+        return out
+
+    def scale_logs(self, block, p0, p1):
+        base = 32 * block[p0] if self.context == EXPONENT else log_of_half(half(block, p0))
+        if self.context != HALF_BYTES:
+            return [base] * self.groups
+        signed = struct.unpack_from(f"<{self.groups}b", block, p1)
+        return [base + log_of(abs(s)) for s in signed]
+
+
+def planes_of(field):
+    return field.width if field.transform in (1, 2) else 1
+
+
+def half(block, place):
+    return struct.unpack_from("<H", block, place)[0]
+
+
+FRACTION = (1, 2, 3, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18,
+            19, 20, 21, 22, 23, 24, 25, 25, 26, 27, 28, 29, 29, 30, 31, 32)
+
+
+def log_of(value):
+    if value == 0:
+        return 0
+    exponent = value.bit_length() - 1
+    return 32 * exponent + FRACTION[(value << 5 >> exponent) - 32]
+
+
+def log_of_half(bits):
+    exponent, mantissa = bits >> 10 & 31, bits & 1023
+    return log_of((1024 + mantissa) << (exponent - 1) if exponent else mantissa)
+
+
+def clamp(value):
+    return min(max(value, 0), 255)
+
+
+def ratios(scale_half, minimum_half, packed):
+    base = 32 + log_of_half(minimum_half) - log_of_half(scale_half)
+    for g in range(8):
+        if g < 4:
+            scale, minimum = packed[g] & 63, packed[4 + g] & 63
+        else:
+            scale = packed[4 + g] & 15 | packed[g - 4] >> 6 << 4
+            minimum = packed[4 + g] >> 4 | packed[g] >> 6 << 4
+        if not minimum_half & 0x7FFF or not minimum:
+            yield 0
+        elif not scale_half & 0x7FFF or not scale:
+            yield 255
+        else:
+            yield clamp(base + log_of(minimum) - log_of(scale))
 
 
 HALVED = bytes(x >> 1 for x in range(256))
@@ -296,6 +441,51 @@ def rotate_back(planes):
             for low, high in zip(planes, above)]
 
 
+# Section 12
+
+DICTIONARY_TAIL = bytes.fromhex("e00fe00fe00f 010000000400000008000000 0000000000000000")
+
+
+def dictionary_of(tree):
+    """zstd takes a tree in a dictionary only; what else that holds is always the same."""
+    return zstandard.ZstdCompressionDict(struct.pack("<II", 0xEC30A437, 32768) + tree +
+                                         DICTIONARY_TAIL, dict_type=zstandard.DICT_TYPE_FULLDICT)
+
+
+def tree_size(part):
+    require(part, "a tree is missing")
+    first = part[0]
+    size = 1 + (first if first < 128 else (first - 127 + 1) // 2)
+    require(size <= len(part), "a tree is cut short")
+    return size
+
+
+class Shared:
+    """What the tables hold for one stream."""
+
+    def __init__(self, kind, part):
+        require(kind in (4, 5), "kind of tables")
+        self.bounds, self.window, count = None, 0, 1
+        if kind == 5:
+            require(len(part) >= 4, "header of buckets")
+            count, reserved, self.window = struct.unpack_from("<BBH", part)
+            require(2 <= count <= 16 and not reserved, "header of buckets")
+            self.bounds = part[4:4 + count - 1]
+            require(len(self.bounds) == count - 1 and
+                    all(a < b for a, b in zip(b"\0" + self.bounds, self.bounds)), "bounds")
+            part = part[4 + count - 1:]
+        self.dictionaries = []
+        for _ in range(count):
+            size = tree_size(part)
+            none = kind == 5 and part[0] == 0
+            self.dictionaries.append(None if none else dictionary_of(part[:size]))
+            part = part[size:]
+        require(not part, "bytes behind the trees")
+
+    def bucket(self, value):
+        return sum(value >= bound for bound in self.bounds)
+
+
 class Container:
     def __init__(self, path):
         with open(path, "rb") as f:
@@ -303,7 +493,7 @@ class Container:
         self.sb, self.root = self.open()
         self.frame_table = self.load_table(0)
         self.chunk_table = self.load_table(1)
-        self.dictionaries = {}
+        self.tables = {}
 
     # Section 5
     def open(self):
@@ -382,68 +572,111 @@ class Container:
         return stored
 
     # Section 12
-    def slot_dictionaries(self, number, streams):
+    def slot_tables(self, number, streams):
         if number == NO_TABLES:
             return [None] * streams
-        if number not in self.dictionaries:
+        if number not in self.tables:
             about = self.root.tables[number]
             stored = self.stored(about.offset, about.size)
             require(xxhash.xxh3_64_intdigest(stored) == about.hash, "hash of tables")
             require(len(stored) >= 4 * streams, "tables")
             at, found = 4 * streams, []
-            for length in struct.unpack_from(f"<{streams}I", stored):
-                raw = stored[at:at + length]
-                at += length
-                require(len(raw) == length, "tables")
-                found.append(zstandard.ZstdCompressionDict(
-                    raw, dict_type=zstandard.DICT_TYPE_FULLDICT) if length else None)
+            for word in struct.unpack_from(f"<{streams}I", stored):
+                part = stored[at:at + word % (1 << 28)]
+                at += word % (1 << 28)
+                require(at <= len(stored), "tables")
+                found.append(Shared(word >> 28, part) if word else None)
             require(at == len(stored), "tables")
-            self.dictionaries[number] = found
-        return self.dictionaries[number]
+            self.tables[number] = found
+        return self.tables[number]
 
     # Section 11
     @staticmethod
     def decode_zstd(stored, size, dictionary):
-        require(4 <= len(stored) < size, "size of a coded stream")
+        """One zstd frame that decodes to `size` bytes, and what lies behind it."""
         require(stored[:4] == b"\x28\xb5\x2f\xfd", "not a zstd frame")
         decoder = zstandard.ZstdDecompressor(dict_data=dictionary).decompressobj()
         try:
             out = decoder.decompress(stored)
         except zstandard.ZstdError as error:
             raise Damaged(f"zstd: {error}") from None
-        require(decoder.eof and not decoder.unused_data, "not exactly one zstd frame")
+        require(decoder.eof, "a zstd frame is cut short")
         require(len(out) == size, "stream decodes to another size")
+        return out, decoder.unused_data
+
+    def decode_buckets(self, stored, shared, span):
+        """Symbols that are sorted by bucket, put back into the order of the blocks."""
+        cut, blocks, constants = span
+        bucket = [shared.bucket(v) for v in cut.values(blocks, constants, shared.window)]
+        size = cut.group_bytes
+        groups = [b""] * len(bucket)
+        for b, dictionary in enumerate(shared.dictionaries):
+            members = [i for i, of in enumerate(bucket) if of == b]
+            if not members:
+                continue
+            symbols, stored = self.decode_zstd(stored, len(members) * size, dictionary)
+            for k, i in enumerate(members):
+                groups[i] = symbols[k * size:(k + 1) * size]
+        require(not stored, "bytes behind the last bucket")
+        return b"".join(groups)
+
+    def decode_stream(self, coding, raw, size, shared, span):
+        if coding == 0:
+            require(len(raw) == size, "raw stream")
+            return raw
+        require(len(raw) < size, "size of a coded stream")
+        if coding == 1:
+            require(not raw, "zero stream")
+            return bytes(size)
+        if coding == 5:
+            require(span and shared and shared.bounds is not None, "coding")
+            return self.decode_buckets(raw, shared, span)
+        require(coding in (2, 3) or (coding == 4 and shared and shared.bounds is None), "coding")
+        out, rest = self.decode_zstd(raw, size, shared.dictionaries[0] if coding == 4 else None)
+        require(not rest, "not exactly one zstd frame")
         return out
 
-    def decode_frame(self, stored, sizes, dictionaries):
-        """One frame: a list of streams of these sizes."""
-        total, header = sum(sizes), 4 * len(sizes)
+    def decode_frame(self, stored, streams, tables, span):
+        """One frame: a list of its streams. `span` is (cut, blocks, constants)."""
+        cut, blocks, _ = span
+        sizes = [blocks * stream.per_block for stream in streams]
         if not stored:
             return [bytes(size) for size in sizes]
-        if len(stored) == total:
-            words = [size for size in sizes]
-            at = 0
-        else:
-            require(len(stored) >= header, "frame is shorter than its headers")
-            words = struct.unpack_from(f"<{len(sizes)}I", stored)
-            at = header
+        if len(stored) == sum(sizes):
+            return [stored[end - size:end] for end, size in zip(accumulate(sizes), sizes)]
+        require(len(stored) >= 4, "frame is shorter than its headers")
+        word = struct.unpack_from("<I", stored)[0]
+        if word >> 28 != 6:
+            return self.decode_streams(stored, streams, sizes, tables, span)
+        require(len(cut.fields) == 1 and streams[0].field.cls == WEIGHTS and len(streams) > 1,
+                "sparse frame")
+        return self.decode_sparse(stored, word % (1 << 28), streams, sizes[0], tables, span)
+
+    def decode_sparse(self, stored, length, streams, words, tables, span):
+        at, size = 4 + 4 * len(streams), (words + 7) // 8
+        mask = stored[at:at + length]
+        require(len(mask) == length and length <= size, "mask")
+        if length < size:
+            mask, rest = self.decode_zstd(mask, size, None)
+            require(not rest, "mask")
+        bits = [mask[i // 8] >> i % 8 & 1 for i in range(words)]
+        values = self.decode_streams(stored[4:at] + stored[at + length:], streams,
+                                     [sum(bits)] * len(streams), tables, span)
+        return [bytes(next(value) if bit else 0 for bit in bits) for value in map(iter, values)]
+
+    def decode_streams(self, stored, streams, sizes, tables, span):
+        """Stream headers and the streams behind them."""
+        cut, header = span[0], 4 * len(sizes)
+        require(len(stored) >= header, "frame is shorter than its headers")
+        words, at = struct.unpack_from(f"<{len(sizes)}I", stored), header
         out = []
-        for size, word, dictionary in zip(sizes, words, dictionaries):
+        for stream, size, word, shared in zip(streams, sizes, words, tables):
             coding, length = word >> 28, word % (1 << 28)
             raw = stored[at:at + length]
             require(len(raw) == length, "stream outside of its frame")
             at += length
-            if coding == 0:
-                require(length == size, "raw stream")
-                out.append(raw)
-            elif coding == 1:
-                require(length == 0, "zero stream")
-                out.append(bytes(size))
-            elif coding in (2, 3):
-                out.append(self.decode_zstd(raw, size, None))
-            else:
-                require(coding == 4 and dictionary, "coding")
-                out.append(self.decode_zstd(raw, size, dictionary))
+            has_context = cut.context and stream.field.transform == SYMBOLS
+            out.append(self.decode_stream(coding, raw, size, shared, span if has_context else None))
         require(at == len(stored), "frame is longer than its streams")
         return out
 
@@ -456,13 +689,15 @@ class Container:
             require(len(stored) in (0, size), "plain frame")
             return stored or bytes(size)
         decoded = [[], []]
-        for s, slot in enumerate(t.slots):
-            streams = cut.streams[s]
-            if not streams:
-                continue
-            stored = self.frame(slot, i, blocks * cut.slot_bytes(s))
-            decoded[s] = self.decode_frame(stored, [blocks * x.per_block for x in streams],
-                                           self.slot_dictionaries(slot.tables, len(streams)))
+        constants = b""
+        for s in (1, 0):
+            slot, streams = t.slots[s], cut.streams[s]
+            if streams:
+                stored = self.frame(slot, i, blocks * cut.slot_bytes(s))
+                tables = self.slot_tables(slot.tables, len(streams))
+                decoded[s] = self.decode_frame(stored, streams, tables, (cut, blocks, constants))
+            if s == 1:
+                constants = cut.join(blocks, decoded)
         return cut.join(blocks, decoded)
 
     def tensor(self, t):

@@ -58,7 +58,7 @@ COMPARE
 	done
 	count=$((count + 1))
 done
-[ "$count" -ge 7 ] || fail "only $count vectors"
+[ "$count" -ge 8 ] || fail "only $count vectors"
 
 generate_model model.gguf Q8_0 1
 python3 "$here/odd_gguf.py" experts experts.gguf
@@ -69,6 +69,13 @@ pack fresh.mfs model.gguf experts.gguf zeros noise empty
 second_reader fresh.mfs model.gguf experts.gguf zeros noise empty
 pack fresh-nvme.mfs --profile nvme --page-size 16K experts.gguf noise
 second_reader fresh-nvme.mfs experts.gguf noise
+
+# Symbols, contexts and buckets.
+for type in Q4_0 Q4_K Q5_0 Q5_K Q6_K; do
+	generate_model "$type.gguf" "$type" 1
+	pack "fresh-$type.mfs" "$type.gguf"
+	second_reader "fresh-$type.mfs" "$type.gguf"
+done
 
 # More frames than one segment holds.
 { head -c 20000000 /dev/zero && cat noise; } >long

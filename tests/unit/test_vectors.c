@@ -5,7 +5,8 @@
 #include <dirent.h>
 #include <jansson.h>
 
-static const char *const names[] = {"hello", "types", "tables", "zeros", "plain", "many", "future", "buckets"};
+static const char *const names[] = {"hello", "types", "tables", "zeros",
+				    "plain", "many",  "future", "buckets"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 static void assert_hash(const void *bytes, size_t size, const json_t *about)
@@ -219,6 +220,45 @@ static void a_type_that_no_program_knows_is_split_and_read(void **state)
 	assert_true(info.constants_stored_bytes > 0 && info.tables_bytes > 0);
 	assert_int_equal(info.spans, 15);
 	mfs_close(c);
+	vector_free(&v);
+}
+
+/* Buckets of every kind of context, over rows and over spans, are among the vectors. */
+static void every_context_has_buckets_in_a_vector(void **state)
+{
+	vector v = vector_load("buckets.mfs");
+	unsigned kinds = 0, windows = 0;
+	uint32_t tensors;
+
+	(void)state;
+	repair_section(v.bytes, v.size, MFS_SEC_TENSORS, sizeof(struct mfs_disk_tensor), &tensors);
+	for (uint32_t i = 0; i < tensors; i++) {
+		const struct mfs_disk_tensor *t = VECTOR_RECORD(&v, TENSORS, tensor, i);
+		const struct mfs_disk_layout *layout =
+		    VECTOR_RECORD(&v, LAYOUTS, layout, load_le32(&t->layout));
+		const uint8_t *at;
+		uint32_t streams = 0;
+
+		if (load_le32(&t->slot[0].tables) == MFS_NO_TABLES)
+			continue;
+		at = v.bytes +
+		     load_le64(
+			 &VECTOR_RECORD(&v, TABLES, tables, load_le32(&t->slot[0].tables))->offset);
+		for (uint32_t f = 0; f < load_le16(&layout->field_count); f++)
+			streams +=
+			    VECTOR_RECORD(&v, FIELDS, field, load_le32(&layout->first_field) + f)
+				->cls == MFS_DISK_WEIGHTS;
+		for (uint32_t s = 0; s < streams; s++)
+			if (load_le32(at + 4 * s) >> 28 == 5) {
+				const struct mfs_disk_buckets *buckets =
+				    (const void *)(at + 4 * streams);
+
+				kinds |= 1u << layout->context;
+				windows |= load_le16(&buckets->window) ? 1 : 2;
+			}
+	}
+	assert_int_equal(kinds, 0x1e);
+	assert_int_equal(windows, 3);
 	vector_free(&v);
 }
 
@@ -436,6 +476,7 @@ int main(void)
 	    cmocka_unit_test(every_vector_holds_what_is_said_of_it),
 	    cmocka_unit_test(no_vector_is_forgotten),
 	    cmocka_unit_test(a_type_that_no_program_knows_is_split_and_read),
+	    cmocka_unit_test(every_context_has_buckets_in_a_vector),
 	    cmocka_unit_test(other_versions_are_refused),
 	    cmocka_unit_test(unknown_incompatible_bits_are_refused),
 	    cmocka_unit_test(unknown_compatible_bits_are_ignored),
