@@ -13,9 +13,9 @@ enum weights_kind { WEIGHTS_GAUSSIAN, WEIGHTS_HEAVY };
 void weights_make(float *out, size_t rows, size_t columns, enum weights_kind kind, int bf16,
 		  uint64_t seed);
 
-uint16_t bench_half(float value);	     /* to fp16, nearest */
+uint16_t bench_half(float value); /* to fp16, nearest */
 float bench_from_half(uint16_t half);
-uint16_t bench_bf16(float value);	     /* nearest */
+uint16_t bench_bf16(float value); /* nearest */
 
 /* Blocks of ggml's type; `count` values, a multiple of the block. 0 if the type
  * is not known here. */

@@ -361,7 +361,8 @@ static inline void repair_block(const struct type *type, uint8_t *b, uint64_t r)
 	}
 }
 
-static inline void random_blocks(const struct type *type, uint64_t *state, size_t count, uint8_t *out)
+static inline void random_blocks(const struct type *type, uint64_t *state, size_t count,
+				 uint8_t *out)
 {
 	size_t blocks = count / type->block_weights, bytes = blocks * type->block_bytes, i;
 

@@ -195,16 +195,18 @@ static unsigned q3_k_weight(const void *block, unsigned j)
 }
 
 #define TAKE_NIBBLES(type, weights, group, shift)                                                  \
-	take_nibbles(in, sizeof(struct type),                                                      \
-		     sink_stream(sink, (shift) == 2 ? "ql" : "qs", WEIGHTS, BLOCKS * (weights) / 2),  \
-		     type##_weight, weights, group, shift)
+	take_nibbles(                                                                              \
+	    in, sizeof(struct type),                                                               \
+	    sink_stream(sink, (shift) == 2 ? "ql" : "qs", WEIGHTS, BLOCKS * (weights) / 2),        \
+	    type##_weight, weights, group, shift)
 
 /* The lowest bits, packed as the field of the highest is. */
 #define TAKE_REST(type, member, weights, bits, byte, position)                                     \
 	do {                                                                                       \
-		uint8_t *to = sink_stream(sink, #member, WEIGHTS, BLOCKS * (weights) * (bits) / 8); \
+		uint8_t *to =                                                                      \
+		    sink_stream(sink, #member, WEIGHTS, BLOCKS * (weights) * (bits) / 8);          \
                                                                                                    \
-		memset(to, 0, BLOCKS * (weights) * (bits) / 8);                                    \
+		memset(to, 0, BLOCKS *(weights) * (bits) / 8);                                     \
 		for (int b = 0; b < BLOCKS; b++)                                                   \
 			for (unsigned j = 0; j < (weights); j++)                                   \
 				to[b * (weights) * (bits) / 8 + (byte)] |=                         \
