@@ -137,7 +137,7 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void die(const char *what, const char *name)
+__attribute__((noreturn)) static void die(const char *what, const char *name)
 {
 	fprintf(stderr, "peers: %s: %s\n", name, what);
 	exit(1);
@@ -176,7 +176,7 @@ static uint8_t *load(const char *path, size_t *size)
 {
 	FILE *file = fopen(path, "rb");
 	uint8_t *bytes;
-	long end;
+	long end = 0;
 
 	if (!file || fseek(file, 0, SEEK_END) || (end = ftell(file)) <= 0)
 		die("cannot be read", path);
