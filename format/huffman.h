@@ -25,7 +25,7 @@ uint64_t mfs_codes_bits(const mfs_codes *codes, const uint32_t histogram[256]);
 /* Room that mfs_codes_encode() wants for `size` bytes. */
 size_t mfs_codes_bound(size_t size);
 
-/* Writes a zstd frame whose blocks hold literals coded with the dictionary's
+/* Writes a zstd frame whose blocks hold literals coded with the tables'
  * tree, or are raw where that is smaller. Returns its size; 0 if a code is
  * missing. */
 size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out);

@@ -159,18 +159,6 @@ void part_done(struct reader *r, struct part *part)
 	pthread_cond_broadcast(&r->ended);
 }
 
-void part_get(struct reader *r, struct part *tables)
-{
-	(void)r;
-	tables->users++;
-}
-
-void part_put(struct reader *r, struct part *tables)
-{
-	(void)r;
-	tables->users--;
-}
-
 /* ---- those who wait ---- */
 
 int reader_wait_part(struct reader *r, struct part *part)

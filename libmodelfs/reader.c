@@ -215,7 +215,7 @@ static void plan_or_block(struct reader *r, struct read *read, bool only_found)
 
 /* ---- jobs ---- */
 
-void job_enqueue(struct reader *r, struct job *job)
+static void enqueue(struct reader *r, struct job *job)
 {
 	TAILQ_REMOVE(&r->pending, job, link);
 	job->state = JOB_QUEUED;
@@ -279,7 +279,7 @@ static bool pump_jobs(struct reader *r)
 			job_failed(r, job, MFS_E_IO);
 			next = TAILQ_FIRST(&r->pending);
 		} else {
-			job_enqueue(r, job);
+			enqueue(r, job);
 		}
 	}
 	return any_failed;

@@ -261,8 +261,6 @@ struct part *frame_segment(struct reader *r, uint64_t frame);
 void part_verify(struct reader *r, struct part *part, uint8_t *scratch);
 /* What follows once the lock is taken again. */
 void part_done(struct reader *r, struct part *part);
-void part_get(struct reader *r, struct part *tables);
-void part_put(struct reader *r, struct part *tables);
 int reader_wait_part(struct reader *r, struct part *part);
 /* The end of the chunk that holds container byte `offset`; false until what it
  * takes of the chunk table is loaded, which this starts. */
@@ -292,7 +290,6 @@ void prefetch_pump(struct reader *r);
 /* reader.c */
 int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
 		mfs_read_done *done, void *user);
-void job_enqueue(struct reader *r, struct job *job);
 /* Reports a failed read to mfs_last_problem(). Takes the container's lock. */
 void reader_problem(struct reader *r, int error, uint64_t offset, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

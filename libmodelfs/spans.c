@@ -157,7 +157,7 @@ struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, 
 	}
 	for (unsigned s = 0; s < MFS_SLOTS; s++)
 		if (span->tables[s])
-			part_get(r, span->tables[s]);
+			span->tables[s]->users++;
 	span->job.kind = JOB_SPAN;
 	span->job.state = JOB_NEED;
 	TAILQ_INSERT_TAIL(&r->pending, &span->job, link);
@@ -267,7 +267,7 @@ void span_done(struct reader *r, struct span *span)
 
 	for (unsigned s = 0; s < MFS_SLOTS; s++)
 		if (span->tables[s])
-			part_put(r, span->tables[s]);
+			span->tables[s]->users--;
 	span->job.state = span->job.error ? JOB_FAILED : JOB_READY;
 	if (span->job.error) {
 		span->backing = NULL;
