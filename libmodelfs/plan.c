@@ -126,6 +126,7 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	    .size = file.source.size,
 	    .mtime_seconds = file.found.st_mtim.tv_sec,
 	    .mtime_nanoseconds = (uint32_t)file.found.st_mtim.tv_nsec,
+	    .base = MFS_NO_FILE,
 	};
 	plan->original_bytes += file.source.size;
 	plan->files[plan->file_count++] = file;
@@ -156,6 +157,7 @@ void mfs_plan_free(mfs_plan *plan)
 	free(plan->files);
 	free(plan->tensors);
 	free(plan->extents);
+	free(plan->terms);
 	free(plan->layouts);
 	memset(plan, 0, sizeof(*plan));
 }
@@ -302,6 +304,7 @@ static mfs_plan_tensor new_tensor(uint32_t file, const mfs_layout *layout, uint6
 	t.record.file = file;
 	t.record.file_offset = offset;
 	t.record.size = size;
+	t.record.base = MFS_NO_TENSOR;
 	for (int s = 0; s < MFS_SLOTS; s++)
 		t.record.slot[s].tables = MFS_NO_TABLES;
 	return t;

@@ -80,6 +80,8 @@ typedef struct {
 	uint32_t tensor_count;
 	mfs_root_extent *extents;
 	uint32_t extent_count;
+	mfs_root_term *terms; /* sorted by tensor */
+	uint32_t term_count;
 	const mfs_layout **layouts;
 	uint32_t layout_count;
 	uint64_t original_bytes;
