@@ -152,38 +152,55 @@ static uint64_t weights_of(const mfs_root *root, const mfs_root_tensor *t)
 	return weights;
 }
 
-static uint32_t block_weights(const mfs_root *root, const mfs_root_tensor *t)
-{
-	const struct mfs_disk_layout *d = record(root, MFS_SEC_LAYOUTS, t->layout);
-
-	return load_le32(&d->block_weights);
-}
-
 static bool same_cut(const mfs_root_tensor *a, const mfs_root_tensor *b)
 {
 	return a->layout == b->layout && a->size == b->size && a->slice_blocks == b->slice_blocks &&
 	       a->span_blocks == b->span_blocks;
 }
 
-/* Whether the base has the weights of a derived tensor; its last block may have
- * some that stand for nothing. Two codes of NF4 lie in one byte. */
+/* Weights of a block of the base. Two codes of NF4 lie in one byte. */
+static uint64_t base_block_weights(const mfs_root *root, uint32_t derived,
+				   const mfs_root_tensor *base)
+{
+	const struct mfs_disk_layout *d = record(root, MFS_SEC_LAYOUTS, base->layout);
+	mfs_root_term term;
+	uint32_t first;
+
+	if (!mfs_root_terms(root, derived, &first))
+		return load_le32(&d->block_weights);
+	mfs_root_get_term(root, first, &term);
+	return term.kind == MFS_TERM_NF4 ? 2 * (uint64_t)load_le32(&d->block_bytes)
+					 : load_le32(&d->block_weights);
+}
+
+/* Whether the base has the weights of derived tensor i, in spans and slices of as
+ * many, so that span k comes from span k alone. The last block of the base may
+ * have some that stand for nothing. Sizes are below 2^62, blocks have less than
+ * 2^32 weights: nothing wraps where the layouts are not lying. */
 static bool base_fits(const mfs_root *root, uint32_t i, const mfs_root_tensor *t,
 		      const mfs_root_tensor *base)
 {
-	uint64_t have = weights_of(root, base), want = weights_of(root, t);
-	uint64_t spare = block_weights(root, base);
-	uint32_t first;
+	const struct mfs_disk_layout *own = record(root, MFS_SEC_LAYOUTS, t->layout);
+	const struct mfs_disk_layout *from = record(root, MFS_SEC_LAYOUTS, base->layout);
+	uint64_t weights = load_le32(&own->block_weights);
+	uint64_t base_weights = base_block_weights(root, i, base);
+	uint64_t have, want, span, slice;
 
-	if (mfs_root_terms(root, i, &first)) {
-		mfs_root_term term;
-
-		mfs_root_get_term(root, first, &term);
-		if (term.kind == MFS_TERM_NF4) {
-			have = 2 * base->size;
-			spare = 2;
-		}
-	}
-	return want && want <= have && have - want < spare;
+	if (!weights || weights > MFS_BLOCK_MAX || !base_weights ||
+	    base_weights > 2 * MFS_BLOCK_MAX)
+		return false;
+	if (__builtin_mul_overflow(t->size / load_le32(&own->block_bytes), weights, &want) ||
+	    __builtin_mul_overflow(base->size / load_le32(&from->block_bytes), base_weights, &have))
+		return false;
+	slice = t->slice_blocks * weights;
+	span = base->span_blocks * base_weights;
+	if (want > have || have - want >= base_weights)
+		return false;
+	if (t->slice_blocks != want / weights && slice != base->slice_blocks * base_weights)
+		return false;
+	if (have / base_weights / base->slice_blocks != want / weights / t->slice_blocks)
+		return false;
+	return t->span_blocks * weights == (span < slice ? span : slice);
 }
 
 /* A delta has a stored base; a derived tensor may also have a delta as base. So

@@ -288,9 +288,14 @@ class Root:
             return
         have, spare = self.weights(base), self.cuts[base.layout].block_weights
         if self.terms_of.get(i, [None])[0] and self.terms_of[i][0].kind == NF4:
-            have, spare = 2 * base.size, 2
+            have, spare = 2 * base.size, 2 * self.cuts[base.layout].block_bytes
         want = self.weights(t)
         require(want and 0 <= have - want < spare, "base")
+        own = self.cuts[t.layout].block_weights
+        slices = [x.size // self.cuts[x.layout].block_bytes // x.slice_blocks for x in (t, base)]
+        require(slices[0] == slices[1] and
+                (slices[0] == 1 or t.slice_blocks * own == base.slice_blocks * spare) and
+                t.span_blocks * own == min(base.span_blocks * spare, t.slice_blocks * own), "spans")
 
     def has_slot(self, t, s):
         if t.flags & DERIVED:

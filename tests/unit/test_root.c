@@ -202,6 +202,15 @@ static void a_derived_tensor_must_fit_its_base(void **state)
 	assert_opens(&p);
 	p.terms = 0; /* of another precision only */
 	assert_opens(&p);
+	p.tensor[COMPUTED].span_blocks = 12;
+	assert_refused(&p, "does not fit its base");
+	p.tensor[BASE].span_blocks = 12;
+	p.tensor[BASE].slot[0].first = 0;
+	assert_opens(&p);
+	p.tensor[COMPUTED].slice_blocks = 12;
+	assert_refused(&p, "does not fit its base");
+	p.tensor[BASE].slice_blocks = 12;
+	assert_opens(&p);
 	p.tensor[COMPUTED].base = A;
 	assert_refused(&p, "does not fit its base");
 	p.tensor[COMPUTED].base = COMPUTED;
