@@ -285,6 +285,8 @@ static int list_tensors(mfs_container *c)
 			c->first_listed[++file] = c->listed_count;
 		if (!(t.flags & MFS_TENSOR_LITERAL))
 			c->listed[c->listed_count++] = i;
+		if (t.base != MFS_NO_TENSOR)
+			c->computed = true;
 		mfs_tensor_span(&t, c->layouts[t.layout].block_bytes, 0, &first);
 		if (first.bytes > c->max_span)
 			c->max_span = first.bytes;

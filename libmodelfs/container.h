@@ -3,6 +3,7 @@
 #define MFS_CONTAINER_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 #include "io.h"
 #include "layout.h"
@@ -26,6 +27,7 @@ struct mfs_container {
 	char **layout_names;
 	mfs_profile queue;	/* how to queue reads */
 	uint32_t max_span;	/* largest span of any tensor */
+	bool computed;		/* some tensors are deltas or derived */
 	uint32_t *listed;	/* public tensor number -> tensor of the root */
 	uint32_t listed_count;	/* tensors that are not literal bytes */
 	uint32_t *first_listed; /* by file; file count + 1 entries */

@@ -292,8 +292,11 @@ static void pump_blocked(struct reader *r)
 	while (!r->stopping && (read = TAILQ_FIRST(&r->blocked))) {
 		enum plan outcome = plan(r, read, false);
 
-		if (outcome == PLAN_BLOCKED)
-			break;
+		if (outcome == PLAN_BLOCKED) {
+			if (read == TAILQ_FIRST(&r->blocked))
+				break;
+			continue; /* it waits for an operand, which comes first */
+		}
 		TAILQ_REMOVE(&r->blocked, read, link);
 		if (outcome == PLAN_COMPLETE)
 			TAILQ_INSERT_TAIL(&r->finished, read, link);
@@ -305,6 +308,7 @@ void reader_pump(struct reader *r)
 	do {
 		pump_blocked(r);
 		prefetch_pump(r);
+		pump_blocked(r); /* operands that it has asked for */
 	} while (pump_jobs(r));
 }
 
@@ -355,7 +359,7 @@ static void after_hand_out(struct reader *r, struct read *read, bool ended)
 	if (!ended) {
 		plan_or_block(r, read, false);
 	} else {
-		if (!read->error)
+		if (!read->error && !read->internal)
 			r->stats.served_bytes += read->length;
 		gather_end(r, read);
 		free(read);
@@ -493,10 +497,11 @@ static void contexts_free(struct reader *r)
 	free(r->contexts);
 }
 
-/* Scratch holds the stored frames of a span, or one index part. */
+/* Scratch holds the stored frames of a span, or one index part; where spans are
+ * computed, the frames of two sources and the blocks that these decode to. */
 static int contexts_new(struct reader *r)
 {
-	size_t scratch = (size_t)r->c->max_span * MFS_SLOTS;
+	size_t scratch = (size_t)r->c->max_span * (r->c->computed ? 4 : 2);
 
 	if (scratch < MFS_TABLES_MAX)
 		scratch = MFS_TABLES_MAX;
@@ -613,6 +618,8 @@ int reader_new(struct reader **out, mfs_container *c)
 	if (!err)
 		err = parts_new(r);
 	if (!err)
+		err = operands_new(r);
+	if (!err)
 		err = r->io->table->start(r->io, r->run_arena.memory, r->run_arena.bytes,
 					  c->queue.depth);
 	if (!err)
@@ -660,6 +667,7 @@ void reader_free(struct reader *r)
 	drop_jobs(r, &r->queue);
 	spans_free(r);
 	runs_free(r);
+	operands_free(r);
 	index_free(r);
 	contexts_free(r);
 	mfs_arena_close(&r->run_arena);
@@ -673,18 +681,42 @@ void reader_free(struct reader *r)
 
 /* ---- reads ---- */
 
-int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
-		mfs_read_done *done, void *user)
+static struct read *read_new(uint32_t file, uint64_t offset, size_t length, mfs_read_done *done,
+			     void *user)
 {
 	struct read *read = calloc(1, sizeof(*read));
 
 	if (!read)
-		return MFS_E_MEMORY;
+		return NULL;
 	read->file = file;
 	read->offset = offset;
 	read->length = length;
 	read->done = done;
 	read->user = user;
+	return read;
+}
+
+/* Those that wait may wait for this one, so it goes before them. */
+int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+			mfs_read_done *done, void *user)
+{
+	struct read *read = read_new(file, offset, length, done, user);
+
+	if (!read)
+		return MFS_E_MEMORY;
+	read->internal = true;
+	r->active_reads++;
+	TAILQ_INSERT_HEAD(&r->blocked, read, link);
+	return 0;
+}
+
+int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+		mfs_read_done *done, void *user)
+{
+	struct read *read = read_new(file, offset, length, done, user);
+
+	if (!read)
+		return MFS_E_MEMORY;
 	pthread_mutex_lock(&r->lock);
 	r->active_reads++;
 	r->stats.reads++;

@@ -12,6 +12,8 @@
  *   kept.
  * - A *read* (reader.c) holds the spans of its pieces and ends when all are
  *   decoded, so however many reads want a span, it is decoded once.
+ * - A span of a delta or a derived tensor is computed (derive.c) from the frames
+ *   of its base and, for adapters, from operands that are kept in memory.
  * - Prefetch (prefetch.c) makes jobs that no read waits for yet.
  *
  * `lock` guards everything in struct reader. It is never held over I/O, decoding
@@ -30,6 +32,8 @@
 #include "arena.h"
 #include "container.h"
 #include "frame.h"
+#include "nf4.h"
+#include "simd.h"
 
 /* ---- runs: stored bytes in memory ---- */
 
@@ -66,14 +70,17 @@ struct range {
 	uint32_t length;
 };
 
+/* The frames of a span, and of the base of a delta. */
+#define JOB_RANGES (2 * MFS_SLOTS)
+
 struct job {
 	enum job_kind kind;
 	enum job_state state;
 	int error;
 	bool retried;
-	bool ahead;		       /* prefetch: runs may reach beyond the ranges */
-	struct range range[MFS_SLOTS]; /* stored bytes; length 0: none */
-	struct run **runs;	       /* held, from JOB_WAIT on */
+	bool ahead;			/* prefetch: runs may reach beyond the ranges */
+	struct range range[JOB_RANGES]; /* stored bytes; length 0: none */
+	struct run **runs;		/* held, from JOB_WAIT on */
 	unsigned run_count;
 	TAILQ_ENTRY(job) link; /* in pending or queue */
 };
@@ -96,26 +103,61 @@ struct part {
 	uint64_t last_use;
 };
 
+/* ---- operands: what is added to the base of derived tensors (derive.c) ---- */
+
+/* One for each term of the root. */
+struct operand {
+	struct reader *reader;
+	enum part_state state;
+	int error;
+	uint32_t term;
+	unsigned users; /* span jobs that compute with it */
+	uint64_t last_use;
+	size_t bytes; /* of the arrays */
+	/* Low-rank matrices, ready for mfs_merge_span(). */
+	float *panels, *b, *gain;
+	/* Constants of NF4 codes: a scale for each block. */
+	mfs_nf4 nf4;
+	float *scales;
+	/* While it is loaded: the bytes of the tensor that comes next. */
+	uint8_t *raw;
+	unsigned next;
+	uint64_t done;
+	float *loaded[MFS_TERM_OPERANDS];
+};
+
 /* ---- spans (spans.c) ---- */
+
+/* Stored frames that a span comes from. */
+struct source {
+	uint32_t tensor;
+	const mfs_layout *layout;
+	mfs_span place;
+	bool present[MFS_SLOTS];
+	mfs_frame_place frame[MFS_SLOTS];
+	uint64_t number[MFS_SLOTS]; /* frame numbers, for the hash */
+	struct part *tables[MFS_SLOTS];
+};
+
+/* Of a delta its own, then those of its base. */
+#define SPAN_SOURCES 2
 
 struct piece;
 
 struct span {
 	struct job job;
 	uint32_t tensor;
-	const mfs_layout *layout;
 	mfs_span place;
-	mfs_frame_place frame[MFS_SLOTS];
-	uint64_t number[MFS_SLOTS]; /* frame numbers, for the hash */
-	struct part *tables[MFS_SLOTS];
+	struct source source[SPAN_SOURCES];
+	unsigned sources;
 	uint8_t *buffer; /* from the span arena, place.bytes long; NULL if data is in a run */
 	uint8_t *data;
-	struct run *backing; /* a plain span's bytes are used where they were read */
-	unsigned users;	     /* pieces that hold it */
-	bool prefetched;     /* no read has asked for it yet */
-	uint8_t bad_slot;    /* whose frame failed */
-	bool bad_hash;	     /* its checksum did; else it does not decode */
-	uint32_t served;     /* bytes handed out */
+	struct run *backing;	      /* a plain span's bytes are used where they were read */
+	unsigned users;		      /* pieces that hold it */
+	bool prefetched;	      /* no read has asked for it yet */
+	uint8_t bad_source, bad_slot; /* whose frame failed */
+	bool bad_hash;		      /* its checksum did; else it does not decode */
+	uint32_t served;	      /* bytes handed out */
 	struct piece *waiters;
 	struct span *next;     /* in its bucket */
 	TAILQ_ENTRY(span) lru; /* while it has no users and is ready or failed */
@@ -149,6 +191,7 @@ struct read {
 	size_t gathered_bytes;
 	unsigned pending; /* pieces of the batch not yet decoded */
 	int error;
+	bool internal; /* of the reader's own: operands */
 	unsigned piece_count;
 	struct piece pieces[READ_PIECES];
 	TAILQ_ENTRY(read) link; /* in blocked, or ended */
@@ -202,6 +245,9 @@ struct reader {
 
 	struct part *segments;
 	struct part *tables;
+	struct operand *operands; /* by term */
+	size_t operand_bytes;
+	mfs_simd simd;
 	uint32_t frame_segments; /* chunk segments follow */
 	bool no_chunk_table;	 /* it could not be read: requests stay short */
 	size_t tables_bytes;	 /* of open tables */
@@ -282,12 +328,26 @@ void spans_free(struct reader *r);
 /* Room for `bytes` in the span arena, evicting idle spans. */
 void *span_memory(struct reader *r, size_t bytes);
 
+/* derive.c; lock held unless it says otherwise */
+int operands_new(struct reader *r);
+void operands_free(struct reader *r);
+/* True if all operands of a derived tensor are loaded; else starts loading them;
+ * *err is set if that has failed. */
+bool operands_ready(struct reader *r, uint32_t tensor, int *err);
+/* Keeps the operands of a tensor in memory, or no longer. */
+void operands_use(struct reader *r, uint32_t tensor, int users);
+/* Computes a span of a derived tensor from the blocks of its base. Needs no lock. */
+int operands_apply(struct reader *r, const struct span *span, const uint8_t *blocks);
+
 /* prefetch.c; lock held */
 void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length);
 void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t length);
 void prefetch_pump(struct reader *r);
 
 /* reader.c */
+/* A read of the reader's own, ahead of all that wait. Lock held. */
+int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+			mfs_read_done *done, void *user);
 int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
 		mfs_read_done *done, void *user);
 /* Reports a failed read to mfs_last_problem(). Takes the container's lock. */

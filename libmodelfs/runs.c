@@ -182,33 +182,51 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 	return true;
 }
 
-/* Both ranges, widened to whole units; one if they touch. */
-static bool take_ranges(struct reader *r, struct job *job)
-{
-	uint64_t from[MFS_SLOTS], to[MFS_SLOTS];
-	unsigned n = 0;
+/* Pages of the container. */
+struct pages {
+	uint64_t from, to;
+};
 
-	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+/* The ranges widened to whole units, in the order of the medium; those that
+ * touch are one. Returns their number. */
+static unsigned job_pages(const struct reader *r, const struct job *job,
+			  struct pages out[JOB_RANGES])
+{
+	unsigned n = 0, kept = 0;
+
+	for (unsigned k = 0; k < JOB_RANGES; k++) {
 		const struct range *range = &job->range[k];
+		struct pages p = {round_down(range->offset, r->unit),
+				  round_up(range->offset + range->length, r->unit)};
+		unsigned i = n;
 
 		if (!range->length)
 			continue;
-		from[n] = round_down(range->offset, r->unit);
-		to[n] = round_up(range->offset + range->length, r->unit);
+		for (; i && out[i - 1].from > p.from; i--)
+			out[i] = out[i - 1];
+		out[i] = p;
 		n++;
 	}
-	if (n == 2 && from[0] < to[1] && from[1] < to[0]) {
-		from[0] = from[0] < from[1] ? from[0] : from[1];
-		to[0] = to[0] > to[1] ? to[0] : to[1];
-		n = 1;
+	for (unsigned i = 0; i < n; i++) {
+		if (kept && out[i].from < out[kept - 1].to) {
+			if (out[i].to > out[kept - 1].to)
+				out[kept - 1].to = out[i].to;
+		} else {
+			out[kept++] = out[i];
+		}
 	}
-	/* In the order of the medium. */
-	for (unsigned k = 0; k < n; k++) {
-		unsigned i = n == 2 && from[0] > from[1] ? 1 - k : k;
-		unsigned other = 1 - i;
-		uint64_t limit = n == 2 && from[other] >= to[i] ? from[other] : UINT64_MAX;
+	return kept;
+}
 
-		if (!take_range(r, job, from[i], to[i], limit))
+static bool take_ranges(struct reader *r, struct job *job)
+{
+	struct pages pages[JOB_RANGES];
+	unsigned n = job_pages(r, job, pages);
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t limit = i + 1 < n ? pages[i + 1].from : UINT64_MAX;
+
+		if (!take_range(r, job, pages[i].from, pages[i].to, limit))
 			return false;
 	}
 	return true;
@@ -256,7 +274,7 @@ bool job_take_runs(struct reader *r, struct job *job)
 
 bool job_covered(const struct reader *r, const struct job *job)
 {
-	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+	for (unsigned k = 0; k < JOB_RANGES; k++) {
 		uint64_t at = job->range[k].offset, end = at + job->range[k].length;
 		size_t i = run_search(r, at);
 
@@ -287,7 +305,7 @@ void job_drop_runs(struct reader *r, struct job *job, bool failed)
 
 		if (failed && run->indexed && run->state == RUN_DONE)
 			index_remove(r, run);
-		for (unsigned k = 0; k < MFS_SLOTS && !failed; k++)
+		for (unsigned k = 0; k < JOB_RANGES && !failed; k++)
 			run->consumed += (uint32_t)overlap(run, &job->range[k]);
 		run_release(r, run);
 	}
