@@ -165,6 +165,12 @@ static void put_tensors(struct builder *b)
 		const mfs_plan_tensor *t = &b->plan->tensors[i];
 		mfs_root_tensor record = t->record;
 
+		if (t->twin != MFS_NO_TENSOR) {
+			const mfs_root_tensor *twin = &b->plan->tensors[t->twin].record;
+
+			record.cls = twin->cls;
+			memcpy(record.slot, twin->slot, sizeof(record.slot));
+		}
 		record.first_dim = record.dim_count ? b->dims : 0;
 		for (uint32_t d = 0; d < record.dim_count; d++)
 			mfs_root_put_dim(&b->root, b->bytes, b->dims++, t->dims[d]);

@@ -26,6 +26,7 @@
 #include "plan.h"
 #include "problem.h"
 #include "sample.h"
+#include "share.h"
 
 /* Spans in flight: enough to keep every coder busy while a group is written. */
 #define JOB_BYTES (16u << 20)
@@ -360,6 +361,34 @@ static void take_hash(const XXH3_state_t *state, uint8_t out[16])
 	memcpy(out, canonical.digest, 16);
 }
 
+/* The bytes of a twin are stored with its tensor; the file's hash needs them. */
+static int pack_twin(struct run *r, mfs_plan_tensor *t)
+{
+	mfs_plan_file *file = &r->plan->files[t->record.file];
+	uint64_t step = (uint64_t)t->record.span_blocks * t->layout->block_bytes;
+	uint8_t *bytes = malloc(step);
+	int error = bytes ? 0 : no_memory(r->why);
+
+	XXH3_128bits_reset(r->tensor_hash);
+	for (uint64_t at = 0; at < t->record.size && !error; at += step) {
+		uint64_t offset = t->record.file_offset + at;
+		size_t n = t->record.size - at < step ? t->record.size - at : step;
+
+		error = check_cancel(r);
+		if (!error && (error = file->source.read_at(&file->source, offset, bytes, n)))
+			error = read_failed(r, file, error, offset);
+		if (!error) {
+			drop_behind(file, offset, n);
+			XXH3_128bits_update(r->tensor_hash, bytes, n);
+			XXH3_128bits_update(r->file_hash, bytes, n);
+		}
+	}
+	free(bytes);
+	take_hash(r->tensor_hash, t->record.hash);
+	r->original_done += t->record.size;
+	return error;
+}
+
 static int pack_tensor(struct run *r, uint32_t number)
 {
 	mfs_plan_tensor *t = &r->plan->tensors[number];
@@ -409,8 +438,12 @@ static int pack_file(struct run *r, mfs_plan_file *file)
 	for (uint64_t i = 0; i < file->record.extent_count && !error; i++) {
 		const mfs_root_extent *e = &r->plan->extents[file->record.first_extent + i];
 
-		error = e->kind == MFS_EXTENT_ZEROS ? pack_zeros(r, e->length)
-						    : pack_tensor(r, e->tensor);
+		if (e->kind == MFS_EXTENT_ZEROS)
+			error = pack_zeros(r, e->length);
+		else if (r->plan->tensors[e->tensor].twin != MFS_NO_TENSOR)
+			error = pack_twin(r, &r->plan->tensors[e->tensor]);
+		else
+			error = pack_tensor(r, e->tensor);
 	}
 	take_hash(r->file_hash, file->record.hash);
 	return error;
@@ -453,6 +486,8 @@ static int make_plan(struct run *r)
 {
 	int error = mfs_plan_build(r->plan, r->why);
 
+	if (!error)
+		error = mfs_plan_share(r->plan, &r->packer->cancel, r->why);
 	if (!error)
 		error = mfs_plan_sample(r->plan, r->packer->threads, &r->packer->cancel,
 					report_sampling, r, r->why);

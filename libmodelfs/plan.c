@@ -299,7 +299,7 @@ static int add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem
 static mfs_plan_tensor new_tensor(uint32_t file, const mfs_layout *layout, uint64_t offset,
 				  uint64_t size)
 {
-	mfs_plan_tensor t = {.layout = layout};
+	mfs_plan_tensor t = {.layout = layout, .twin = MFS_NO_TENSOR};
 
 	t.record.file = file;
 	t.record.file_offset = offset;
@@ -659,6 +659,8 @@ void mfs_plan_number(mfs_plan *plan)
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
 		mfs_plan_tensor *t = &plan->tensors[i];
 
+		if (t->twin != MFS_NO_TENSOR)
+			continue;
 		number_tensor(plan, t);
 		for (uint64_t k = 0; k < t->spans; k++) {
 			mfs_tensor_span(&t->record, t->layout->block_bytes, k, &span);

@@ -53,6 +53,7 @@ typedef struct {
 	mfs_root_tensor record; /* hash, bases and tables numbers come from writing */
 	const mfs_layout *layout;
 	const uint64_t *dims; /* the import's */
+	uint32_t twin;	      /* an earlier tensor with the same bytes; MFS_NO_TENSOR: none */
 	uint64_t row_bytes;
 	uint64_t spans;
 	mfs_coding_rules rules;

@@ -102,7 +102,9 @@ typedef struct {
 	uint64_t tables_bytes;
 	uint64_t superblock_bytes, index_bytes,
 	    padding_bytes;   /* the rest: everything adds up to container_bytes */
-	int superblock_copy; /* which one served: 0, 1, 2 (tail) */
+	int superblock_copy;   /* which one served: 0, 1, 2 (tail) */
+	uint64_t shared_bytes; /* stored bytes that more than one tensor has, counted
+				* once for each tensor but the first */
 } mfs_container_info;
 
 /* Reads the chunk table, so it may fail as a read may. */
