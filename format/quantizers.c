@@ -103,48 +103,50 @@ MFS_INLINE float affine_error(const float *x, struct affine fit)
 	return sum_lanes(lane);
 }
 
-/* Scale and minimum of least squares for the codes that `fit` gives. */
-MFS_INLINE struct affine affine_refit(const float *x, struct affine fit)
+/* Scale and minimum of least squares for the codes that `fit` gives. Returns how
+ * much smaller the squared error of those codes is than that of all zeros. */
+MFS_INLINE float affine_refit(const float *x, float sum, struct affine *fit)
 {
-	const float inverse = 1 / fit.scale;
-	float sum_q[8] = {0}, sum_qq[8] = {0}, sum_x[8] = {0}, sum_xq[8] = {0};
-	float q1, q2, x1, xq, determinant;
+	const float inverse = 1 / fit->scale;
+	float sum_q[8] = {0}, sum_qq[8] = {0}, sum_xq[8] = {0};
+	float q1, q2, xq, determinant;
 
 	for (int i = 0; i < GROUP; i += 8)
 		for (int j = 0; j < 8; j++) {
-			const float q = code_of(x[i + j], fit, inverse);
+			const float q = code_of(x[i + j], *fit, inverse);
 
 			sum_q[j] += q;
 			sum_qq[j] += q * q;
-			sum_x[j] += x[i + j];
 			sum_xq[j] += x[i + j] * q;
 		}
 	q1 = sum_lanes(sum_q);
 	q2 = sum_lanes(sum_qq);
-	x1 = sum_lanes(sum_x);
 	xq = sum_lanes(sum_xq);
 	determinant = GROUP * q2 - q1 * q1;
 	if (determinant > 0) {
-		fit.scale = (GROUP * xq - x1 * q1) / determinant;
-		fit.minimum = (q1 * xq - q2 * x1) / determinant;
+		fit->scale = (GROUP * xq - sum * q1) / determinant;
+		fit->minimum = (q1 * xq - q2 * sum) / determinant;
 	}
-	if (fit.minimum < 0 && q2 > 0) {
-		fit.scale = xq / q2;
-		fit.minimum = 0;
+	if (fit->minimum < 0 && q2 > 0) {
+		fit->scale = xq / q2;
+		fit->minimum = 0;
 	}
-	return fit;
+	return 2 * (fit->scale * xq - fit->minimum * sum) -
+	       (fit->scale * fit->scale * q2 - 2 * fit->scale * fit->minimum * q1 +
+		GROUP * fit->minimum * fit->minimum);
 }
 
 /* From the whole range of the weights and from parts of it, to which the rest is
  * clipped; from each, codes and scale are fitted to each other in turn. */
 MFS_INLINE struct affine affine_search(const float *x)
 {
-	float low = 0, high = x[0], least = INFINITY;
+	float low = 0, high = x[0], sum = 0, most = -INFINITY;
 	struct affine best = {0, 0};
 
 	for (int i = 0; i < GROUP; i++) {
 		low = x[i] < low ? x[i] : low;
 		high = x[i] > high ? x[i] : high;
+		sum += x[i];
 	}
 	best.minimum = -low;
 	if (!(high > low))
@@ -155,14 +157,13 @@ MFS_INLINE struct affine affine_search(const float *x)
 		const float top = middle + part * (high - middle);
 		struct affine fit = {(top - bottom) / 15, bottom < 0 ? -bottom : 0};
 
-		for (int turn = 0; turn < 3 && fit.scale > 0 && isfinite(1 / fit.scale); turn++) {
-			const float error = affine_error(x, fit);
+		for (int turn = 0; turn < 2 && fit.scale > 0 && isfinite(1 / fit.scale); turn++) {
+			const float gained = affine_refit(x, sum, &fit);
 
-			if (error < least) {
-				least = error;
+			if (gained > most && fit.scale > 0) {
+				most = gained;
 				best = fit;
 			}
-			fit = affine_refit(x, fit);
 		}
 	}
 	return best;
@@ -315,10 +316,12 @@ MFS_INLINE float small_error(const float *x, float scale)
 	return sum_lanes(lane);
 }
 
-MFS_INLINE float small_refit(const float *x, float scale)
+/* The scale of least squares for the codes that `scale` gives. Returns how much
+ * smaller their squared error is than that of all zeros. */
+MFS_INLINE float small_refit(const float *x, float *scale)
 {
-	const float inverse = 1 / scale;
-	float sum_qq[8] = {0}, sum_xq[8] = {0}, qq;
+	const float inverse = 1 / *scale;
+	float sum_qq[8] = {0}, sum_xq[8] = {0}, qq, xq;
 
 	for (int i = 0; i < SMALL; i += 8)
 		for (int j = 0; j < 8; j++) {
@@ -328,26 +331,27 @@ MFS_INLINE float small_refit(const float *x, float scale)
 			sum_xq[j] += x[i + j] * q;
 		}
 	qq = sum_lanes(sum_qq);
-	return qq > 0 ? sum_lanes(sum_xq) / qq : scale;
+	xq = sum_lanes(sum_xq);
+	*scale = qq > 0 ? xq / qq : *scale;
+	return *scale * xq;
 }
 
 /* The extreme weight is put near -32, beyond which no other one lies. */
 MFS_INLINE float small_search(const float *x)
 {
 	const float extreme = extreme_of(x, SMALL);
-	float least = INFINITY, best = 0;
+	float most = -INFINITY, best = 0;
 
 	for (int step = -10; step <= 10; step++) {
 		float scale = extreme / -(32 + 0.12f * (float)step);
 
-		for (int turn = 0; turn < 2 && scale != 0 && isfinite(1 / scale); turn++) {
-			const float error = small_error(x, scale);
+		if (scale != 0 && isfinite(1 / scale)) {
+			const float gained = small_refit(x, &scale);
 
-			if (error < least) {
-				least = error;
+			if (gained > most) {
+				most = gained;
 				best = scale;
 			}
-			scale = small_refit(x, scale);
 		}
 	}
 	return best;
