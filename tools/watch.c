@@ -143,7 +143,6 @@ typedef struct {
 static void end_line(screen *s)
 {
 	fputs("\033[K\n", s->out);
-	s->lines++;
 }
 
 static void draw_bar(const screen *s, unsigned columns, double part, int colour)
@@ -242,20 +241,22 @@ static int compare_rows(const void *a, const void *b)
 	return left->place < right->place ? -1 : 1;
 }
 
-/* The columns of `text` that fit, so that bars begin below each other. */
+/* `text` in so many columns, so that bars begin below each other; what does not
+ * fit ends in a tilde. */
 static void put_name(FILE *out, const char *text, unsigned columns)
 {
+	bool fits = tool_columns(text) <= columns;
 	unsigned used = 0;
 
 	for (; *text; text++) {
 		bool begins = ((unsigned char)*text & 0xc0) != 0x80;
 
-		if (begins && used == columns)
-			return;
+		if (begins && !fits && used == columns - 1)
+			break;
 		used += begins;
 		fputc(*text, out);
 	}
-	fprintf(out, "%*s", (int)(columns - used), "");
+	fprintf(out, "%s%*s", fits ? "" : "~", fits ? (int)(columns - used) : 0, "");
 }
 
 static void draw_file(screen *s, const row *f, const json_t *files_before, double seconds,
@@ -343,25 +344,38 @@ static void begin_picture(screen *s)
 		fprintf(s->out, "\033[%uA\r", s->lines);
 	s->columns = columns;
 	s->rows = rows;
-	s->lines = 0;
 }
 
+/* Writes as many lines as there is room for: the cursor needs one as well. */
 static void end_picture(screen *s)
 {
-	fputs("\033[J\033[?7h", s->out);
+	char *end;
+
 	if (fclose(s->out))
 		exit(TOOL_FAILED);
-	fwrite(s->text, 1, s->size, stdout);
+	end = s->text;
+	for (s->lines = 0; s->lines + 1 < s->rows && *end; s->lines++)
+		end = strchr(end, '\n') + 1;
+	fwrite(s->text, 1, (size_t)(end - s->text), stdout);
+	fputs("\033[J\033[?7h", stdout);
 	free(s->text);
 }
 
 static void draw(screen *s, const char *mountpoint, const json_t *before, const json_t *stats,
 		 const rates *r)
 {
+	bool high;
+
 	begin_picture(s);
-	draw_head(s, mountpoint, stats, r);
+	high = s->rows > FIXED_LINES + 1;
+	/* Where not all of it fits, how far the load is matters most. */
+	if (!high)
+		draw_files(s, before, stats, r);
+	else
+		draw_head(s, mountpoint, stats, r);
 	draw_rates(s, stats, r);
-	draw_files(s, before, stats, r);
+	if (high)
+		draw_files(s, before, stats, r);
 	end_picture(s);
 }
 
