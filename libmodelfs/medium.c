@@ -85,7 +85,7 @@ bool medium_queue_of_probe(medium_queue *out, const mfs_medium *medium)
 		return false;
 	if (medium->bytes_per_second > NVME_RATE)
 		kind = MEDIUM_NVME;
-	else if (medium->channels > 1 || medium->bytes_per_second > SERIAL_FAST_RATE)
+	else if (medium->channels > 2 || medium->bytes_per_second > SERIAL_FAST_RATE)
 		kind = medium->latency_us >= HDD_LATENCY_US ? MEDIUM_NETWORK : MEDIUM_SSD;
 	else
 		kind = medium->latency_us >= HDD_LATENCY_US ? MEDIUM_HDD : MEDIUM_SD;

@@ -16,7 +16,8 @@
 #define SMALL_BYTES 4096u
 #define SMALL_READS 4 /* one after the other, then as many at the same time */
 #define LARGE_BYTES (512u << 10)
-#define LARGE_READS 2
+#define LARGE_READS 4 /* at the same time, after a single one of at most: */
+#define FAST_NS	    5000000
 /* Too little to read to be worth a probe. */
 #define CONTAINER_MIN (4u << 20)
 
@@ -32,6 +33,11 @@ static bool all_done(struct run *const runs[], unsigned count)
 		if (runs[i]->state == RUN_READING)
 			return false;
 	return true;
+}
+
+static uint32_t large_bytes(const struct reader *r)
+{
+	return (uint32_t)round_up(LARGE_BYTES, r->unit);
 }
 
 /* Submits what was begun and waits for it. Gives the runs back; returns the
@@ -76,12 +82,22 @@ static uint64_t time_small(struct probe *p, unsigned count)
 	return time_runs(p, runs, begun) * (begun == count);
 }
 
-static uint64_t time_large(struct probe *p, uint64_t offset)
+/* `count` large reads at the same time, one behind the other from `offset`. */
+static uint64_t time_large(struct probe *p, uint64_t offset, unsigned count)
 {
-	uint32_t length = (uint32_t)round_up(LARGE_BYTES, p->r->unit);
-	struct run *run = run_begin(p->r, offset, length, true);
+	uint32_t length = large_bytes(p->r);
+	struct run *runs[LARGE_READS];
+	unsigned begun = 0;
 
-	return run ? time_runs(p, &run, 1) : 0;
+	while (begun < count) {
+		runs[begun] = run_begin(p->r, offset + (uint64_t)begun * length, length, true);
+		if (!runs[begun])
+			break;
+		begun++;
+	}
+	if (!begun)
+		return 0;
+	return time_runs(p, runs, begun) * (begun == count);
 }
 
 /* Where the frames of the first tensor begin. */
@@ -123,23 +139,28 @@ static bool measure_small(struct probe *p, mfs_medium *out)
 	return true;
 }
 
+static uint64_t rate(uint64_t bytes, uint64_t nanoseconds)
+{
+	return nanoseconds ? bytes * UINT64_C(1000000000) / nanoseconds : 0;
+}
+
+/* Sets the rate. False: not known. */
 static bool measure_large(struct probe *p, mfs_medium *out)
 {
-	uint64_t at = first_frame(p->r), bytes = round_up(LARGE_BYTES, p->r->unit);
-	uint64_t least = UINT64_MAX;
+	uint64_t at = first_frame(p->r), bytes = large_bytes(p->r), took, together;
 
-	if (!range_ok(at, LARGE_READS * bytes, p->r->c->sb.container_size))
+	if (!range_ok(at, (1 + LARGE_READS) * bytes, p->r->c->sb.container_size))
 		return false;
-	for (unsigned i = 0; i < LARGE_READS; i++) {
-		uint64_t took = time_large(p, at + i * bytes);
-
-		/* One is enough: a slow medium has no time for two. */
-		if (!took)
-			break;
-		least = took < least ? took : least;
-	}
-	out->bytes_per_second = least == UINT64_MAX ? 0 : bytes * UINT64_C(1000000000) / least;
-	return out->bytes_per_second != 0;
+	took = time_large(p, at, 1);
+	out->bytes_per_second = rate(bytes, took);
+	/* A slow medium has no time for more; a fast one shows what it can do only
+	 * when it has enough to do. */
+	if (!took || took > FAST_NS)
+		return took != 0;
+	together = rate(LARGE_READS * bytes, time_large(p, at + bytes, LARGE_READS));
+	if (together > out->bytes_per_second)
+		out->bytes_per_second = together;
+	return true;
 }
 
 static void apply(struct reader *r, const mfs_medium *measured)

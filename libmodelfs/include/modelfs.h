@@ -106,7 +106,7 @@ typedef struct {
 	uint32_t optimal_io_bytes; /* as the device says; 0: nothing */
 	uint32_t latency_us;	   /* of a read of 4 KiB, measured; 0: not measured */
 	uint32_t channels;	   /* such reads that go on at the same time, up to 4 */
-	uint64_t bytes_per_second; /* of reads of 512 KiB, one at a time */
+	uint64_t bytes_per_second; /* of reads of 512 KiB, up to 4 at a time */
 	uint32_t request_bytes;	   /* largest read */
 	uint32_t depth;		   /* reads in flight ahead of demand */
 	uint64_t window_bytes;	   /* how far a sequential stream is fetched ahead */

@@ -454,6 +454,7 @@ static void what_was_measured_is_queued_as_what_is_like_it(void **state)
 	assert_string_equal(measured_as(80, 4, 460), "ssd");
 	assert_string_equal(measured_as(60, 4, 2200), "nvme");
 	assert_string_equal(measured_as(150, 3, 690), "ssd");
+	assert_string_equal(measured_as(1200, 2, 70), "sd"); /* on a busy machine */
 	assert_string_equal(measured_as(9000, 1, 140), "hdd");
 	assert_string_equal(measured_as(12000, 4, 30), "network");
 	/* A page cache answers like this, no medium does. */

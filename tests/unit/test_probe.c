@@ -100,12 +100,13 @@ static void a_probe_reads_little_and_large_ones_where_a_reader_begins(void **sta
 	assert_true(o.medium.latency_us > 0);
 	assert_in_range(o.medium.channels, 1, 4);
 	assert_true(o.medium.bytes_per_second > 0);
-	assert_int_equal(o.io->records, 10);
+	assert_true(o.io->records == 9 || o.io->records == 13);
 	for (unsigned i = 0; i < 8; i++)
 		small += o.io->record[i].length;
 	assert_int_equal(small, 8 * 4096);
-	assert_int_equal(large_reads(o.io), 2);
-	assert_int_equal(o.io->record[9].offset, o.io->record[8].offset + 512 * KIB);
+	assert_int_equal(large_reads(o.io), o.io->records - 8);
+	for (unsigned i = 9; i < o.io->records; i++)
+		assert_int_equal(o.io->record[i].offset, o.io->record[i - 1].offset + 512 * KIB);
 	assert_in_range(o.io->most_in_flight, 1, 4);
 	mfs_close(o.c);
 }
@@ -115,13 +116,15 @@ static void what_a_probe_has_read_is_not_read_again(void **state)
 	struct opened o = open_memory(NULL);
 	mfs_stats stats = {.size = sizeof(stats)};
 	uint64_t first, behind;
+	unsigned probed;
 
 	(void)state;
 	probe(&o);
 	first = o.io->record[8].offset;
-	behind = first + 2 * 512 * KIB;
+	behind = first + large_reads(o.io) * 512 * KIB;
+	probed = o.io->records;
 	assert_readable(&o);
-	for (unsigned i = 10; i < o.io->records; i++)
+	for (unsigned i = probed; i < o.io->records; i++)
 		assert_true(o.io->record[i].offset + o.io->record[i].length <= first ||
 			    o.io->record[i].offset >= behind);
 	assert_int_equal(mfs_stats_get(o.c, &stats), 0);
