@@ -7,6 +7,7 @@
 
 #include "io.h"
 #include "layout.h"
+#include "medium.h"
 #include "modelfs.h"
 #include "root.h"
 #include "superblock.h"
@@ -14,7 +15,8 @@
 struct reader;
 
 /* Everything here is fixed once mfs_open() has returned, except `reader` and
- * `problem`, which `lock` guards. */
+ * `problem`, which `lock` guards, and `medium` and `queue`, which the reader's
+ * lock guards as soon as there is a reader. */
 struct mfs_container {
 	char *path;
 	mfs_io *io; /* passes to the reader when that starts */
@@ -25,7 +27,9 @@ struct mfs_container {
 	mfs_root root;
 	mfs_layout *layouts;
 	char **layout_names;
-	mfs_profile queue;	/* how to queue reads */
+	medium_kind kind;
+	mfs_medium medium;
+	medium_queue queue;	/* how to queue reads */
 	uint32_t max_span;	/* largest span of any tensor */
 	bool computed;		/* some tensors are deltas or derived */
 	uint32_t *listed;	/* public tensor number -> tensor of the root */
@@ -45,6 +49,9 @@ int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_ope
 
 /* The reader, started if need be. NULL on failure, with the reason in *err. */
 struct reader *container_reader(mfs_container *c, int *err);
+
+/* True if a few reads should find out what the medium is like. */
+bool container_should_probe(const mfs_container *c);
 
 const char *class_name(unsigned cls);
 

@@ -19,12 +19,10 @@
 
 static uint64_t window_max(const struct reader *r)
 {
-	uint64_t wanted = 3 * (uint64_t)r->request * r->c->queue.depth;
+	uint64_t wanted = r->c->queue.window_bytes;
 	uint64_t room = r->span_arena.bytes / 2;
 	unsigned active = 0;
 
-	if (wanted < (8u << 20))
-		wanted = 8u << 20;
 	for (int i = 0; i < STREAMS; i++)
 		active += r->streams[i].used && r->streams[i].window;
 	if (active > 1)

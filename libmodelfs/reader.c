@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -28,6 +29,19 @@ void reader_problem(struct reader *r, int error, uint64_t offset, const char *fo
 	pthread_mutex_lock(&r->c->lock);
 	mfs_problem_set(&r->c->problem, error, offset, "%s: %s", r->c->path, text);
 	pthread_mutex_unlock(&r->c->lock);
+}
+
+uint64_t reader_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t reader_busy(const struct reader *r)
+{
+	return r->busy + (r->in_flight ? reader_now() - r->busy_since : 0);
 }
 
 /* ---- planning a read ---- */
@@ -359,8 +373,10 @@ static void after_hand_out(struct reader *r, struct read *read, bool ended)
 	if (!ended) {
 		plan_or_block(r, read, false);
 	} else {
-		if (!read->error && !read->internal)
+		if (!read->error && !read->internal) {
 			r->stats.served_bytes += read->length;
+			touched_mark(r, read->file, read->offset, read->length);
+		}
 		gather_end(r, read);
 		free(read);
 		if (!--r->active_reads)
@@ -463,6 +479,7 @@ static void *decoder(void *argument)
 	struct reader *r = argument;
 	struct decoder_thread *own;
 	struct job *job;
+	uint64_t start;
 
 	pthread_mutex_lock(&r->lock);
 	own = r->contexts[r->next_context++];
@@ -474,8 +491,10 @@ static void *decoder(void *argument)
 		}
 		TAILQ_REMOVE(&r->queue, job, link);
 		pthread_mutex_unlock(&r->lock);
+		start = reader_now();
 		work(r, job, own->codec, own->scratch);
 		pthread_mutex_lock(&r->lock);
+		r->decoding += reader_now() - start;
 		work_done(r, job);
 		reader_pump(r);
 		reader_unlock(r);
@@ -588,9 +607,14 @@ static unsigned decoder_count(const mfs_container *c)
 
 static void init_lists(struct reader *r)
 {
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->work, NULL);
-	pthread_cond_init(&r->ended, NULL);
+	pthread_cond_init(&r->ended, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	TAILQ_INIT(&r->idle_runs);
 	TAILQ_INIT(&r->pending);
 	TAILQ_INIT(&r->queue);
@@ -620,8 +644,11 @@ int reader_new(struct reader **out, mfs_container *c)
 	if (!err)
 		err = operands_new(r);
 	if (!err)
+		err = touched_new(r);
+	if (!err)
 		err = r->io->table->start(r->io, r->run_arena.memory, r->run_arena.bytes,
-					  c->queue.depth);
+					  container_should_probe(c) ? MEDIUM_DEPTH_MAX
+								    : c->queue.depth);
 	if (!err)
 		err = threads_start(r);
 	if (err) {
@@ -670,6 +697,7 @@ void reader_free(struct reader *r)
 	operands_free(r);
 	index_free(r);
 	contexts_free(r);
+	touched_free(r);
 	mfs_arena_close(&r->run_arena);
 	mfs_arena_close(&r->span_arena);
 	pthread_mutex_destroy(&r->lock);

@@ -14,6 +14,8 @@
  *   decoded, so however many reads want a span, it is decoded once.
  * - A span of a delta or a derived tensor is computed (derive.c) from the frames
  *   of its base and, for adapters, from operands that are kept in memory.
+ * - How many requests go ahead, and how large they are, follows the medium
+ *   (medium.c), which is measured where the system does not know it (probe.c).
  * - Prefetch (prefetch.c) makes jobs that no read waits for yet.
  *
  * `lock` guards everything in struct reader. It is never held over I/O, decoding
@@ -48,6 +50,7 @@ struct run {
 	bool indexed;	 /* still in reader.runs, so others may use it */
 	bool prefetched; /* read ahead of demand */
 	unsigned users;	 /* jobs that hold it */
+	uint64_t ended;	 /* when the engine was done, reader_now(); only while probing */
 	mfs_io_request request;
 	TAILQ_ENTRY(run) lru; /* while it has no users */
 };
@@ -212,6 +215,14 @@ struct stream {
 	uint64_t last_use;
 };
 
+/* ---- what was read of each file (touched.c) ---- */
+
+struct touched {
+	uint64_t *bits; /* NULL before the first read; a bit for 1 << shift bytes */
+	unsigned shift;
+	uint64_t bytes; /* of granules that are set */
+};
+
 /* ---- the reader ---- */
 
 /* A decoder's own memory. */
@@ -265,6 +276,11 @@ struct reader {
 	unsigned prefetch_in_flight;
 
 	mfs_stats stats;
+	struct touched *touched; /* by file */
+	uint64_t busy_since;	 /* when in_flight left 0, reader_now() */
+	uint64_t busy;		 /* nanoseconds with requests in flight, until busy_since */
+	uint64_t decoding;	 /* nanoseconds that decoders have worked */
+	bool probing, probed;
 
 	pthread_t reaper;
 	bool reaper_running;
@@ -276,6 +292,11 @@ struct reader {
 
 int reader_new(struct reader **out, mfs_container *c);
 void reader_free(struct reader *r);
+
+/* Nanoseconds on the monotonic clock. */
+uint64_t reader_now(void);
+/* Nanoseconds with at least one request in flight. Lock held. */
+uint64_t reader_busy(const struct reader *r);
 
 /* Drops the lock, submits what was planned and hands out what has ended, until
  * nothing of either is left. */
@@ -291,6 +312,10 @@ void job_drop_runs(struct reader *r, struct job *job, bool failed);
 bool job_runs_done(const struct job *job, bool *failed);
 void run_release(struct reader *r, struct run *run);
 void run_hold(struct reader *r, struct run *run);
+/* Starts reading whole units, or with `keep` not set anything the engine can
+ * read, with one user; with `keep` jobs find it, as if it had been prefetched.
+ * NULL: there is no memory, or some of it is there already. */
+struct run *run_begin(struct reader *r, uint64_t offset, uint32_t length, bool keep);
 /* The engine has ended the request of this run. */
 void run_ended(struct reader *r, struct run *run);
 /* The stored bytes of a range of a job whose runs are complete: in place, or put
@@ -343,6 +368,18 @@ int operands_apply(struct reader *r, const struct span *span, const uint8_t *blo
 void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length);
 void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t length);
 void prefetch_pump(struct reader *r);
+
+/* touched.c */
+int touched_new(struct reader *r);
+void touched_free(struct reader *r);
+/* A read was given these bytes, which lie inside the file. Lock held. */
+void touched_mark(struct reader *r, uint32_t file, uint64_t offset, uint64_t length);
+
+/* probe.c */
+#define PROBE_MS 50
+/* Measures the medium and sets how reads are queued. Takes the lock; waits at most
+ * so long, and does nothing if reads have begun. */
+void reader_probe(struct reader *r, unsigned most_ms);
 
 /* reader.c */
 /* A read of the reader's own, ahead of all that wait. Lock held. */

@@ -232,6 +232,46 @@ static bool take_ranges(struct reader *r, struct job *job)
 	return true;
 }
 
+/* To be handed to the engine when the lock is dropped; there is room in `submit`. */
+static void begin_reading(struct reader *r, struct run *run)
+{
+	run->request = (mfs_io_request){
+	    .offset = run->offset, .length = run->length, .buffer = run->data, .user = run};
+	r->submit[r->submit_count++] = run;
+	if (!r->in_flight++)
+		r->busy_since = reader_now();
+	r->stats.medium_reads++;
+	if (run->prefetched) {
+		r->prefetch_in_flight++;
+		r->stats.prefetch_bytes += run->length;
+	}
+}
+
+struct run *run_begin(struct reader *r, uint64_t offset, uint32_t length, bool keep)
+{
+	size_t i = run_search(r, offset);
+	struct run *run;
+
+	if ((i < r->run_count && r->runs[i]->offset < offset + length) ||
+	    !grow(&r->runs, &r->run_capacity, r->run_count + 1) ||
+	    !grow(&r->submit, &r->submit_capacity, r->submit_count + 1) ||
+	    !(run = calloc(1, sizeof(*run))))
+		return NULL;
+	run->offset = offset;
+	run->length = length;
+	run->users = 1;
+	run->prefetched = keep;
+	run->data = run_memory(r, length);
+	if (!run->data) {
+		run_free(r, run);
+		return NULL;
+	}
+	if (keep)
+		index_insert(r, run);
+	begin_reading(r, run);
+	return run;
+}
+
 /* Gives the job's new runs memory and hands them to the engine; all or none. */
 static bool fill(struct reader *r, struct job *job)
 {
@@ -250,15 +290,7 @@ static bool fill(struct reader *r, struct job *job)
 		if (run->indexed || run->state != RUN_READING)
 			continue;
 		index_insert(r, run);
-		run->request = (mfs_io_request){
-		    .offset = run->offset, .length = run->length, .buffer = run->data, .user = run};
-		r->submit[r->submit_count++] = run;
-		r->in_flight++;
-		r->stats.medium_reads++;
-		if (run->prefetched) {
-			r->prefetch_in_flight++;
-			r->stats.prefetch_bytes += run->length;
-		}
+		begin_reading(r, run);
 	}
 	return true;
 }
@@ -358,7 +390,12 @@ void run_ended(struct reader *r, struct run *run)
 	uint64_t left = run->offset < file_bytes ? file_bytes - run->offset : 0;
 	int64_t expected = (int64_t)(left < run->length ? left : run->length);
 
-	r->in_flight--;
+	if (!--r->in_flight)
+		r->busy += reader_now() - r->busy_since;
+	if (r->probing) {
+		run->ended = reader_now();
+		pthread_cond_broadcast(&r->ended);
+	}
 	if (run->prefetched)
 		r->prefetch_in_flight--;
 	if (run->request.result >= expected) {
