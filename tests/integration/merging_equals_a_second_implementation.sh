@@ -10,7 +10,7 @@ python=python3
 
 seed=${MFS_SEED:-$RANDOM}
 note "seed $seed"
-rounds=6
+rounds=3
 [ "${MFS_SOAK:-0}" = 0 ] || rounds=200
 for ((i = 0; i < rounds; i++)); do
 	"$python" "$here/merge1.py" "$MFS_BIN/mergecheck" $((seed + i)) || fail "see above"
