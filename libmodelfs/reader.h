@@ -352,6 +352,8 @@ void span_done(struct reader *r, struct span *span);
 void spans_free(struct reader *r);
 /* Room for `bytes` in the span arena, evicting idle spans. */
 void *span_memory(struct reader *r, size_t bytes);
+/* Lets go of an idle span whose bytes lie in a run; false if there is none. */
+bool span_evict_backed(struct reader *r);
 
 /* derive.c; lock held unless it says otherwise */
 int operands_new(struct reader *r);

@@ -486,6 +486,37 @@ static void random_reads_of_any_size_are_right(void **state)
 	mfs_close(o.c);
 }
 
+static void plain_tensors_larger_than_the_arena_are_read(void **state)
+{
+	mfs_pack_options how = MFS_PACK_OPTIONS_INIT;
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+	uint8_t *model, *buffer = malloc(MIB);
+	size_t size = fixture_q8_0(&model, 20000, 5);
+	mfs_problem why = {0};
+	mfs_container *c;
+	fixture f;
+
+	(void)state;
+	how.codec = "plain";
+	fixture_begin(&f, &how);
+	fixture_add(&f, "plain.gguf", model, size);
+	fixture_end(&f);
+	options.arena_bytes = 1; /* the least that works */
+	assert_int_equal(
+	    mfs_open_io(&c, &memory_io_new(f.container, f.size)->head, "memory", &options, &why),
+	    0);
+	for (uint64_t at = 0; at < size; at += MIB) {
+		size_t length = size - at < MIB ? size - at : MIB;
+
+		assert_int_equal(mfs_read(c, 0, at, buffer, MIB), length);
+		assert_memory_equal(buffer, model + at, length);
+	}
+	mfs_close(c);
+	fixture_free(&f);
+	free(buffer);
+	free(model);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -505,6 +536,7 @@ int main(void)
 	    cmocka_unit_test(a_flipped_bit_is_never_served),
 	    cmocka_unit_test(read_past_end_returns_zero),
 	    cmocka_unit_test(random_reads_of_any_size_are_right),
+	    cmocka_unit_test(plain_tensors_larger_than_the_arena_are_read),
 	};
 
 	return cmocka_run_group_tests(tests, pack, unpack);
