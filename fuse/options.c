@@ -12,6 +12,7 @@
 
 #define DECODERS_MAX 256
 #define ARENA_MAX    (UINT64_C(1) << 40)
+#define CACHE_MAX    (UINT64_C(1) << 50)
 
 enum { KEY_DEBUG, KEY_IGNORE };
 
@@ -28,6 +29,7 @@ static const struct fuse_opt option_table[] = {
     OPTION("-V", version, 1),
     OPTION("--version", version, 1),
     OPTION("arena=%s", arena, 0),
+    OPTION("cache=%s", cache, 0),
     OPTION("engine=%s", engine, 0),
     OPTION("decoders=%s", decoders, 0),
     OPTION("profile=%s", profile, 0),
@@ -84,9 +86,21 @@ static int check_engine(options *o)
 	return 0;
 }
 
+static int check_cache(options *o)
+{
+	if (!o->cache)
+		return 0;
+	if (strcmp(o->cache, "auto") == 0)
+		o->open.cache_bytes = MFS_CACHE_AUTO;
+	else if (!tool_parse_size(o->cache, CACHE_MAX, &o->open.cache_bytes))
+		return tool_misuse("cache=%s: neither a size such as 2G nor auto", o->cache);
+	return 0;
+}
+
 static int check_values(options *o)
 {
 	uint64_t decoders = 0, read_ahead = READAHEAD_KB_DEFAULT;
+	int err;
 
 	if (o->arena && !tool_parse_size(o->arena, ARENA_MAX, &o->open.arena_bytes))
 		return tool_misuse("arena=%s: not a size such as 64M", o->arena);
@@ -102,7 +116,8 @@ static int check_values(options *o)
 		if (o->open.profile < 0)
 			return tool_misuse("profile=%s: there is no such profile", o->profile);
 	}
-	return check_engine(o);
+	err = check_cache(o);
+	return err ? err : check_engine(o);
 }
 
 /* Adds what every mount has. It comes last, so nothing the user says undoes it. */
@@ -159,6 +174,7 @@ void options_free(options *o)
 	free(o->mountpoint);
 	free(o->engine);
 	free(o->arena);
+	free(o->cache);
 	free(o->profile);
 	free(o->read_ahead);
 	free(o->decoders);
@@ -176,6 +192,8 @@ void options_print_help(void)
 	      "  -V, --version       print the version and exit\n"
 	      "\n"
 	      "  -o arena=SIZE       memory for reads and decoded spans (64M)\n"
+	      "  -o cache=SIZE       memory for stored bytes, for models larger than it, or auto:\n"
+	      "                      what is left of this machine or cgroup (0)\n"
 	      "  -o decoders=N       threads that decode (one a core)\n"
 	      "  -o engine=NAME      uring, pool or pread (the first of these that works)\n"
 	      "  -o buffered         read the container through the kernel's cache\n"

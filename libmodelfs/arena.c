@@ -90,6 +90,8 @@ void *mfs_arena_take(mfs_arena *arena, size_t bytes)
 	}
 	mark(arena, at, count, true);
 	arena->hint = at + count;
+	if (arena->touched_units < at + count)
+		arena->touched_units = at + count;
 	return arena->memory + at * MFS_ARENA_UNIT;
 }
 

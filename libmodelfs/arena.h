@@ -17,6 +17,7 @@ typedef struct {
 	uint64_t *used; /* a bit for each unit */
 	size_t units;
 	size_t used_units;
+	size_t touched_units; /* none behind these was ever used, so they take no memory yet */
 	size_t hint; /* where the next search begins */
 } mfs_arena;
 

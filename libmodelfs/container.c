@@ -656,6 +656,10 @@ int mfs_stats_get(mfs_container *c, mfs_stats *out)
 		stats.depth = c->queue.depth;
 		stats.busy_us = reader_busy(r) / 1000;
 		stats.decoding_us = r->decoding / 1000;
+		stats.cache_bytes = mfs_cache_limit_bytes(&r->cache);
+		stats.cache_used_bytes = mfs_cache_used_bytes(&r->cache);
+		stats.cache_weights_bytes = r->cache.held[CACHE_WEIGHTS];
+		stats.cache_constants_bytes = r->cache.held[CACHE_CONSTANTS];
 		pthread_mutex_unlock(&r->lock);
 	}
 	stats.direct = c->io->direct;

@@ -413,6 +413,8 @@ void reader_unlock(struct reader *r)
 		    r->submit_count < SUBMIT_BATCH ? (unsigned)r->submit_count : SUBMIT_BATCH;
 		bool ended = false;
 
+		if (!count && TAILQ_EMPTY(&r->finished) && caching_fill(r))
+			continue;
 		if (count) {
 			memcpy(runs, r->submit, count * sizeof(*runs));
 			r->submit_count -= count;
@@ -615,7 +617,9 @@ static void init_lists(struct reader *r)
 	pthread_cond_init(&r->work, NULL);
 	pthread_cond_init(&r->ended, &monotonic);
 	pthread_condattr_destroy(&monotonic);
+	pthread_cond_init(&r->keep, NULL);
 	TAILQ_INIT(&r->idle_runs);
+	TAILQ_INIT(&r->to_cache);
 	TAILQ_INIT(&r->pending);
 	TAILQ_INIT(&r->queue);
 	TAILQ_INIT(&r->idle_spans);
@@ -638,6 +642,8 @@ int reader_new(struct reader **out, mfs_container *c)
 	init_lists(r);
 	err = arenas_open(r);
 	if (!err)
+		err = caching_open(r);
+	if (!err)
 		err = contexts_new(r);
 	if (!err)
 		err = parts_new(r);
@@ -651,6 +657,8 @@ int reader_new(struct reader **out, mfs_container *c)
 								    : c->queue.depth);
 	if (!err)
 		err = threads_start(r);
+	if (!err)
+		err = caching_start(r);
 	if (err) {
 		reader_free(r);
 		return err;
@@ -666,7 +674,9 @@ static void threads_stop(struct reader *r)
 		pthread_cond_wait(&r->ended, &r->lock);
 	r->stopping = true;
 	pthread_cond_broadcast(&r->work);
+	pthread_cond_broadcast(&r->keep);
 	pthread_mutex_unlock(&r->lock);
+	caching_stop(r);
 	for (unsigned i = 0; i < r->decoders_running; i++)
 		pthread_join(r->decoders[i], NULL);
 	if (r->reaper_running) {
@@ -695,6 +705,7 @@ void reader_free(struct reader *r)
 	spans_free(r);
 	runs_free(r);
 	operands_free(r);
+	caching_close(r);
 	index_free(r);
 	contexts_free(r);
 	touched_free(r);
@@ -703,6 +714,7 @@ void reader_free(struct reader *r)
 	pthread_mutex_destroy(&r->lock);
 	pthread_cond_destroy(&r->work);
 	pthread_cond_destroy(&r->ended);
+	pthread_cond_destroy(&r->keep);
 	free(r->decoders);
 	free(r);
 }
@@ -748,6 +760,7 @@ int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
 	pthread_mutex_lock(&r->lock);
 	r->active_reads++;
 	r->stats.reads++;
+	caching_note_file(r, file);
 	plan_or_block(r, read, !TAILQ_EMPTY(&r->blocked));
 	prefetch_note_read(r, file, offset, length);
 	reader_pump(r);

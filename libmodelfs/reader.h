@@ -17,6 +17,9 @@
  * - How many requests go ahead, and how large they are, follows the medium
  *   (medium.c), which is measured where the system does not know it (probe.c).
  * - Prefetch (prefetch.c) makes jobs that no read waits for yet.
+ * - The cache (cache.c; optional) keeps stored bytes for longer than the runs they
+ *   came in. Planning takes from it what it has and reads the rest; bytes that
+ *   jobs have used are copied into it when nobody holds their run (caching.c).
  *
  * `lock` guards everything in struct reader. It is never held over I/O, decoding
  * or a callback. Nothing ever waits for memory: a read that finds no room stays
@@ -32,6 +35,7 @@
 #include <sys/queue.h>
 
 #include "arena.h"
+#include "cache.h"
 #include "container.h"
 #include "frame.h"
 #include "nf4.h"
@@ -48,11 +52,16 @@ struct run {
 	uint8_t *data;
 	enum run_state state;
 	bool indexed;	 /* still in reader.runs, so others may use it */
+	bool cached;	 /* lies in the cache: one job's, never indexed */
 	bool prefetched; /* read ahead of demand */
 	unsigned users;	 /* jobs that hold it */
 	uint64_t ended;	 /* when the engine was done, reader_now(); only while probing */
 	mfs_io_request request;
-	TAILQ_ENTRY(run) lru; /* while it has no users */
+	mfs_cache_piece piece; /* if cached */
+	struct {
+		uint32_t from, to;
+	} good[CACHE_RANKS];  /* bytes that proved right and were not offered to the cache yet */
+	TAILQ_ENTRY(run) lru; /* while it has no users, or in to_cache */
 };
 TAILQ_HEAD(run_list, run);
 
@@ -275,6 +284,13 @@ struct reader {
 	struct stream streams[STREAMS];
 	unsigned prefetch_in_flight;
 
+	mfs_cache cache;
+	bool caching;		  /* a thread copies into it: one at a time */
+	struct run_list to_cache; /* each held until it is copied */
+	pthread_t keeper;
+	bool keeper_running;
+	pthread_cond_t keep; /* stopping, or a file is read that was not before */
+
 	mfs_stats stats;
 	struct touched *touched; /* by file */
 	uint64_t busy_since;	 /* when in_flight left 0, reader_now() */
@@ -323,6 +339,20 @@ void run_ended(struct reader *r, struct run *run);
 const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch,
 			 struct run **holder);
 void runs_free(struct reader *r);
+
+/* caching.c; lock held, unless it says otherwise */
+int caching_open(struct reader *r);
+int caching_start(struct reader *r); /* without the lock */
+void caching_stop(struct reader *r); /* without the lock */
+void caching_close(struct reader *r);
+void caching_note_file(struct reader *r, uint32_t file);
+/* Bytes [from, to) of the container, in range `which` of the job, proved right. */
+void caching_note_use(struct reader *r, struct run *run, const struct job *job, unsigned which,
+		      uint64_t from, uint64_t to);
+/* True if the run, which has no users, is to be copied: it then has one. */
+bool caching_wants(struct reader *r, struct run *run);
+/* Copies one run into the cache, if there is one to copy. Drops the lock meanwhile. */
+bool caching_fill(struct reader *r);
 
 /* index.c; lock held */
 /* True if the part is ready. Else starts loading it; *err is set if that has failed for good. */

@@ -44,7 +44,9 @@ static void run_free(struct reader *r, struct run *run)
 {
 	if (run->indexed)
 		index_remove(r, run);
-	if (run->data)
+	if (run->cached)
+		mfs_cache_give(&r->cache, &run->piece, run->state == RUN_FAILED);
+	else if (run->data)
 		mfs_arena_give(&r->run_arena, run->data, run->length);
 	if (run->prefetched && !run->consumed && run->state == RUN_DONE)
 		r->stats.prefetch_wasted_bytes += run->length;
@@ -60,7 +62,7 @@ static bool run_used_up(const struct reader *r, const struct run *run)
 
 void run_release(struct reader *r, struct run *run)
 {
-	if (--run->users || run->state == RUN_READING)
+	if (--run->users || run->state == RUN_READING || caching_wants(r, run))
 		return;
 	if (run->state == RUN_FAILED || !run->indexed)
 		run_free(r, run);
@@ -154,8 +156,29 @@ static uint64_t request_end(struct reader *r, const struct job *job, uint64_t fr
 	return end - from > r->request ? from + r->request : end;
 }
 
-/* Appends what holds [from, to) to the job: runs that are there, and new ones
- * (without memory yet) for the gaps. */
+/* Appends cached bytes from `from` on, at most to `to`, and moves `from` behind them. */
+static bool take_cached(struct reader *r, struct job *job, uint64_t *from, uint64_t to)
+{
+	struct run *run = calloc(1, sizeof(*run));
+
+	if (!run || !mfs_cache_take(&r->cache, *from, to, &run->piece) || !job_append(job, run)) {
+		if (run && run->piece.count)
+			mfs_cache_give(&r->cache, &run->piece, false);
+		free(run);
+		return false;
+	}
+	run->cached = true;
+	run->state = RUN_DONE;
+	run->offset = *from;
+	run->length = (uint32_t)run->piece.length;
+	run->data = (uint8_t *)run->piece.bytes;
+	run->users = 1;
+	*from += run->length;
+	return true;
+}
+
+/* Appends what holds [from, to) to the job: runs that are there, what the cache
+ * has, and new runs (without memory yet) for the gaps. */
 static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_t to,
 		       uint64_t limit)
 {
@@ -165,6 +188,14 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 		struct run *run = i < r->run_count ? r->runs[i] : NULL;
 		uint64_t gap_end = run && run->offset < limit ? run->offset : limit;
 
+		/* First the cache, even if a run has the bytes as well: what it holds must
+		 * be seen to be used. A job that failed looks at the medium itself. */
+		if (!job->retried && mfs_cache_next(&r->cache, from, from + 1) == from) {
+			if (!take_cached(r, job, &from, to))
+				return false;
+			i = run_search(r, from);
+			continue;
+		}
 		if (run && run->offset <= from) {
 			if (!job_append(job, run))
 				return false;
@@ -173,6 +204,10 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 			i++;
 			continue;
 		}
+		if (gap_end - from > r->request)
+			gap_end = from + r->request;
+		if (!job->retried)
+			gap_end = mfs_cache_next(&r->cache, from, gap_end);
 		run = calloc(1, sizeof(*run));
 		if (!run || !job_append(job, run)) {
 			free(run);
@@ -317,23 +352,34 @@ bool job_covered(const struct reader *r, const struct job *job)
 		uint64_t at = job->range[k].offset, end = at + job->range[k].length;
 		size_t i = run_search(r, at);
 
-		for (; at < end; i++) {
-			if (i == r->run_count || r->runs[i]->offset > at)
+		while (at < end) {
+			if (i < r->run_count && r->runs[i]->offset <= at) {
+				at = r->runs[i]->offset + r->runs[i]->length;
+				i++;
+			} else if (mfs_cache_next(&r->cache, at, end) == at) {
+				at = mfs_cache_end(&r->cache, at, end);
+				i = run_search(r, at);
+			} else {
 				return false;
-			at = r->runs[i]->offset + r->runs[i]->length;
+			}
 		}
 	}
 	return true;
 }
 
-static uint64_t overlap(const struct run *run, const struct range *range)
+/* The job is done with what its range has in this run. */
+static void consume(struct reader *r, struct job *job, struct run *run, unsigned which)
 {
+	const struct range *range = &job->range[which];
 	uint64_t from = run->offset > range->offset ? run->offset : range->offset;
 	uint64_t run_end = run->offset + run->length;
 	uint64_t range_end = range->offset + range->length;
 	uint64_t to = run_end < range_end ? run_end : range_end;
 
-	return from < to ? to - from : 0;
+	if (from >= to)
+		return;
+	run->consumed += (uint32_t)(to - from);
+	caching_note_use(r, run, job, which, from, to);
 }
 
 /* `failed`: their bytes were not good; nobody else shall use them. */
@@ -344,8 +390,10 @@ void job_drop_runs(struct reader *r, struct job *job, bool failed)
 
 		if (failed && run->indexed && run->state == RUN_DONE)
 			index_remove(r, run);
+		if (failed && run->cached)
+			run->state = RUN_FAILED;
 		for (unsigned k = 0; k < JOB_RANGES && !failed; k++)
-			run->consumed += (uint32_t)overlap(run, &job->range[k]);
+			consume(r, job, run, k);
 		run_release(r, run);
 	}
 	free(job->runs);
@@ -424,6 +472,10 @@ void runs_free(struct reader *r)
 {
 	struct run *run;
 
+	while ((run = TAILQ_FIRST(&r->to_cache))) {
+		TAILQ_REMOVE(&r->to_cache, run, lru);
+		run_free(r, run);
+	}
 	while ((run = TAILQ_FIRST(&r->idle_runs))) {
 		TAILQ_REMOVE(&r->idle_runs, run, lru);
 		run_free(r, run);

@@ -710,6 +710,26 @@ static void print_live_engine(const json_t *stats)
 	free(queue);
 }
 
+/* The cache of stored bytes; nothing where there is none. */
+static void print_live_cache(const json_t *stats)
+{
+	char a[TOOL_SIZE_TEXT], b[TOOL_SIZE_TEXT];
+	uint64_t weights = live_number(stats, "cache_weights_bytes");
+	uint64_t constants = live_number(stats, "cache_constants_bytes");
+	uint64_t hits = live_number(stats, "cache_hit_bytes");
+	uint64_t misses = live_number(stats, "cache_miss_bytes");
+	double all = (double)hits + (double)misses;
+
+	if (all <= 0)
+		return;
+	printf("  cache     %s of %s", tool_size(a, live_number(stats, "cache_used_bytes")),
+	       tool_size(b, live_number(stats, "cache_bytes")));
+	printf(": %s of constants, %s of the rest\n", tool_size(a, constants),
+	       tool_size(b, weights));
+	printf("            %s taken from it, %s from the medium (%.1f %% hit)\n",
+	       tool_size(a, hits), tool_size(b, misses), 100 * (double)hits / all);
+}
+
 static void print_live_work(const json_t *stats)
 {
 	char a[TOOL_SIZE_TEXT], b[TOOL_SIZE_TEXT], c[TOOL_SIZE_TEXT];
@@ -725,8 +745,9 @@ static void print_live_work(const json_t *stats)
 	printf("  decoded   %s in %" PRIu64 " spans\n",
 	       tool_size(a, live_number(stats, "decoded_bytes")),
 	       live_number(stats, "decoded_spans"));
-	printf("  cache     %" PRIu64 " hits, %" PRIu64 " misses (%.1f %% hit)\n", hits, misses,
+	printf("  spans     %" PRIu64 " hits, %" PRIu64 " misses (%.1f %% hit)\n", hits, misses,
 	       all > 0 ? 100 * (double)hits / all : 0.0);
+	print_live_cache(stats);
 	printf("  prefetch  %s, %s used, %s wasted\n",
 	       tool_size(a, live_number(stats, "prefetch_bytes")),
 	       tool_size(b, live_number(stats, "prefetch_used_bytes")),

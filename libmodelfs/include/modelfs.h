@@ -67,11 +67,17 @@ typedef struct {
 	int buffered;	      /* 1: never O_DIRECT */
 	int no_prefetch;      /* 1: only what is asked for */
 	int profile;	      /* mfs_profile_id for queueing, -1: by the medium */
+	uint64_t cache_bytes; /* memory for stored bytes that are read again and again; 0: none,
+			       * MFS_CACHE_AUTO: as the memory of this machine or cgroup allows */
 } mfs_open_options;
+
+/* A cache for models that are larger than the page cache can hold: none while the
+ * files being read fit there, else most of the memory that is not in use. */
+#define MFS_CACHE_AUTO UINT64_MAX
 
 #define MFS_OPEN_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1                                     \
+		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1, 0                                  \
 	}
 
 /* Opens the container at `path` (a file or a block device) read-only and checks
@@ -246,6 +252,13 @@ typedef struct {
 	uint64_t busy_us;	  /* time with at least one request at the medium */
 	uint64_t decoding_us;	  /* time of all decoders at work, added up */
 	uint64_t container_bytes; /* size of the container */
+	uint64_t cache_bytes;		/* that the cache may take now */
+	uint64_t cache_used_bytes;	/* that it takes */
+	uint64_t cache_weights_bytes;	/* stored bytes that it holds: of all classes but */
+	uint64_t cache_constants_bytes; /* of class constants, and tables */
+	uint64_t cache_hit_bytes;	/* stored bytes taken from it */
+	uint64_t cache_miss_bytes;	/* taken from the medium instead */
+	uint64_t cache_returned_bytes;	/* given back because memory was short */
 } mfs_stats;
 
 MFS_API int mfs_stats_get(mfs_container *container, mfs_stats *out);

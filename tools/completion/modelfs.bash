@@ -35,7 +35,7 @@ _modelfs() {
 		;;
 	*:-j | *:--jobs) return ;;
 	modelfs:-o)
-		mapfile -t COMPREPLY < <(compgen -W 'arena= decoders= engine=uring engine=pool
+		mapfile -t COMPREPLY < <(compgen -W 'arena= cache= cache=auto decoders= engine=uring engine=pool
 			engine=pread buffered noprefetch profile= read_ahead_kb= allow_other auto_unmount debug' \
 			-- "$cur")
 		[[ ${COMPREPLY-} == *= ]] && compopt -o nospace
