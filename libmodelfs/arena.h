@@ -18,7 +18,7 @@ typedef struct {
 	size_t units;
 	size_t used_units;
 	size_t touched_units; /* none behind these was ever used, so they take no memory yet */
-	size_t hint; /* where the next search begins */
+	size_t hint;	      /* where the next search begins */
 } mfs_arena;
 
 /* 0 or MFS_E_MEMORY. The memory is touched only when it is used. */

@@ -25,10 +25,12 @@
 #define KEEPER_MS     500
 #define RESERVE_ASKED 4 /* percent of all memory */
 #define RESERVE_AUTO  15
-#define KEEPER_BATCH  64 /* slots given back while the lock is held */
-#define GROWTH_MIN    32 /* the cache grows by this fraction of the memory or not at all */
-#define FITS_PERCENT  85 /* of the memory: files that fit there need no cache */
-#define FITS_AGAIN    70 /* and less, once there is one */
+#define ARENA_SHARE   12 /* of all memory: where there is little, the cache needs it more */
+#define ARENA_LEAST   (16u << 20) /* enough for the prefetch of an SD card */
+#define KEEPER_BATCH  64	  /* slots given back while the lock is held */
+#define GROWTH_MIN    32	  /* the cache grows by this fraction of the memory or not at all */
+#define FITS_PERCENT  85	  /* of the memory: files that fit there need no cache */
+#define FITS_AGAIN    70	  /* and less, once there is one */
 
 /* ---- filling ---- */
 
@@ -220,6 +222,19 @@ static void *keeper(void *argument)
 }
 
 /* ---- beginning and end ---- */
+
+uint64_t caching_arena_bytes(const mfs_container *c)
+{
+	mfs_memory memory;
+	uint64_t share;
+
+	if (!c->options.cache_bytes || !mfs_memory_get("", &memory))
+		return MFS_ARENA_DEFAULT;
+	share = memory.total_bytes / ARENA_SHARE;
+	if (share < ARENA_LEAST)
+		return ARENA_LEAST;
+	return share < MFS_ARENA_DEFAULT ? share : MFS_ARENA_DEFAULT;
+}
 
 int caching_open(struct reader *r)
 {

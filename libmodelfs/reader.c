@@ -567,7 +567,7 @@ static int parts_new(struct reader *r)
  * being gathered, and twice the stored bytes of a span. */
 static uint64_t arena_bytes(const mfs_container *c)
 {
-	uint64_t asked = c->options.arena_bytes ? c->options.arena_bytes : MFS_ARENA_DEFAULT;
+	uint64_t asked = c->options.arena_bytes ? c->options.arena_bytes : caching_arena_bytes(c);
 	uint64_t least = 8 * (uint64_t)c->max_span + 16 * (uint64_t)c->sb.page_size + (8u << 20);
 
 	return asked > least ? asked : least;

@@ -341,6 +341,8 @@ const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch
 void runs_free(struct reader *r);
 
 /* caching.c; lock held, unless it says otherwise */
+/* The arena's size where none was asked for. Needs no lock. */
+uint64_t caching_arena_bytes(const mfs_container *c);
 int caching_open(struct reader *r);
 int caching_start(struct reader *r); /* without the lock */
 void caching_stop(struct reader *r); /* without the lock */

@@ -405,3 +405,202 @@ static void constants_come_first(void **state)
 	o = open_with(packed.f.container, cache);
 	scan(&o, 0);
 	stats = stats_of(&o);
+	assert_true(stats.cache_constants_bytes >= stats.cache_bytes - 2 * SLOT);
+	assert_true(stats.cache_weights_bytes < 2 * SLOT);
+	assert_bound(scan(&o, 0), scan_bytes(0), cache);
+	mfs_close(o.c);
+}
+
+static void another_model_takes_over(void **state)
+{
+	uint64_t stored = scan_bytes(1), cache = stored / 2;
+	struct opened o = open_with(packed.f.container, cache);
+	unsigned passes = 0;
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		scan(&o, 0);
+	/* A single pass over another file changes next to nothing ... */
+	scan(&o, 1);
+	assert_bound(scan(&o, 0), stored, cache);
+	/* ... but when only that is read, the cache becomes its own. */
+	while (scan(&o, 1) > (stored - cache) + (stored - cache) / 20)
+		if (++passes > 8)
+			fail_msg("the cache still holds the model that nobody reads");
+	assert_true(passes > 0);
+	assert_bound(scan(&o, 1), stored, cache);
+	mfs_close(o.c);
+}
+
+static void two_models_read_in_turn_share_it(void **state)
+{
+	uint64_t stored = scan_bytes(0) + scan_bytes(1), cache = stored / 2;
+	struct opened o = open_with(packed.f.container, cache);
+
+	(void)state;
+	for (int pass = 0; pass < 4; pass++) {
+		uint64_t bytes = scan(&o, 0);
+
+		bytes += scan(&o, 1);
+		if (pass)
+			assert_bound(bytes, stored, cache);
+	}
+	mfs_close(o.c);
+}
+
+/* ---- damage ---- */
+
+static void flip_everything(struct opened *o)
+{
+	struct reader *r = o->c->reader;
+
+	pthread_mutex_lock(&r->lock);
+	for (size_t i = 0; i < r->cache.next_fresh * r->cache.slot_bytes; i += 4 * KIB)
+		r->cache.memory[i + i / KIB % KIB] ^= 4;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void flipped_bits_in_memory_are_read_again(void **state)
+{
+	uint64_t stored = scan_bytes(0), cache = stored / 2;
+	struct opened o = open_with(packed.f.container, cache);
+
+	(void)state;
+	scan(&o, 0);
+	flip_everything(&o);
+	/* Every byte is right all the same, at the price of reading most of them. */
+	assert_true(scan(&o, 0) >= stored - stored / 3);
+	assert_int_equal(stats_of(&o).errors_corrupt, 0);
+	scan(&o, 0);
+	assert_bound(scan(&o, 0), stored, cache);
+	mfs_close(o.c);
+}
+
+static void flipped_bits_on_the_medium_are_never_served(void **state)
+{
+	uint8_t *copy = malloc(packed.f.size), *buffer = malloc(128 * KIB);
+	struct opened o;
+	unsigned wrong = 0, refused;
+
+	(void)state;
+	memcpy(copy, packed.f.container, packed.f.size);
+	for (size_t at = 2 * MIB + 77; at + MIB < packed.f.size; at += MIB)
+		copy[at] ^= 0x20;
+	o = open_with(copy, 8 * MIB);
+	for (int pass = 0; pass < 3; pass++) {
+		refused = 0;
+		for (uint64_t at = 0; at + 128 * KIB < packed.size[0]; at += 128 * KIB) {
+			int64_t got = mfs_read(o.c, 0, at, buffer, 128 * KIB);
+
+			if (got == MFS_E_CORRUPT)
+				refused++;
+			else if (got != 128 * KIB ||
+				 memcmp(buffer, packed.model[0] + at, 128 * KIB))
+				wrong++;
+		}
+		assert_int_equal(wrong, 0);
+		assert_in_range(refused, 5, 100);
+	}
+	mfs_close(o.c);
+	free(copy);
+	free(buffer);
+}
+
+static void what_is_cached_is_served_while_the_medium_stalls(void **state)
+{
+	struct opened o = open_with(packed.f.container, packed.f.size);
+
+	(void)state;
+	scan(&o, 0);
+	memory_hold(o.io, true);
+	for (uint64_t at = 0; at < packed.size[0]; at += 128 * KIB)
+		read_right(&o, 0, at, 128 * KIB);
+	memory_hold(o.io, false);
+	mfs_close(o.c);
+}
+
+/* ---- threads ---- */
+
+struct many {
+	struct opened *o;
+	unsigned number;
+	int wrong;
+};
+
+static void *read_many(void *argument)
+{
+	struct many *many = argument;
+	uint8_t *buffer = malloc(256 * KIB);
+	uint64_t at = (uint64_t)many->number * MIB, r;
+
+	for (unsigned i = 0; i < 200; i++) {
+		uint32_t file = many->number & 1;
+		size_t length = 128 * KIB;
+
+		fixture_noise((uint8_t *)&r, sizeof(r), many->number * 1000 + i);
+		if (many->number >= 4) {
+			at = r % packed.size[file];
+			length = 1 + r / 7 % (200 * KIB);
+		}
+		if (at >= packed.size[file])
+			at = 0;
+		if (length > packed.size[file] - at)
+			length = packed.size[file] - at;
+		if (mfs_read(many->o->c, file, at, buffer, length) != (int64_t)length ||
+		    memcmp(buffer, packed.model[file] + at, length))
+			many->wrong = 1;
+		at += length;
+	}
+	free(buffer);
+	return NULL;
+}
+
+static void many_threads_and_a_changing_size_do_no_harm(void **state)
+{
+	struct opened o = open_with(packed.f.container, 16 * MIB);
+	struct many many[8];
+	pthread_t threads[8];
+
+	(void)state;
+	for (unsigned i = 0; i < 8; i++) {
+		many[i] = (struct many){.o = &o, .number = i};
+		assert_int_equal(pthread_create(&threads[i], NULL, read_many, &many[i]), 0);
+	}
+	for (unsigned i = 0; i < 40; i++) {
+		struct timespec ms = {0, 3000000};
+
+		nanosleep(&ms, NULL);
+		pthread_mutex_lock(&o.c->reader->lock);
+		mfs_cache_resize(&o.c->reader->cache, (i * 5 % 16) * MIB, 40);
+		pthread_mutex_unlock(&o.c->reader->lock);
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(many[i].wrong, 0);
+	}
+	mfs_close(o.c);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(any_mixture_of_pieces_is_found_again),
+	    cmocka_unit_test(a_full_cache_keeps_what_it_has),
+	    cmocka_unit_test(constants_displace_the_weights_that_came_last),
+	    cmocka_unit_test(what_is_not_used_for_a_cycle_and_a_half_makes_room),
+	    cmocka_unit_test(files_read_in_turn_make_one_cycle),
+	    cmocka_unit_test(a_piece_that_is_held_outlives_its_slot),
+	    cmocka_unit_test(weights_are_given_back_before_constants),
+	    cmocka_unit_test(a_cyclic_scan_reads_what_the_cache_does_not_hold),
+	    cmocka_unit_test(scattered_reads_fill_it_too),
+	    cmocka_unit_test(constants_come_first),
+	    cmocka_unit_test(another_model_takes_over),
+	    cmocka_unit_test(two_models_read_in_turn_share_it),
+	    cmocka_unit_test(flipped_bits_in_memory_are_read_again),
+	    cmocka_unit_test(flipped_bits_on_the_medium_are_never_served),
+	    cmocka_unit_test(what_is_cached_is_served_while_the_medium_stalls),
+	    cmocka_unit_test(many_threads_and_a_changing_size_do_no_harm),
+	};
+
+	return cmocka_run_group_tests(tests, pack, unpack);
+}
