@@ -11,6 +11,8 @@
 #define GRANULES   64
 /* How many slots that are in use are passed over in search of one that is not. */
 #define SEARCH_MAX 64
+/* Groups that are kept or left out together while filling. */
+#define GROUP_BYTES (1u << 20)
 
 /* ---- opening ---- */
 
@@ -374,6 +376,24 @@ bool mfs_cache_admits(mfs_cache *cache, enum cache_rank rank)
 
 /* ---- filling ---- */
 
+void mfs_cache_expect(mfs_cache *cache, uint64_t bytes)
+{
+	cache->expected = bytes;
+	cache->spread_until = cache->clock + bytes;
+}
+
+/* Multiples of the golden ratio fall evenly into any part of [0, 1). The share is
+ * taken a little too large, so that an error of the estimate leaves nothing empty. */
+static bool in_spread(const mfs_cache *cache, uint64_t region)
+{
+	uint64_t group = region * cache->slot_bytes / GROUP_BYTES;
+	uint64_t place = group * UINT64_C(0x9e3779b97f4a7c15) >> 48;
+	uint64_t bytes = mfs_cache_limit_bytes(cache);
+
+	return cache->clock >= cache->spread_until ||
+	       place * (cache->expected >> 16) <= bytes + bytes / 8;
+}
+
 /* An empty slot, or NULL if all must stay. */
 static struct cache_slot *slot_new(mfs_cache *cache, enum cache_rank rank)
 {
@@ -420,6 +440,8 @@ bool mfs_cache_reserve(mfs_cache *cache, uint64_t offset, uint64_t limit, enum c
 	if (from >= to)
 		return false;
 	if (!slot) {
+		if (rank == CACHE_WEIGHTS && !in_spread(cache, region))
+			return false;
 		slot = slot_new(cache, rank);
 		if (!slot)
 			return false;

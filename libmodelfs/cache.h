@@ -15,6 +15,11 @@
  *   as much again for bytes that are taken twice. So a slot that a cyclic scan
  *   uses is never replaced, and a model no longer read makes room for the next.
  *
+ * While the first cycle fills it, weights are taken in groups spread evenly over
+ * what is read (mfs_cache_expect): a scan then never comes through so much that
+ * is held that the medium has nothing to do meanwhile. After that cycle whatever
+ * comes fills the slots that are left.
+ *
  * Memory is taken from the kernel as slots are filled. Bytes in use are held
  * (mfs_cache_take), filling happens in three steps so that the copy needs no
  * lock (mfs_cache_reserve, memcpy, mfs_cache_commit). Not locked: the reader's
@@ -72,6 +77,8 @@ typedef struct {
 	struct cache_file_list recent;
 	uint64_t cycle, cycle_clock; /* see cycle_bytes() */
 	uint64_t held[CACHE_RANKS];  /* bytes present */
+	uint64_t expected;	     /* stored bytes of the cycle */
+	uint64_t spread_until;	     /* clock */
 } mfs_cache;
 
 /* Bytes held in one piece. */
@@ -118,6 +125,8 @@ bool mfs_cache_admits(mfs_cache *cache, enum cache_rank rank);
 void mfs_cache_tick(mfs_cache *cache, uint64_t bytes);
 /* The file, of so many bytes, was read. */
 void mfs_cache_note_file(mfs_cache *cache, uint32_t file, uint64_t bytes);
+/* The files being read have about so many stored bytes: how far to spread. */
+void mfs_cache_expect(mfs_cache *cache, uint64_t bytes);
 /* Bytes of the files that are being read, one after the other or at once. */
 uint64_t mfs_cache_files_bytes(mfs_cache *cache);
 

@@ -34,6 +34,21 @@
 
 /* ---- filling ---- */
 
+/* About what so many bytes of files take in the container. */
+static uint64_t stored_bytes(const struct reader *r, uint64_t bytes)
+{
+	uint64_t all = 0;
+	mfs_root_file f;
+
+	for (uint32_t i = 0; i < r->c->root.count[MFS_SEC_FILES]; i++) {
+		mfs_root_get_file(&r->c->root, i, &f);
+		all += f.size;
+	}
+	if (!all)
+		return bytes;
+	return (uint64_t)((double)bytes * (double)r->c->sb.container_size / (double)all);
+}
+
 void caching_note_file(struct reader *r, uint32_t file)
 {
 	mfs_root_file f;
@@ -41,9 +56,13 @@ void caching_note_file(struct reader *r, uint32_t file)
 	if (!r->cache.memory)
 		return;
 	mfs_root_get_file(&r->c->root, file, &f);
-	if (!r->cache.files[file].listed)
-		pthread_cond_signal(&r->keep);
+	if (r->cache.files[file].listed) {
+		mfs_cache_note_file(&r->cache, file, f.size);
+		return;
+	}
 	mfs_cache_note_file(&r->cache, file, f.size);
+	mfs_cache_expect(&r->cache, stored_bytes(r, mfs_cache_files_bytes(&r->cache)));
+	pthread_cond_signal(&r->keep);
 }
 
 static void widen(struct run *run, enum cache_rank rank, uint32_t from, uint32_t to)
