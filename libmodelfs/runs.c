@@ -185,7 +185,7 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 /* Both ranges, widened to whole units; one if they touch. */
 static bool take_ranges(struct reader *r, struct job *job)
 {
-	uint64_t from[MFS_SLOTS], to[MFS_SLOTS];
+	uint64_t from[MFS_SLOTS], to[MFS_SLOTS], reach[MFS_SLOTS];
 	unsigned n = 0;
 
 	for (unsigned k = 0; k < MFS_SLOTS; k++) {
@@ -195,11 +195,13 @@ static bool take_ranges(struct reader *r, struct job *job)
 			continue;
 		from[n] = round_down(range->offset, r->unit);
 		to[n] = round_up(range->offset + range->length, r->unit);
+		reach[n] = job->reach[k] ? round_up(job->reach[k], r->unit) : UINT64_MAX;
 		n++;
 	}
 	if (n == 2 && from[0] < to[1] && from[1] < to[0]) {
 		from[0] = from[0] < from[1] ? from[0] : from[1];
 		to[0] = to[0] > to[1] ? to[0] : to[1];
+		reach[0] = reach[0] > reach[1] ? reach[0] : reach[1];
 		n = 1;
 	}
 	/* In the order of the medium. */
@@ -208,6 +210,8 @@ static bool take_ranges(struct reader *r, struct job *job)
 		unsigned other = 1 - i;
 		uint64_t limit = n == 2 && from[other] >= to[i] ? from[other] : UINT64_MAX;
 
+		if (limit > reach[i])
+			limit = reach[i] > to[i] ? reach[i] : to[i];
 		if (!take_range(r, job, from[i], to[i], limit))
 			return false;
 	}

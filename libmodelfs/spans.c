@@ -94,23 +94,41 @@ bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, 
 	return ready;
 }
 
+static int frame_place(struct reader *r, const mfs_root_tensor *t, const mfs_layout *layout,
+		       const mfs_span *place, unsigned slot, mfs_frame_place *out)
+{
+	uint64_t number = t->slot[slot].first + place->index;
+	const uint8_t *entry = frame_segment(r, number)->bytes +
+			       number % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame);
+
+	return mfs_frame_place_decode(out, entry, t->slot[slot].base,
+				      mfs_slot_bytes(t, layout, slot, place->blocks),
+				      r->c->sb.container_size);
+}
+
+bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, unsigned slot,
+		      mfs_frame_place *out)
+{
+	const mfs_layout *layout;
+	mfs_root_tensor t;
+
+	mfs_root_get_tensor(&r->c->root, tensor, &t);
+	layout = &r->c->layouts[t.layout];
+	return mfs_tensor_has_slot(&t, layout, slot) &&
+	       frame_segment(r, t.slot[slot].first + place->index)->state == PART_READY &&
+	       !frame_place(r, &t, layout, place, slot, out);
+}
+
 /* Where the frames of the span lie. The index parts are ready. */
 static int find_frames(struct reader *r, const mfs_root_tensor *t, struct span *span)
 {
 	int err = 0;
 
 	for (unsigned s = 0; s < MFS_SLOTS && !err; s++) {
-		uint64_t number = t->slot[s].first + span->place.index;
-		const uint8_t *entry;
-
 		if (!mfs_tensor_has_slot(t, span->layout, s))
 			continue;
-		entry = frame_segment(r, number)->bytes +
-			number % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame);
-		err = mfs_frame_place_decode(&span->frame[s], entry, t->slot[s].base,
-					     mfs_slot_bytes(t, span->layout, s, span->place.blocks),
-					     r->c->sb.container_size);
-		span->number[s] = number;
+		err = frame_place(r, t, span->layout, &span->place, s, &span->frame[s]);
+		span->number[s] = t->slot[s].first + span->place.index;
 		span->job.range[s] = (struct range){span->frame[s].offset, span->frame[s].size};
 		if (t->slot[s].tables != MFS_NO_TABLES)
 			span->tables[s] = &r->tables[t->slot[s].tables];

@@ -67,11 +67,13 @@ typedef struct {
 	int buffered;	      /* 1: never O_DIRECT */
 	int no_prefetch;      /* 1: only what is asked for */
 	int profile;	      /* mfs_profile_id for queueing, -1: the container's own */
+	int record;	      /* 1: keep the order of first touches for mfs_trace_save() */
+	const char *replay;   /* a saved trace to prefetch by, or NULL; read by mfs_open() */
 } mfs_open_options;
 
 #define MFS_OPEN_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1                                     \
+		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1, 0, NULL                            \
 	}
 
 /* Opens the container at `path` (a file or a block device) read-only and checks
@@ -191,6 +193,11 @@ MFS_API void mfs_last_problem(mfs_container *container, mfs_problem *out);
 /* Advice: fetch these bytes soon. May do nothing. */
 MFS_API void mfs_prefetch(mfs_container *container, uint32_t file, uint64_t offset,
 			  uint64_t length);
+
+/* Writes the order in which reads first touched the spans of the container, as
+ * text (modelfs(1), TRACES), to `path`, through a temporary file beside it. It
+ * must have been opened with `record`. */
+MFS_API int mfs_trace_save(mfs_container *container, const char *path, mfs_problem *why);
 
 typedef struct {
 	size_t size;
