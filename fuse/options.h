@@ -12,7 +12,9 @@ typedef struct {
 	int surplus;			       /* more arguments than there should be */
 	mfs_open_options open;
 	char *arena, *decoders, *engine, *profile; /* before they are checked into `open` */
-	struct fuse_args args;			   /* what remains for libfuse */
+	char *record;				   /* absolute path of the trace to write */
+	char *replay;
+	struct fuse_args args; /* what remains for libfuse */
 } options;
 
 /* Parses and checks. 0, or an exit code after a message on stderr. With `help`
