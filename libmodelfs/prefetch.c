@@ -21,6 +21,9 @@
 #define WINDOW_MIN   (256u << 10)
 /* Readahead READs reach the daemon out of order, by as much as this. */
 #define DISORDER_MAX (1u << 20)
+#define MEMORY_PAGE  4096u
+/* What the kernel reads ahead if nobody tells it otherwise. */
+#define READAHEAD (128u << 10)
 /* A stream without a read among so many has ended. */
 #define STREAM_READS 256
 /* After so many eager streams in a row that nobody followed up, access is random
@@ -126,22 +129,28 @@ static void continue_stream(struct reader *r, struct stream *s, uint64_t offset,
 	if (length >= EAGER_BYTES)
 		r->doubt = 0;
 	widen(r, s, length);
-	if (offset >= s->limit)
-		s->limit = UINT64_MAX; /* on in the order of the file, across the limit */
+	/* The kernel reads ahead across the limit; who reads on behind that goes on in
+	 * the order of the file. */
+	if (offset >= s->limit && offset - s->limit >= (length > READAHEAD ? length : READAHEAD))
+		s->limit = UINT64_MAX;
 	s->next = offset + length;
 	if (s->ahead < s->next)
 		s->ahead = s->next;
 }
 
-/* Where the middle of a read lies. False: in literal bytes or zeros. */
+/* Where a read lies: its middle, since the kernel reads around a fault; and of the
+ * memory page there the end, since a tensor that begins in a page is what is
+ * wanted of it. False: in literal bytes or zeros. */
 static bool find_place(struct reader *r, uint32_t file, uint64_t offset, size_t length,
 		       struct place *out)
 {
-	uint64_t middle = offset + length / 2, i;
+	uint64_t middle = offset + length / 2 + MEMORY_PAGE - 1, i;
 	mfs_root_extent extent;
 	mfs_root_file f;
 	mfs_root_tensor t;
 
+	if (middle > offset + length - 1)
+		middle = offset + length - 1;
 	mfs_root_get_file(&r->c->root, file, &f);
 	container_extent_at(r->c, &f, middle, &i, &extent);
 	if (extent.kind != MFS_EXTENT_TENSOR)

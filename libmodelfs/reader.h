@@ -172,7 +172,8 @@ struct stream {
 	uint64_t limit;	 /* nothing is fetched from here on */
 	uint64_t window; /* bytes to stay ahead; 0: not sequential (yet) */
 	unsigned hits;
-	bool eager; /* began with a window, before it proved to be a stream */
+	bool walked; /* on a walk: ends where the tensor ends */
+	bool eager;  /* began with a window, before it proved to be a stream */
 	uint64_t last_use;
 };
 
@@ -196,6 +197,7 @@ struct walk {
 	bool used;
 	uint32_t first, end; /* legs of its model */
 	uint32_t leg;	     /* that is being read */
+	uint32_t stray;	     /* that one read was in, off the order */
 	uint64_t lap;	     /* place where the lap began */
 	uint64_t read;	     /* bytes of the leg that were read */
 	uint64_t ahead;	     /* fetched or being fetched up to here */

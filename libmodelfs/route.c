@@ -288,7 +288,7 @@ static struct walk *begin_walk(struct reader *r, struct walk *w, uint32_t leg)
 {
 	uint8_t *touched = w->touched ? w->touched : calloc(1, r->routes.touched_bytes);
 
-	*w = (struct walk){.touched = touched, .leg = leg};
+	*w = (struct walk){.touched = touched, .leg = leg, .stray = MFS_ORDER_NONE};
 	if (!touched)
 		return NULL;
 	w->used = true;
@@ -307,11 +307,11 @@ static void enter(struct reader *r, struct walk *w, uint32_t leg, bool wrapped)
 	if (leg > w->leg)
 		memset(&r->routes.resident[w->leg + 1], 1, leg - w->leg - 1);
 	w->leg = leg;
+	w->stray = MFS_ORDER_NONE;
 	w->read = 0;
 	memset(w->touched, 0, r->routes.touched_bytes);
 	place = leg_place(r, w);
-	if (w->ahead < place ||
-	    w->ahead > place + leg_bytes(leg_of_walk(r, w)) + prefetch_window(r))
+	if (w->ahead < place || w->ahead > place + r->span_arena.bytes)
 		w->ahead = place;
 }
 
@@ -382,14 +382,16 @@ static bool was_read(const struct reader *r, const struct walk *w, const struct 
 static void end_streams(struct reader *r, const struct walk *w)
 {
 	mfs_root_tensor t;
+	uint64_t end;
 
 	mfs_root_get_tensor(&r->c->root, leg_of_walk(r, w)->tensor, &t);
+	end = t.file_offset + t.size;
 	for (int i = 0; i < STREAMS; i++) {
 		struct stream *s = &r->streams[i];
 
-		if (stream_is_in(s, &t))
-			s->limit = t.file_offset + t.size;
-		else if (s->file == t.file && s->limit != UINT64_MAX)
+		if (s->limit == UINT64_MAX && stream_is_in(s, &t))
+			s->limit = end;
+		else if (s->file == t.file && s->limit != UINT64_MAX && s->limit != end)
 			s->window = 0;
 	}
 }
@@ -404,8 +406,8 @@ static void note_jump(struct reader *r, struct walk *w, uint32_t leg, const stru
 	/* Late, or a stream in the order of the file beside the walk. */
 	if (jump == JUMP_LATE || (!follows && !begun && w->trust))
 		return;
-	if (jump == JUMP_FAR && w->trust > TRUST_WALK) {
-		w->trust = TRUST_WALK; /* once may be somebody else's */
+	if (!follows && w->trust && w->stray != leg) {
+		w->stray = leg; /* one may be somebody else's */
 		return;
 	}
 	if (follows && begun && was_read(r, w, s)) {
@@ -439,8 +441,10 @@ static void note_walk(struct reader *r, const struct place *p, struct stream *s,
 		return;
 	w->last_use = r->note_clock;
 	touch(r, w, p);
-	if (!walking(r, w) || (!begun && s->limit == UINT64_MAX))
+	/* One that comes from afar in the order of the file is not the walk's. */
+	if (!walking(r, w) || (!s->walked && s->origin + SMALL_BYTES < p->tensor_offset))
 		return;
+	s->walked = true;
 	/* Streams of the tensor end with it; they need not prove themselves again. */
 	s->limit = p->tensor_offset + leg_of_walk(r, w)->to;
 	if (p->length >= EXPERT_BYTES)
