@@ -131,7 +131,8 @@ static void continue_stream(struct reader *r, struct stream *s, uint64_t offset,
 	widen(r, s, length);
 	/* The kernel reads ahead across the limit; who reads on behind that goes on in
 	 * the order of the file. */
-	if (offset >= s->limit && offset - s->limit >= (length > READAHEAD ? length : READAHEAD))
+	if (offset >= s->limit &&
+	    offset - s->limit >= 2 * (length > READAHEAD ? length : READAHEAD))
 		s->limit = UINT64_MAX;
 	s->next = offset + length;
 	if (s->ahead < s->next)

@@ -241,6 +241,7 @@ struct routes {
 	struct route replay; /* what was recorded; no legs: nothing */
 	uint64_t replay_next, replay_ahead;
 	uint64_t replay_strayed; /* place of the last read that was off the window */
+	unsigned replay_misses;		    /* such reads in a row */
 	bool replay_cyclic;	 /* its end was followed by its beginning */
 };
 
@@ -393,7 +394,7 @@ struct place {
 	uint64_t offset, length; /* of the read, in the file */
 	uint64_t tensor_offset;	 /* of the tensor, in the file */
 };
-/* Follows the replayed trace. True if the read is where the trace expects it. */
+/* Follows the replayed trace. True if the read is a part of it. */
 bool replay_note(struct reader *r, const struct place *place);
 /* Follows the order of execution, and experts. `s` is the read's stream, `begun`
  * if it began just now. May widen and limit the stream. */

@@ -30,6 +30,9 @@
 /* Reads that are shorter do not begin an expert. */
 #define EXPERT_BYTES (64u << 10)
 #define EXPERT_HITS  3
+/* After so many reads that are not where the trace expects them, it is not what
+ * is going on. */
+#define REPLAY_MISSES 8
 /* Spans that are looked at to see how far a request may reach. */
 #define REACH_SPANS 64
 
@@ -546,8 +549,20 @@ static bool in_slice_only(const struct stream *s, uint64_t slice_begin, const st
 {
 	if (begun)
 		return p->length >= EXPERT_BYTES && s->window;
-	return s->window && s->origin + p->length / 2 >= slice_begin &&
+	return s->window && s->origin + p->length >= slice_begin &&
 	       (p->length >= EXPERT_BYTES || s->hits >= EXPERT_HITS);
+}
+
+/* What was read before it was fetched is not fetched any more. */
+static void pass_expert(struct expert *e, uint32_t tensor, uint64_t end)
+{
+	for (uint32_t i = 0; i < e->count; i++) {
+		const struct leg *leg = &e->legs[i];
+
+		if (leg->tensor == tensor && end > leg->from && end <= leg->to &&
+		    leg->start + (end - leg->from) > e->ahead && e->ahead >= leg->start)
+			e->ahead = leg->start + (end - leg->from);
+	}
 }
 
 static void note_expert(struct reader *r, const struct place *p, struct stream *s, bool begun)
@@ -564,12 +579,13 @@ static void note_expert(struct reader *r, const struct place *p, struct stream *
 	end = p->offset + p->length - p->tensor_offset;
 	if (end > parts[own].to)
 		end = parts[own].to;
-	s->limit = p->tensor_offset + parts[own].to;
+	s->limit = s->next; /* the expert goes ahead for it */
 	e = find_expert(r, &parts[0]);
 	if (expert_is_over(r, e) || e->tensor != parts[0].tensor || e->from != parts[0].from)
 		begin_expert(r, e, parts, count, own, end);
 	begin = p->offset > p->tensor_offset ? p->offset - p->tensor_offset : 0;
 	e->read += end - (begin > parts[own].from ? begin : parts[own].from);
+	pass_expert(e, p->tensor, end);
 }
 
 static void advance_expert(struct reader *r, struct expert *e)
@@ -597,7 +613,7 @@ static void advance_expert(struct reader *r, struct expert *e)
 
 static bool expert_active(const struct reader *r, const struct expert *e)
 {
-	return e->count && e->ahead < e->bytes && r->routes.expert_clock <= e->clock + 1;
+	return e->count && e->ahead < e->bytes && r->routes.expert_clock == e->clock;
 }
 
 /* ---- replay ---- */
@@ -636,7 +652,10 @@ bool replay_note(struct reader *r, const struct place *p)
 	if ((position + window < routes->replay_next ||
 	     position > routes->replay_next + 2 * window) &&
 	    !replay_again(routes, position, end, window))
-		return false;
+		/* Pages of spans that were touched before: the trace has them there. */
+		return ++routes->replay_misses < REPLAY_MISSES;
+	if (routes->replay_strayed == UINT64_MAX)
+		routes->replay_misses = 0;
 	routes->replay_strayed = UINT64_MAX;
 	if (end > routes->replay_next)
 		routes->replay_next = end < route->bytes ? end : route->bytes;
