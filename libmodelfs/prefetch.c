@@ -55,7 +55,7 @@ static struct stream *find_stream(struct reader *r, uint32_t file, uint64_t offs
 {
 	for (int i = 0; i < STREAMS; i++) {
 		struct stream *s = &r->streams[i];
-		uint64_t slack = s->window ? DISORDER_MAX : 0;
+		uint64_t slack = !s->window ? 0 : s->hits ? DISORDER_MAX : 2 * READAHEAD;
 
 		if (s->used && s->file == file && offset <= s->next + slack &&
 		    offset + length + slack >= s->next)
@@ -127,7 +127,7 @@ static void continue_stream(struct reader *r, struct stream *s, uint64_t offset,
 	if (offset + length <= s->next)
 		return; /* late, or read again: it moves nothing */
 	if (length >= EAGER_BYTES)
-		r->doubt = 0;
+		r->doubt -= r->doubt > 0;
 	widen(r, s, length);
 	/* The kernel reads ahead across the limit; who reads on behind that goes on in
 	 * the order of the file. */

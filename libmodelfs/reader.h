@@ -361,6 +361,8 @@ void span_done(struct reader *r, struct span *span);
 void spans_free(struct reader *r);
 /* Room for `bytes` in the span arena, evicting idle spans. */
 void *span_memory(struct reader *r, size_t bytes);
+/* Lets go of an idle span whose bytes lie in a run; false if there is none. */
+bool span_evict_backed(struct reader *r);
 /* Where the frame of a span in `slot` lies. False if it has none, or if that is
  * not loaded. */
 bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, unsigned slot,

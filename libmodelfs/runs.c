@@ -81,7 +81,14 @@ static uint8_t *run_memory(struct reader *r, size_t bytes)
 	uint8_t *data = mfs_arena_take(&r->run_arena, bytes);
 	struct run *victim;
 
-	while (!data && (victim = TAILQ_FIRST(&r->idle_runs))) {
+	while (!data) {
+		victim = TAILQ_FIRST(&r->idle_runs);
+		if (!victim) {
+			/* What is left may be held by plain spans that nobody holds. */
+			if (!span_evict_backed(r))
+				return NULL;
+			continue;
+		}
 		TAILQ_REMOVE(&r->idle_runs, victim, lru);
 		run_free(r, victim);
 		data = mfs_arena_take(&r->run_arena, bytes);

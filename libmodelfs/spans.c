@@ -61,6 +61,21 @@ void *span_memory(struct reader *r, size_t bytes)
 	return memory;
 }
 
+bool span_evict_backed(struct reader *r)
+{
+	struct span *span;
+
+	TAILQ_FOREACH(span, &r->idle_spans, lru)
+	{
+		if (!span->backing)
+			continue;
+		TAILQ_REMOVE(&r->idle_spans, span, lru);
+		span_free(r, span);
+		return true;
+	}
+	return false;
+}
+
 /* ---- making one ---- */
 
 bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err)
