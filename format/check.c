@@ -53,3 +53,20 @@ bool mfs_name_ok(const char *name, size_t length)
 		return false;
 	return mfs_utf8_ok(name, length);
 }
+
+bool mfs_path_ok(const char *path, size_t length)
+{
+	size_t start = 0;
+	unsigned depth = 0;
+
+	if (length > MFS_NAME_MAX)
+		return false;
+	for (size_t end = 0; end <= length; end++) {
+		if (end < length && path[end] != '/')
+			continue;
+		if (++depth > MFS_PATH_DEPTH || !mfs_name_ok(path + start, end - start))
+			return false;
+		start = end + 1;
+	}
+	return true;
+}

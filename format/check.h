@@ -38,6 +38,10 @@ static inline uint64_t round_up(uint64_t n, uint64_t unit)
  * not "." or "..". */
 bool mfs_name_ok(const char *name, size_t length);
 
+/* The same with directories: up to MFS_PATH_DEPTH names with '/' between them,
+ * 255 bytes together. */
+bool mfs_path_ok(const char *path, size_t length);
+
 /* Valid UTF-8 without NUL. */
 bool mfs_utf8_ok(const char *text, size_t length);
 

@@ -89,6 +89,7 @@ enum mfs_root_section {
 	MFS_SEC_EXTENTS,
 	MFS_SEC_TENSORS,
 	MFS_SEC_DIMS,
+	MFS_SEC_TERMS,
 	MFS_SEC_TABLES,
 	MFS_SEC_SEGMENTS,
 	MFS_SEC_NAMES,
@@ -110,7 +111,7 @@ struct mfs_disk_root {
 	le64 chunks; /* entries of the chunk table, over all its segments */
 	struct mfs_disk_section section[MFS_SECTIONS];
 };
-static_assert(sizeof(struct mfs_disk_root) == 104, "root header size");
+static_assert(sizeof(struct mfs_disk_root) == 112, "root header size");
 
 /* How the blocks of one tensor type are cut into fields. */
 struct mfs_disk_layout {
@@ -141,7 +142,21 @@ struct mfs_disk_field {
 };
 static_assert(sizeof(struct mfs_disk_field) == 20, "field size");
 
-/* Files are sorted by name (bytewise), and no name stands twice. */
+/* Files are sorted by name (bytewise), and no name stands twice. A name may have
+ * directories; none of them is a file. */
+#define MFS_NO_FILE    0xffffffffu
+#define MFS_PATH_DEPTH 4 /* components of a name */
+
+enum mfs_file_kind {
+	MFS_FILE_PACKED = 0, /* a source, byte for byte */
+	MFS_FILE_ADAPTER = 1,
+	MFS_FILE_VIEW = 2, /* merged, or of another precision */
+	MFS_FILE_KINDS
+};
+
+/* What it holds was changed on purpose (quantized, pruned): not the source's bytes. */
+#define MFS_FILE_LOSSY 1u
+
 struct mfs_disk_file {
 	le32 name_offset;
 	le16 name_length;
@@ -151,10 +166,16 @@ struct mfs_disk_file {
 	le64 extent_count;
 	le64 mtime_seconds; /* of the source, two's complement */
 	le32 mtime_nanoseconds;
-	le32 flags;	  /* reserved */
-	uint8_t hash[16]; /* XXH3-128 of the original bytes */
+	le16 kind; /* enum mfs_file_kind */
+	le16 flags;
+	uint8_t hash[16]; /* XXH3-128 of the original bytes; zeros where it was not computed */
+	le32 base;	  /* of an adapter or view: the file that it belongs to, or MFS_NO_FILE */
+	le32 note_offset; /* in names: how it came to be, such as "fr@0.7+de@0.3"; informative */
+	le16 note_length;
+	le16 reserved;
+	le32 reserved2;
 };
-static_assert(sizeof(struct mfs_disk_file) == 64, "file size");
+static_assert(sizeof(struct mfs_disk_file) == 80, "file size");
 
 enum mfs_disk_format { MFS_FORMAT_OPAQUE = 0, MFS_FORMAT_GGUF = 1, MFS_FORMAT_SAFETENSORS = 2 };
 
@@ -184,8 +205,15 @@ struct mfs_disk_frames {
 	le32 reserved;
 };
 
-/* A tensor, or a run of literal bytes (flag MFS_TENSOR_LITERAL). */
+/* A tensor, or a run of literal bytes (flag MFS_TENSOR_LITERAL). The frames of a
+ * delta hold differences to the blocks of its base: exclusive or, or integer
+ * differences (delta.h). A derived tensor has no frames: it is computed from its
+ * base and its terms (merge.h). */
 #define MFS_TENSOR_LITERAL 1u
+#define MFS_TENSOR_DELTA   2u
+#define MFS_TENSOR_DERIVED 4u
+#define MFS_TENSOR_INTEGER 8u /* of a delta: integer differences */
+#define MFS_NO_TENSOR	   0xffffffffu
 
 struct mfs_disk_tensor {
 	le32 name_offset;
@@ -200,11 +228,34 @@ struct mfs_disk_tensor {
 	le64 size;	   /* original bytes, a multiple of the block */
 	le64 slice_blocks; /* blocks of one slice of the outermost dimension; spans end there */
 	le32 span_blocks;  /* blocks of a span, except the last of a slice */
-	le32 reserved;
-	uint8_t hash[16]; /* XXH3-128 of the original bytes */
+	le32 base;	   /* of a delta or derived tensor; else MFS_NO_TENSOR */
+	uint8_t hash[16];  /* XXH3-128 of the original bytes; zeros where it was not computed */
 	struct mfs_disk_frames slot[MFS_SLOTS];
 };
 static_assert(sizeof(struct mfs_disk_tensor) == 120, "tensor size");
+
+/* What is added to the base of a derived tensor, or what it takes to decode it.
+ * Sorted by `tensor`, then in the order in which they are applied. */
+enum mfs_term_kind {
+	MFS_TERM_LORA = 0, /* A (rank x columns), B (rows x rank), gains of the rows or none */
+	MFS_TERM_NF4 = 1,  /* absmax, nested absmax or none, nested map or none; scale: offset */
+	MFS_TERM_KINDS
+};
+
+#define MFS_TERM_TRANSPOSED 1u /* A is stored columns x rank */
+#define MFS_TERM_OPERANDS   3
+#define MFS_TERMS_MAX	    64u /* of one tensor */
+
+struct mfs_disk_term {
+	le32 tensor;
+	le16 kind;
+	le16 flags;
+	le32 operand[MFS_TERM_OPERANDS]; /* tensors, or MFS_NO_TENSOR */
+	le32 scale;			 /* bits of a finite binary32 */
+	le32 rank;			 /* of kind LORA; else 0 */
+	le32 reserved;
+};
+static_assert(sizeof(struct mfs_disk_term) == 32, "term size");
 
 /* What the frames of one tensor and class share. Stored: for each stream of
  * the class a le32 (enum mfs_coding << 28 | length), 0 where the stream has

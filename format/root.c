@@ -5,38 +5,25 @@
 
 #include "check.h"
 #include "modelfs_error.h"
+#include "root_records.h"
 
-static const uint32_t record_size[MFS_SECTIONS] = {
+const uint32_t mfs_root_record_size[MFS_SECTIONS] = {
     [MFS_SEC_LAYOUTS] = sizeof(struct mfs_disk_layout),
     [MFS_SEC_FIELDS] = sizeof(struct mfs_disk_field),
     [MFS_SEC_FILES] = sizeof(struct mfs_disk_file),
     [MFS_SEC_EXTENTS] = sizeof(struct mfs_disk_extent),
     [MFS_SEC_TENSORS] = sizeof(struct mfs_disk_tensor),
     [MFS_SEC_DIMS] = sizeof(le64),
+    [MFS_SEC_TERMS] = sizeof(struct mfs_disk_term),
     [MFS_SEC_TABLES] = sizeof(struct mfs_disk_tables),
     [MFS_SEC_SEGMENTS] = sizeof(struct mfs_disk_segment),
     [MFS_SEC_NAMES] = 1,
 };
 
-static const void *record(const mfs_root *root, enum mfs_root_section section, uint64_t i)
-{
-	return root->bytes + root->offset[section] + i * record_size[section];
-}
-
 /* The caller's own bytes, when writing. */
 static void *slot(const mfs_root *root, uint8_t *bytes, enum mfs_root_section section, uint64_t i)
 {
-	return bytes + root->offset[section] + i * record_size[section];
-}
-
-static bool name_range_ok(const mfs_root *root, uint32_t offset, uint32_t length)
-{
-	return range_ok(offset, length, root->count[MFS_SEC_NAMES]);
-}
-
-static const char *name_at(const mfs_root *root, uint32_t offset)
-{
-	return (const char *)root->bytes + root->offset[MFS_SEC_NAMES] + offset;
+	return bytes + root->offset[section] + i * mfs_root_record_size[section];
 }
 
 /* ---- getters ---- */
@@ -87,7 +74,12 @@ void mfs_root_get_file(const mfs_root *root, uint32_t i, mfs_root_file *out)
 	out->extent_count = load_le64(&d->extent_count);
 	out->mtime_seconds = (int64_t)load_le64(&d->mtime_seconds);
 	out->mtime_nanoseconds = load_le32(&d->mtime_nanoseconds);
+	out->kind = load_le16(&d->kind);
+	out->flags = load_le16(&d->flags);
 	memcpy(out->hash, d->hash, sizeof(out->hash));
+	out->base = load_le32(&d->base);
+	out->note = name_at(root, load_le32(&d->note_offset));
+	out->note_length = load_le16(&d->note_length);
 }
 
 void mfs_root_get_extent(const mfs_root *root, uint64_t i, mfs_root_extent *out)
@@ -124,6 +116,7 @@ void mfs_root_get_tensor(const mfs_root *root, uint32_t i, mfs_root_tensor *out)
 	out->size = load_le64(&d->size);
 	out->slice_blocks = load_le64(&d->slice_blocks);
 	out->span_blocks = load_le32(&d->span_blocks);
+	out->base = load_le32(&d->base);
 	memcpy(out->hash, d->hash, sizeof(out->hash));
 	for (int s = 0; s < MFS_SLOTS; s++)
 		get_frames(&d->slot[s], &out->slot[s]);
@@ -132,6 +125,45 @@ void mfs_root_get_tensor(const mfs_root *root, uint32_t i, mfs_root_tensor *out)
 uint64_t mfs_root_get_dim(const mfs_root *root, uint32_t i)
 {
 	return load_le64(record(root, MFS_SEC_DIMS, i));
+}
+
+static float float_of_bits(uint32_t bits)
+{
+	float value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
+void mfs_root_get_term(const mfs_root *root, uint32_t i, mfs_root_term *out)
+{
+	const struct mfs_disk_term *d = record(root, MFS_SEC_TERMS, i);
+
+	out->tensor = load_le32(&d->tensor);
+	out->kind = load_le16(&d->kind);
+	out->flags = load_le16(&d->flags);
+	for (int k = 0; k < MFS_TERM_OPERANDS; k++)
+		out->operand[k] = load_le32(&d->operand[k]);
+	out->scale = float_of_bits(load_le32(&d->scale));
+	out->rank = load_le32(&d->rank);
+}
+
+uint32_t mfs_root_terms(const mfs_root *root, uint32_t tensor, uint32_t *first)
+{
+	uint32_t low = 0, high = root->count[MFS_SEC_TERMS], end;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (term_tensor(root, middle) < tensor)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*first = end = low;
+	while (end < root->count[MFS_SEC_TERMS] && term_tensor(root, end) == tensor)
+		end++;
+	return end - low;
 }
 
 void mfs_root_get_tables(const mfs_root *root, uint32_t i, mfs_root_tables *out)
@@ -158,6 +190,8 @@ void mfs_root_get_segment(const mfs_root *root, uint32_t i, mfs_root_segment *ou
 
 int mfs_tensor_has_slot(const mfs_root_tensor *tensor, const mfs_layout *layout, unsigned which)
 {
+	if (tensor->flags & MFS_TENSOR_DERIVED)
+		return 0;
 	if (which == 0)
 		return tensor->cls == MFS_DISK_PLAIN || layout->slot_streams[0] > 0;
 	return tensor->cls != MFS_DISK_PLAIN && layout->slot_streams[1] > 0;
@@ -203,303 +237,6 @@ uint32_t mfs_slot_bytes(const mfs_root_tensor *tensor, const mfs_layout *layout,
 	if (tensor->cls == MFS_DISK_PLAIN)
 		return which == 0 ? blocks * layout->block_bytes : 0;
 	return blocks * layout->slot_bytes[which];
-}
-
-/* ---- validation ---- */
-
-static const char *check_header(mfs_root *root)
-{
-	const struct mfs_disk_root *d = (const void *)root->bytes;
-	uint64_t end = sizeof(*d);
-
-	if (root->size < sizeof(*d) || load_le32(&d->magic) != MFS_ROOT_MAGIC)
-		return "the root has no magic";
-	if (load_le32(&d->reserved))
-		return "a reserved field of the root is set";
-	if (load_le64(&d->generation) != root->generation)
-		return "the root is of another generation";
-	root->frames = load_le64(&d->frames);
-	root->chunks = load_le64(&d->chunks);
-	for (int s = 0; s < MFS_SECTIONS; s++) {
-		uint32_t offset = load_le32(&d->section[s].offset);
-		uint32_t count = load_le32(&d->section[s].count);
-
-		if (offset % 8 || offset < end || offset > root->size ||
-		    count > (root->size - offset) / record_size[s])
-			return "a section of the root lies outside of it";
-		root->offset[s] = offset;
-		root->count[s] = count;
-		end = offset + (uint64_t)count * record_size[s];
-	}
-	return NULL;
-}
-
-static const char *check_layout(const mfs_root *root, uint32_t i)
-{
-	const struct mfs_disk_layout *d = record(root, MFS_SEC_LAYOUTS, i);
-	uint32_t first = load_le32(&d->first_field);
-	uint32_t count = load_le16(&d->field_count);
-	mfs_layout layout;
-
-	if (!name_range_ok(root, load_le32(&d->name_offset), load_le16(&d->name_length)) ||
-	    !mfs_utf8_ok(name_at(root, load_le32(&d->name_offset)), load_le16(&d->name_length)))
-		return "a layout's name is not valid";
-	if (d->reserved)
-		return "a reserved field of a layout is set";
-	if (!count || count > MFS_STREAMS_MAX ||
-	    !range_ok(first, count, root->count[MFS_SEC_FIELDS]))
-		return "a layout's fields lie outside of the root";
-	for (uint32_t f = first; f < first + count; f++) {
-		const struct mfs_disk_field *field = record(root, MFS_SEC_FIELDS, f);
-
-		if (!name_range_ok(root, load_le32(&field->name_offset),
-				   load_le16(&field->name_length)))
-			return "a field of a layout is not valid";
-	}
-	mfs_root_get_layout(root, i, &layout);
-	if (mfs_layout_finish(&layout) < 0)
-		return "a layout's fields do not make up its block";
-	return NULL;
-}
-
-static const char *check_frames(const mfs_root *root, const mfs_root_frames *frames, int used,
-				uint64_t spans)
-{
-	if (!used)
-		return frames->first || frames->base || frames->tables != MFS_NO_TABLES
-			   ? "a tensor has frames of a class that its layout lacks"
-			   : NULL;
-	if (!range_ok(frames->first, spans, root->frames))
-		return "a tensor's frames lie outside of the frame table";
-	if (frames->base > root->container_size)
-		return "a tensor's frames lie outside of the container";
-	if (frames->tables != MFS_NO_TABLES && frames->tables >= root->count[MFS_SEC_TABLES])
-		return "a tensor's tables are not in the root";
-	return NULL;
-}
-
-static const char *check_tensor(const mfs_root *root, uint32_t i)
-{
-	const struct mfs_disk_tensor *d = record(root, MFS_SEC_TENSORS, i);
-	mfs_root_tensor t;
-	mfs_root_file f;
-	mfs_layout layout;
-	uint64_t blocks, spans;
-	const char *bad;
-
-	if (!name_range_ok(root, load_le32(&d->name_offset), load_le16(&d->name_length)))
-		return "a tensor's name lies outside of the root";
-	mfs_root_get_tensor(root, i, &t);
-	if (!mfs_utf8_ok(t.name, t.name_length) || (t.flags & ~MFS_TENSOR_LITERAL) ||
-	    t.cls >= MFS_DISK_CLASSES || t.cls == MFS_DISK_CONSTANTS || load_le32(&d->reserved))
-		return "a tensor's record is not valid";
-	if (t.layout >= root->count[MFS_SEC_LAYOUTS] || t.file >= root->count[MFS_SEC_FILES] ||
-	    t.dim_count > MFS_DIMS_MAX ||
-	    !range_ok(t.first_dim, t.dim_count, root->count[MFS_SEC_DIMS]))
-		return "a tensor refers to what is not in the root";
-	mfs_root_get_layout(root, t.layout, &layout);
-	if (!t.size || t.size > MFS_FILE_MAX || t.size % layout.block_bytes)
-		return "a tensor's size is not a number of blocks";
-	mfs_root_get_file(root, t.file, &f);
-	if (!range_ok(t.file_offset, t.size, f.size))
-		return "a tensor lies outside of its file";
-	blocks = t.size / layout.block_bytes;
-	if (!t.slice_blocks || blocks % t.slice_blocks || !t.span_blocks ||
-	    t.span_blocks > t.slice_blocks || t.span_blocks > MFS_FRAME_MAX / layout.block_bytes)
-		return "a tensor's spans are not valid";
-	if (t.cls == MFS_DISK_PLAIN && t.slot[0].tables != MFS_NO_TABLES)
-		return "a tensor of class plain has tables";
-	spans = mfs_tensor_spans(&t, layout.block_bytes);
-	for (unsigned s = 0; s < MFS_SLOTS; s++) {
-		bad = check_frames(root, &t.slot[s], mfs_tensor_has_slot(&t, &layout, s), spans);
-		if (bad || load_le32(&d->slot[s].reserved))
-			return bad ? bad : "a reserved field of a tensor is set";
-	}
-	return NULL;
-}
-
-static const char *check_extent(const mfs_root *root, uint64_t i, uint64_t expected)
-{
-	const struct mfs_disk_extent *d = record(root, MFS_SEC_EXTENTS, i);
-	mfs_root_extent e;
-	mfs_root_tensor t;
-
-	mfs_root_get_extent(root, i, &e);
-	if (e.file_offset != expected || !e.length || e.length > MFS_FILE_MAX - expected ||
-	    load_le16(&d->reserved))
-		return "the extents of a file do not follow each other";
-	if (e.kind == MFS_EXTENT_ZEROS)
-		return e.tensor || e.source_offset ? "an extent of zeros refers to a tensor" : NULL;
-	if (e.kind != MFS_EXTENT_TENSOR || e.tensor >= root->count[MFS_SEC_TENSORS])
-		return "an extent is of no known kind";
-	mfs_root_get_tensor(root, e.tensor, &t);
-	if (!range_ok(e.source_offset, e.length, t.size))
-		return "an extent lies outside of its tensor";
-	return NULL;
-}
-
-/* The extents of the files follow each other, `first` is where this file's must
- * begin: so the work is bounded by the root's size. */
-static const char *check_file(const mfs_root *root, uint32_t i, uint64_t *first)
-{
-	const struct mfs_disk_file *d = record(root, MFS_SEC_FILES, i);
-	mfs_root_file f;
-	uint64_t end = 0;
-	const char *bad;
-	mfs_root_extent e;
-
-	if (!name_range_ok(root, load_le32(&d->name_offset), load_le16(&d->name_length)))
-		return "a file's name lies outside of the root";
-	mfs_root_get_file(root, i, &f);
-	if (!mfs_name_ok(f.name, f.name_length))
-		return "a file's name is not valid";
-	if (f.size > MFS_FILE_MAX || f.mtime_nanoseconds > 999999999 || load_le32(&d->flags) ||
-	    f.first_extent != *first ||
-	    !range_ok(*first, f.extent_count, root->count[MFS_SEC_EXTENTS]))
-		return "a file's record is not valid";
-	*first += f.extent_count;
-	for (uint64_t k = 0; k < f.extent_count; k++) {
-		bad = check_extent(root, f.first_extent + k, end);
-		if (bad)
-			return bad;
-		mfs_root_get_extent(root, f.first_extent + k, &e);
-		end += e.length;
-	}
-	return end == f.size ? NULL : "the extents of a file do not add up to its size";
-}
-
-static const char *check_tables(const mfs_root *root, uint32_t i)
-{
-	const struct mfs_disk_tables *d = record(root, MFS_SEC_TABLES, i);
-	mfs_root_tables t;
-
-	mfs_root_get_tables(root, i, &t);
-	if (!t.size || t.size > MFS_TABLES_MAX || load_le32(&d->reserved) ||
-	    !range_ok(t.offset, t.size, root->container_size))
-		return "a tensor's tables lie outside of the container";
-	return NULL;
-}
-
-/* Segments of frames come first and are full except the last, then those of
- * chunks likewise, so that a division finds the one that holds a record. */
-static const char *check_segments(const mfs_root *root)
-{
-	static const uint32_t entry[MFS_SEGMENT_KINDS] = {sizeof(struct mfs_disk_frame),
-							  sizeof(struct mfs_disk_chunk)};
-	uint64_t left[MFS_SEGMENT_KINDS] = {root->frames, root->chunks};
-	uint64_t bytes = 0;
-	uint16_t kind = 0;
-
-	for (uint32_t i = 0; i < root->count[MFS_SEC_SEGMENTS]; i++) {
-		const struct mfs_disk_segment *d = record(root, MFS_SEC_SEGMENTS, i);
-		mfs_root_segment s;
-		uint64_t records;
-
-		mfs_root_get_segment(root, i, &s);
-		if (s.kind >= MFS_SEGMENT_KINDS || s.kind < kind || load_le16(&d->reserved))
-			return "a segment is of no known kind or out of order";
-		kind = s.kind;
-		records = MFS_SEGMENT_MAX / entry[kind];
-		if (records > left[kind])
-			records = left[kind];
-		if (!records || s.size != records * entry[kind])
-			return "a segment has the wrong size";
-		left[kind] -= records;
-		/* A reader that loads them all needs no more memory than the container. */
-		bytes += s.size;
-		if (bytes > root->container_size)
-			return "the segments are larger than the container";
-		for (int copy = 0; copy < 2; copy++)
-			if (!range_ok(s.offset[copy], s.size, root->container_size))
-				return "a segment lies outside of the container";
-	}
-	return left[0] || left[1] ? "segments are missing" : NULL;
-}
-
-/* Names must differ: a mount could show only one of two. Sorted names make that
- * one comparison each, and a file easy to find. */
-static const char *check_name_collisions(const mfs_root *root)
-{
-	uint32_t n = root->count[MFS_SEC_FILES];
-	mfs_root_file a, b;
-
-	for (uint32_t i = 1; i < n; i++) {
-		int order;
-
-		mfs_root_get_file(root, i - 1, &a);
-		mfs_root_get_file(root, i, &b);
-		order = memcmp(a.name, b.name,
-			       a.name_length < b.name_length ? a.name_length : b.name_length);
-		if (order > 0 || (order == 0 && a.name_length >= b.name_length))
-			return "the files are not sorted by their names, or a name stands twice";
-	}
-	return NULL;
-}
-
-/* Records may share the bytes of one long name; readers look at each of them. */
-static bool names_too_long(const mfs_root *root)
-{
-	uint64_t bytes = 0;
-
-	for (uint32_t i = 0; i < root->count[MFS_SEC_LAYOUTS]; i++) {
-		const struct mfs_disk_layout *d = record(root, MFS_SEC_LAYOUTS, i);
-
-		bytes += load_le16(&d->name_length) + 1u;
-	}
-	for (uint32_t i = 0; i < root->count[MFS_SEC_FILES]; i++) {
-		const struct mfs_disk_file *d = record(root, MFS_SEC_FILES, i);
-
-		bytes += load_le16(&d->name_length) + 1u;
-	}
-	for (uint32_t i = 0; i < root->count[MFS_SEC_TENSORS]; i++) {
-		const struct mfs_disk_tensor *d = record(root, MFS_SEC_TENSORS, i);
-
-		bytes += load_le16(&d->name_length) + 1u;
-	}
-	return bytes > MFS_NAMES_MAX;
-}
-
-static const char *check_records(const mfs_root *root)
-{
-	const char *bad = NULL;
-	uint64_t extents = 0;
-
-	if (root->count[MFS_SEC_LAYOUTS] > MFS_LAYOUTS_MAX)
-		return "too many layouts";
-	if (names_too_long(root))
-		return "the names are too long together";
-	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_LAYOUTS]; i++)
-		bad = check_layout(root, i);
-	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_TABLES]; i++)
-		bad = check_tables(root, i);
-	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_TENSORS]; i++)
-		bad = check_tensor(root, i);
-	for (uint32_t i = 0; !bad && i < root->count[MFS_SEC_FILES]; i++)
-		bad = check_file(root, i, &extents);
-	if (!bad && extents != root->count[MFS_SEC_EXTENTS])
-		bad = "an extent belongs to no file";
-	if (!bad)
-		bad = check_name_collisions(root);
-	return bad ? bad : check_segments(root);
-}
-
-int mfs_root_open(mfs_root *out, const uint8_t *bytes, uint32_t size, uint64_t container_size,
-		  uint64_t generation, const char **reason)
-{
-	mfs_root root = {.bytes = bytes,
-			 .size = size,
-			 .container_size = container_size,
-			 .generation = generation};
-	const char *bad = check_header(&root);
-
-	if (!bad)
-		bad = check_records(&root);
-	if (bad) {
-		*reason = bad;
-		return MFS_E_CORRUPT;
-	}
-	*out = root;
-	return 0;
 }
 
 /* ---- frames and chunks ---- */
@@ -579,7 +316,7 @@ uint32_t mfs_root_layout(mfs_root *root, const uint32_t count[MFS_SECTIONS])
 			return 0;
 		root->offset[s] = (uint32_t)end;
 		root->count[s] = count[s];
-		end += (uint64_t)count[s] * record_size[s];
+		end += (uint64_t)count[s] * mfs_root_record_size[s];
 	}
 	if (end > MFS_ROOT_MAX)
 		return 0;
@@ -634,7 +371,7 @@ void mfs_root_put_layout(const mfs_root *root, uint8_t *bytes, uint32_t i, const
 }
 
 void mfs_root_put_file(const mfs_root *root, uint8_t *bytes, uint32_t i, const mfs_root_file *file,
-		       uint32_t name_offset)
+		       uint32_t name_offset, uint32_t note_offset)
 {
 	struct mfs_disk_file *d = slot(root, bytes, MFS_SEC_FILES, i);
 
@@ -646,7 +383,12 @@ void mfs_root_put_file(const mfs_root *root, uint8_t *bytes, uint32_t i, const m
 	store_le64(&d->extent_count, file->extent_count);
 	store_le64(&d->mtime_seconds, (uint64_t)file->mtime_seconds);
 	store_le32(&d->mtime_nanoseconds, file->mtime_nanoseconds);
+	store_le16(&d->kind, file->kind);
+	store_le16(&d->flags, file->flags);
 	memcpy(d->hash, file->hash, sizeof(d->hash));
+	store_le32(&d->base, file->base);
+	store_le32(&d->note_offset, note_offset);
+	store_le16(&d->note_length, file->note_length);
 }
 
 void mfs_root_put_extent(const mfs_root *root, uint8_t *bytes, uint64_t i,
@@ -678,6 +420,7 @@ void mfs_root_put_tensor(const mfs_root *root, uint8_t *bytes, uint32_t i,
 	store_le64(&d->size, tensor->size);
 	store_le64(&d->slice_blocks, tensor->slice_blocks);
 	store_le32(&d->span_blocks, tensor->span_blocks);
+	store_le32(&d->base, tensor->base);
 	memcpy(d->hash, tensor->hash, sizeof(d->hash));
 	for (int s = 0; s < MFS_SLOTS; s++) {
 		store_le64(&d->slot[s].first, tensor->slot[s].first);
@@ -689,6 +432,21 @@ void mfs_root_put_tensor(const mfs_root *root, uint8_t *bytes, uint32_t i,
 void mfs_root_put_dim(const mfs_root *root, uint8_t *bytes, uint32_t i, uint64_t dim)
 {
 	store_le64(slot(root, bytes, MFS_SEC_DIMS, i), dim);
+}
+
+void mfs_root_put_term(const mfs_root *root, uint8_t *bytes, uint32_t i, const mfs_root_term *term)
+{
+	struct mfs_disk_term *d = slot(root, bytes, MFS_SEC_TERMS, i);
+	uint32_t scale;
+
+	memcpy(&scale, &term->scale, sizeof(scale));
+	store_le32(&d->tensor, term->tensor);
+	store_le16(&d->kind, term->kind);
+	store_le16(&d->flags, term->flags);
+	for (int k = 0; k < MFS_TERM_OPERANDS; k++)
+		store_le32(&d->operand[k], term->operand[k]);
+	store_le32(&d->scale, scale);
+	store_le32(&d->rank, term->rank);
 }
 
 void mfs_root_put_tables(const mfs_root *root, uint8_t *bytes, uint32_t i,

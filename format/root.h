@@ -29,7 +29,12 @@ typedef struct {
 	uint64_t first_extent, extent_count;
 	int64_t mtime_seconds;
 	uint32_t mtime_nanoseconds;
+	uint16_t kind;
+	uint16_t flags;
 	uint8_t hash[16];
+	uint32_t base; /* MFS_NO_FILE: none */
+	const char *note;
+	uint16_t note_length;
 } mfs_root_file;
 
 typedef struct {
@@ -57,9 +62,19 @@ typedef struct {
 	uint64_t size;
 	uint64_t slice_blocks;
 	uint32_t span_blocks;
+	uint32_t base; /* MFS_NO_TENSOR: none */
 	uint8_t hash[16];
 	mfs_root_frames slot[MFS_SLOTS];
 } mfs_root_tensor;
+
+typedef struct {
+	uint32_t tensor;
+	uint16_t kind;
+	uint16_t flags;
+	uint32_t operand[MFS_TERM_OPERANDS];
+	float scale;
+	uint32_t rank;
+} mfs_root_term;
 
 typedef struct {
 	uint64_t offset;
@@ -84,6 +99,9 @@ void mfs_root_get_file(const mfs_root *root, uint32_t i, mfs_root_file *out);
 void mfs_root_get_extent(const mfs_root *root, uint64_t i, mfs_root_extent *out);
 void mfs_root_get_tensor(const mfs_root *root, uint32_t i, mfs_root_tensor *out);
 uint64_t mfs_root_get_dim(const mfs_root *root, uint32_t i);
+void mfs_root_get_term(const mfs_root *root, uint32_t i, mfs_root_term *out);
+/* The terms of a derived tensor: their number, and the first one in *first. */
+uint32_t mfs_root_terms(const mfs_root *root, uint32_t tensor, uint32_t *first);
 void mfs_root_get_tables(const mfs_root *root, uint32_t i, mfs_root_tables *out);
 void mfs_root_get_segment(const mfs_root *root, uint32_t i, mfs_root_segment *out);
 
@@ -97,8 +115,8 @@ typedef struct {
 	uint32_t bytes;
 } mfs_span;
 
-/* True if the tensor's frames are split by class (slot 1 is used). Plain,
- * metadata and layouts without constants have slot 0 only. */
+/* True if the tensor has frames in this slot. Those of plain tensors and of
+ * layouts without constants are all in slot 0; a derived tensor has none. */
 int mfs_tensor_has_slot(const mfs_root_tensor *tensor, const mfs_layout *layout, unsigned slot);
 uint64_t mfs_tensor_spans(const mfs_root_tensor *tensor, uint32_t block_bytes);
 /* The span that holds byte `offset` (< size) of the tensor. */
@@ -152,12 +170,13 @@ void mfs_root_put_layout(const mfs_root *root, uint8_t *bytes, uint32_t i, const
 			 uint32_t name_offset, uint32_t first_field,
 			 const uint32_t field_name_offset[]);
 void mfs_root_put_file(const mfs_root *root, uint8_t *bytes, uint32_t i, const mfs_root_file *file,
-		       uint32_t name_offset);
+		       uint32_t name_offset, uint32_t note_offset);
 void mfs_root_put_extent(const mfs_root *root, uint8_t *bytes, uint64_t i,
 			 const mfs_root_extent *extent);
 void mfs_root_put_tensor(const mfs_root *root, uint8_t *bytes, uint32_t i,
 			 const mfs_root_tensor *tensor, uint32_t name_offset);
 void mfs_root_put_dim(const mfs_root *root, uint8_t *bytes, uint32_t i, uint64_t dim);
+void mfs_root_put_term(const mfs_root *root, uint8_t *bytes, uint32_t i, const mfs_root_term *term);
 void mfs_root_put_tables(const mfs_root *root, uint8_t *bytes, uint32_t i,
 			 const mfs_root_tables *tables);
 void mfs_root_put_segment(const mfs_root *root, uint8_t *bytes, uint32_t i,

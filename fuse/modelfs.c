@@ -23,6 +23,7 @@
 #include "log.h"
 #include "ops.h"
 #include "options.h"
+#include "readahead.h"
 
 #define FUSE_THREADS 2
 #define TICK_MS	     100
@@ -229,6 +230,21 @@ static int start_threads(modelfs *m)
 	return 0;
 }
 
+/* The kernel waits for the answer to its first request, so what is set now holds
+ * from the first read on. Less read-ahead is slower and nothing else. */
+static void set_read_ahead(modelfs *m)
+{
+	unsigned kilobytes = m->options.read_ahead_kb;
+	int err = ENOENT;
+
+	if (readahead_device(m->mountpoint, m->state.device, sizeof(m->state.device)) && kilobytes)
+		err = readahead_set(m->state.device, kilobytes);
+	if (!err)
+		m->state.read_ahead_bytes = kilobytes * 1024;
+	else if (kilobytes && m->options.debug)
+		tool_error("%s: read_ahead_kb stays as it is: %s", m->mountpoint, strerror(err));
+}
+
 static int mount_session(modelfs *m)
 {
 	capture messages;
@@ -238,11 +254,13 @@ static int mount_session(modelfs *m)
 	capture_start(&messages);
 	err = fuse_session_mount(m->session, m->mountpoint);
 	capture_end(&messages, reason, sizeof(reason));
-	if (err)
+	if (err) {
 		report_mount_failure(m, reason);
-	else
-		log_start(m->state.worker, m->report_fd >= 0);
-	return err;
+		return err;
+	}
+	log_start(m->state.worker, m->report_fd >= 0);
+	set_read_ahead(m);
+	return 0;
 }
 
 /* Whoever waits for the trace sees all of it or none. */

@@ -88,6 +88,9 @@ static void op_init(void *user, struct fuse_conn_info *conn)
 		 FUSE_CAP_AUTO_INVAL_DATA,
 	     false);
 	conn->max_read = OPS_READ_MAX;
+	/* The kernel takes the smaller one of this and what is set for the device. */
+	if (state->read_ahead_bytes)
+		conn->max_readahead = state->read_ahead_bytes;
 	conn->max_background = 64;
 	conn->congestion_threshold = 48;
 	state->ready(state->ready_user);
@@ -444,7 +447,8 @@ static int open_stats(mount_state *state, struct fuse_file_info *info)
 	if (!handle)
 		return ENOMEM;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	handle->text = stats_file_make(state->container, state->path, t.tv_sec - state->started,
+	handle->text = stats_file_make(&(stats_source){state->container, state->path, state->device,
+						       t.tv_sec - state->started},
 				       &handle->length);
 	if (!handle->text) {
 		free(handle);

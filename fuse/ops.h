@@ -30,6 +30,8 @@ typedef struct {
 	worker *worker;
 	uid_t uid;
 	gid_t gid;
+	char device[32];	   /* MAJOR:MINOR of the mount, or empty */
+	unsigned read_ahead_bytes; /* that were set for it; 0: none */
 	time_t started;		   /* seconds on the monotonic clock */
 	void (*ready)(void *user); /* called when the kernel has accepted the mount */
 	void *ready_user;

@@ -9,6 +9,7 @@
 
 #include "../tools/common.h"
 #include "ops.h"
+#include "readahead.h"
 
 #define DECODERS_MAX 256
 #define ARENA_MAX    (UINT64_C(1) << 40)
@@ -33,6 +34,7 @@ static const struct fuse_opt option_table[] = {
     OPTION("profile=%s", profile, 0),
     OPTION("record=%s", record, 0),
     OPTION("replay=%s", replay, 0),
+    OPTION("read_ahead_kb=%s", read_ahead, 0),
     OPTION("buffered", open.buffered, 1),
     OPTION("noprefetch", open.no_prefetch, 1),
     FUSE_OPT_KEY("-d", KEY_DEBUG),
@@ -53,7 +55,7 @@ static int take_argument(void *data, const char *argument, int key, struct fuse_
 	(void)rest;
 	switch (key) {
 	case KEY_DEBUG:
-		o->foreground = 1;
+		o->foreground = o->debug = 1;
 		return 1; /* libfuse wants to see it too */
 	case KEY_IGNORE:
 		return 0;
@@ -87,13 +89,17 @@ static int check_engine(options *o)
 
 static int check_values(options *o)
 {
-	uint64_t decoders = 0;
+	uint64_t decoders = 0, read_ahead = READAHEAD_KB_DEFAULT;
 
 	if (o->arena && !tool_parse_size(o->arena, ARENA_MAX, &o->open.arena_bytes))
 		return tool_misuse("arena=%s: not a size such as 64M", o->arena);
 	if (o->decoders && !tool_parse_number(o->decoders, DECODERS_MAX, &decoders))
 		return tool_misuse("decoders=%s: not a number up to %d", o->decoders, DECODERS_MAX);
+	if (o->read_ahead && !tool_parse_number(o->read_ahead, READAHEAD_KB_MAX, &read_ahead))
+		return tool_misuse("read_ahead_kb=%s: not a number up to %d", o->read_ahead,
+				   READAHEAD_KB_MAX);
 	o->open.decoders = (unsigned)decoders;
+	o->read_ahead_kb = (unsigned)read_ahead;
 	if (o->profile) {
 		o->open.profile = mfs_profile_find(o->profile);
 		if (o->open.profile < 0)
@@ -189,6 +195,7 @@ void options_free(options *o)
 	free(o->engine);
 	free(o->arena);
 	free(o->profile);
+	free(o->read_ahead);
 	free(o->decoders);
 	free(o->record);
 	free(o->replay);
@@ -211,7 +218,9 @@ void options_print_help(void)
 	      "  -o buffered         read the container through the kernel's cache\n"
 	      "  -o noprefetch       read only what is asked for\n"
 	      "  -o profile=NAME     queue reads as for this medium: sd, emmc, usb, sata, nvme,\n"
-	      "                      nand, nor (the container's own)\n"
+	      "                      nand, nor (what the medium is found to be)\n"
+	      "  -o read_ahead_kb=N  how far the kernel reads ahead, set by root only; 0 leaves\n"
+	      "                      it as it is (1024)\n"
 	      "  -o record=FILE      write the order of first touches to FILE at the end\n"
 	      "  -o replay=FILE      fetch ahead in the order that such a FILE tells\n"
 	      "\n"

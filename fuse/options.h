@@ -11,8 +11,11 @@ typedef struct {
 	int foreground, single, help, version; /* flags */
 	int surplus;			       /* more arguments than there should be */
 	mfs_open_options open;
-	char *arena, *decoders, *engine, *profile; /* before they are checked into `open` */
-	char *record;				   /* absolute path of the trace to write */
+	int debug;
+	unsigned read_ahead_kb; /* of the mount; 0: as the kernel has it */
+	/* Before they are checked into `open` and read_ahead_kb. */
+	char *arena, *decoders, *engine, *profile, *read_ahead;
+	char *record; /* absolute path of the trace to write */
 	char *replay;
 	struct fuse_args args; /* what remains for libfuse */
 } options;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#define PATH_DEPTH  8 /* more than any container has */
 #define FIXED_NODES 4 /* number 0, the root, .modelfs and stats.json */
 
 static uint32_t tree_add(tree *t, uint32_t parent, node_kind kind, const char *name)
@@ -14,15 +15,57 @@ static uint32_t tree_add(tree *t, uint32_t parent, node_kind kind, const char *n
 	return number;
 }
 
-static int add_file(tree *t, const mfs_container *container, uint32_t file)
+/* The directories of the file that was added last. Files come sorted by name, so
+ * those of one directory follow each other. */
+struct path {
+	uint32_t directory[PATH_DEPTH];
+	unsigned depth;
+};
+
+/* The directory `name` of `length` bytes in `parent`, made if need be; 0 without
+ * memory. */
+static uint32_t directory_of(tree *t, struct path *last, unsigned depth, uint32_t parent,
+			     const char *name, size_t length)
+{
+	const tree_node *node;
+	uint32_t number;
+	char *own;
+
+	if (depth < last->depth) {
+		node = &t->node[last->directory[depth]];
+		if (node->parent == parent && !strncmp(node->name, name, length) &&
+		    !node->name[length])
+			return last->directory[depth];
+	}
+	own = strndup(name, length);
+	if (!own)
+		return 0;
+	number = tree_add(t, parent, NODE_DIRECTORY, own);
+	t->node[number].own_name = own;
+	last->directory[depth] = number;
+	last->depth = depth + 1;
+	return number;
+}
+
+static int add_file(tree *t, struct path *last, const mfs_container *container, uint32_t file)
 {
 	mfs_file_info info = {.size = sizeof(info)};
 	int err = mfs_file_stat(container, file, &info);
+	uint32_t parent = TREE_ROOT;
+	unsigned depth = 0;
+	const char *name, *slash;
 	tree_node *node;
 
 	if (err < 0)
 		return err;
-	node = &t->node[tree_add(t, TREE_ROOT, NODE_FILE, info.name)];
+	for (name = info.name; (slash = strchr(name, '/')); name = slash + 1) {
+		if (depth == PATH_DEPTH)
+			return MFS_E_LIMIT;
+		parent = directory_of(t, last, depth++, parent, name, (size_t)(slash - name));
+		if (!parent)
+			return MFS_E_MEMORY;
+	}
+	node = &t->node[tree_add(t, parent, NODE_FILE, name)];
 	node->file = file;
 	node->size = info.file_bytes;
 	node->mtime_seconds = info.mtime_seconds;
@@ -83,16 +126,35 @@ static int link_children(tree *t)
 	return 0;
 }
 
+/* Room for every file, and for every directory of every name. */
+static size_t node_room(const mfs_container *container)
+{
+	uint32_t files = mfs_file_count(container);
+	size_t room = FIXED_NODES + (size_t)files;
+
+	for (uint32_t i = 0; i < files; i++) {
+		mfs_file_info info = {.size = sizeof(info)};
+
+		if (mfs_file_stat(container, i, &info) < 0)
+			continue;
+		for (const char *at = info.name; (at = strchr(at, '/')); at++)
+			room++;
+	}
+	return room;
+}
+
 int tree_build(tree *out, const mfs_container *container)
 {
 	uint32_t files = mfs_file_count(container);
+	size_t room = node_room(container);
 	uint32_t directory, stats;
+	struct path last = {0};
 	int err = 0;
 
 	*out = (tree){.count = TREE_ROOT};
-	if (files > UINT32_MAX - FIXED_NODES)
+	if (room > UINT32_MAX)
 		return MFS_E_LIMIT;
-	out->node = calloc((size_t)files + FIXED_NODES, sizeof(*out->node));
+	out->node = calloc(room, sizeof(*out->node));
 	if (!out->node)
 		return MFS_E_MEMORY;
 	tree_add(out, TREE_ROOT, NODE_DIRECTORY, "");
@@ -100,7 +162,7 @@ int tree_build(tree *out, const mfs_container *container)
 	out->node[directory].hidden = true;
 	stats = tree_add(out, directory, NODE_STATS, "stats.json");
 	for (uint32_t i = 0; i < files && err == 0; i++)
-		err = add_file(out, container, i);
+		err = add_file(out, &last, container, i);
 	if (err == 0)
 		err = link_children(out);
 	out->node[directory].mtime_seconds = out->node[stats].mtime_seconds = time(NULL);
@@ -111,8 +173,10 @@ int tree_build(tree *out, const mfs_container *container)
 
 void tree_free(tree *t)
 {
-	for (uint32_t i = 0; t->node && i < t->count; i++)
+	for (uint32_t i = 0; t->node && i < t->count; i++) {
 		free(t->node[i].child);
+		free(t->node[i].own_name);
+	}
 	free(t->node);
 	*t = (tree){0};
 }

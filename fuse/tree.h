@@ -3,8 +3,8 @@
  * changed after that, so any thread may look into it without a lock.
  *
  * An inode number is a place in the tree's table; the root has number 1. A
- * directory is a node that other nodes name as their parent: a new directory of
- * virtual files is more calls of tree_add(), nothing else.
+ * directory is a node that other nodes name as their parent. The names of the
+ * container's files say which directories there are.
  */
 #ifndef MODELFS_TREE_H
 #define MODELFS_TREE_H
@@ -28,6 +28,7 @@ typedef struct {
 	uint32_t parent; /* inode number; the root is its own parent */
 	uint32_t file;
 	const char *name; /* the tree's, or the container's */
+	char *own_name;	  /* NULL: it is not the node's own */
 	uint64_t size;
 	int64_t mtime_seconds;
 	uint32_t mtime_nanoseconds;
@@ -42,8 +43,8 @@ typedef struct {
 	uint32_t files;
 } tree;
 
-/* Builds the tree of a container: its files in the root, and the hidden
- * directory .modelfs. 0, or a negative mfs_error. */
+/* Builds the tree of a container: its files and the directories that their names
+ * speak of, and the hidden directory .modelfs. 0, or a negative mfs_error. */
 int tree_build(tree *out, const mfs_container *container);
 void tree_free(tree *t);
 

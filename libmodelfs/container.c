@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "check.h"
+#include "io_file.h"
 #include "problem.h"
 #include "reader.h"
 
@@ -285,6 +286,8 @@ static int list_tensors(mfs_container *c)
 			c->first_listed[++file] = c->listed_count;
 		if (!(t.flags & MFS_TENSOR_LITERAL))
 			c->listed[c->listed_count++] = i;
+		if (t.base != MFS_NO_TENSOR)
+			c->computed = true;
 		mfs_tensor_span(&t, c->layouts[t.layout].block_bytes, 0, &first);
 		if (first.bytes > c->max_span)
 			c->max_span = first.bytes;
@@ -309,14 +312,33 @@ static int derive(mfs_container *c)
 	return err ? err : copy_names(c);
 }
 
+/* Until a probe knows better, a silent medium is taken for the one that the
+ * container was packed for; a network is no card at any rate. */
 static void choose_queue(mfs_container *c)
 {
 	int id = c->options.profile >= 0 ? c->options.profile : (int)c->sb.profile;
+	mfs_profile profile = {.size = sizeof(profile)};
 
-	c->queue.size = sizeof(c->queue);
-	if (mfs_profile_get((mfs_profile_id)id, &c->queue))
+	if (c->options.profile < 0 && (!medium_is_silent(c->kind) || c->kind == MEDIUM_NETWORK)) {
+		medium_queue_of_kind(&c->queue, c->kind, &c->medium);
+		c->medium.source = "sysfs";
+		return;
+	}
+	if (mfs_profile_get((mfs_profile_id)id, &profile))
 		mfs_profile_get(MFS_PROFILE_SD,
-				&c->queue); /* a hint: any reader opens any profile */
+				&profile); /* a hint: any reader opens any profile */
+	medium_queue_of_profile(&c->queue, &profile);
+	c->medium.source = c->options.profile >= 0 ? "option" : "profile";
+}
+
+mfs_profile_id mfs_container_profile(const mfs_container *c)
+{
+	return (mfs_profile_id)c->sb.profile;
+}
+
+bool container_should_probe(const mfs_container *c)
+{
+	return c->options.profile < 0 && medium_is_silent(c->kind);
 }
 
 int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_open_options *options,
@@ -351,6 +373,7 @@ int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_ope
 		mfs_close(c);
 		return err;
 	}
+	c->medium = (mfs_medium){.kind = medium_kind_name(MEDIUM_UNKNOWN), .rotational = -1};
 	choose_queue(c);
 	*out = c;
 	return 0;
@@ -365,7 +388,13 @@ int mfs_open(mfs_container **out, const char *path, const mfs_open_options *opti
 	*out = NULL;
 	err = mfs_io_open(&io, path, options ? options->engine : NULL,
 			  options ? options->buffered : 0, why);
-	return err ? err : mfs_open_io(out, io, path, options, why);
+	if (!err)
+		err = mfs_open_io(out, io, path, options, why);
+	if (err)
+		return err;
+	(*out)->kind = medium_find_fd(&(*out)->medium, ((mfs_io_file *)io)->fd);
+	choose_queue(*out);
+	return 0;
 }
 
 void mfs_close(mfs_container *c)
@@ -403,12 +432,16 @@ struct reader *container_reader(mfs_container *c, int *err)
 
 int mfs_start(mfs_container *c, mfs_problem *why)
 {
+	struct reader *r;
 	int err;
 
-	if (container_reader(c, &err))
-		return 0;
-	return mfs_problem_set(why, err, UINT64_MAX, "%s: cannot start reading: %s", c->path,
-			       mfs_error_text(err));
+	r = container_reader(c, &err);
+	if (!r)
+		return mfs_problem_set(why, err, UINT64_MAX, "%s: cannot start reading: %s",
+				       c->path, mfs_error_text(err));
+	if (container_should_probe(c))
+		reader_probe(r, PROBE_MS);
+	return 0;
 }
 
 void container_extent_at(const mfs_container *c, const mfs_root_file *file, uint64_t offset,
@@ -561,17 +594,60 @@ void mfs_prefetch(mfs_container *c, uint32_t file, uint64_t offset, uint64_t len
 	reader_unlock(r);
 }
 
-int mfs_stats_get(mfs_container *c, mfs_stats *out)
+/* The reader if it has been started, else NULL. */
+static struct reader *running_reader(mfs_container *c)
 {
-	mfs_stats stats = {.engine = "none"};
-	size_t size = out->size;
 	struct reader *r;
 
-	if (size < sizeof(out->size))
-		return MFS_E_ARGUMENT;
 	pthread_mutex_lock(&c->lock);
 	r = c->reader;
 	pthread_mutex_unlock(&c->lock);
+	return r;
+}
+
+int mfs_medium_get(mfs_container *c, mfs_medium *out)
+{
+	struct reader *r = running_reader(c);
+	size_t size = out->size;
+	mfs_medium medium;
+
+	if (size < sizeof(out->size))
+		return MFS_E_ARGUMENT;
+	if (r)
+		pthread_mutex_lock(&r->lock);
+	medium = c->medium;
+	medium.queue = c->queue.name;
+	medium.request_bytes = r ? r->request : c->queue.request_bytes;
+	medium.depth = c->queue.depth;
+	medium.window_bytes = c->queue.window_bytes;
+	if (r)
+		pthread_mutex_unlock(&r->lock);
+	medium.size = size < sizeof(medium) ? size : sizeof(medium);
+	memcpy(out, &medium, medium.size);
+	return 0;
+}
+
+uint64_t mfs_touched_bytes(mfs_container *c, uint32_t file)
+{
+	struct reader *r = running_reader(c);
+	uint64_t bytes;
+
+	if (!r || file >= c->root.count[MFS_SEC_FILES])
+		return 0;
+	pthread_mutex_lock(&r->lock);
+	bytes = r->touched[file].bytes;
+	pthread_mutex_unlock(&r->lock);
+	return bytes;
+}
+
+int mfs_stats_get(mfs_container *c, mfs_stats *out)
+{
+	mfs_stats stats = {.engine = "none", .depth = c->queue.depth};
+	struct reader *r = running_reader(c);
+	size_t size = out->size;
+
+	if (size < sizeof(out->size))
+		return MFS_E_ARGUMENT;
 	if (r) {
 		pthread_mutex_lock(&r->lock);
 		stats = r->stats;
@@ -581,11 +657,14 @@ int mfs_stats_get(mfs_container *c, mfs_stats *out)
 		    mfs_arena_used_bytes(&r->run_arena) + mfs_arena_used_bytes(&r->span_arena);
 		stats.request_bytes = r->request;
 		stats.decoders = r->decoders_running;
+		stats.depth = c->queue.depth;
+		stats.busy_us = reader_busy(r) / 1000;
+		stats.decoding_us = r->decoding / 1000;
 		pthread_mutex_unlock(&r->lock);
 	}
 	stats.direct = c->io->direct;
 	stats.registered = c->io->registered;
-	stats.depth = c->queue.depth;
+	stats.container_bytes = c->sb.container_size;
 	stats.index_loaded_bytes += c->root.size;
 	stats.size = size < sizeof(stats) ? size : sizeof(stats);
 	memcpy(out, &stats, stats.size);

@@ -3,9 +3,11 @@
 #define MFS_CONTAINER_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 #include "io.h"
 #include "layout.h"
+#include "medium.h"
 #include "modelfs.h"
 #include "order.h"
 #include "root.h"
@@ -14,7 +16,8 @@
 struct reader;
 
 /* Everything here is fixed once mfs_open() has returned, except `reader` and
- * `problem`, which `lock` guards. */
+ * `problem`, which `lock` guards, and `medium` and `queue`, which the reader's
+ * lock guards as soon as there is a reader. */
 struct mfs_container {
 	char *path;
 	mfs_io *io; /* passes to the reader when that starts */
@@ -25,8 +28,11 @@ struct mfs_container {
 	mfs_root root;
 	mfs_layout *layouts;
 	char **layout_names;
-	mfs_profile queue;	/* how to queue reads */
+	medium_kind kind;
+	mfs_medium medium;
+	medium_queue queue;	/* how to queue reads */
 	uint32_t max_span;	/* largest span of any tensor */
+	bool computed;		/* some tensors are deltas or derived */
 	uint32_t *listed;	/* public tensor number -> tensor of the root */
 	uint32_t listed_count;	/* tensors that are not literal bytes */
 	uint32_t *first_listed; /* by file; file count + 1 entries */
@@ -49,6 +55,8 @@ struct reader *container_reader(mfs_container *c, int *err);
 
 /* Loads the trace at `path` for replaying (record.c). */
 int container_load_trace(mfs_container *c, const char *path, mfs_problem *why);
+/* True if a few reads should find out what the medium is like. */
+bool container_should_probe(const mfs_container *c);
 
 const char *class_name(unsigned cls);
 

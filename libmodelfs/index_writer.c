@@ -46,7 +46,7 @@ static int count_sections(const mfs_plan *plan, uint64_t chunks, uint32_t count[
 			names += layout->field[f].name_length;
 	}
 	for (uint32_t i = 0; i < plan->file_count; i++)
-		names += plan->files[i].record.name_length;
+		names += plan->files[i].record.name_length + plan->files[i].record.note_length;
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
 		names += plan->tensors[i].record.name_length;
 		dims += plan->tensors[i].record.dim_count;
@@ -59,6 +59,7 @@ static int count_sections(const mfs_plan *plan, uint64_t chunks, uint32_t count[
 	count[MFS_SEC_EXTENTS] = plan->extent_count;
 	count[MFS_SEC_TENSORS] = plan->tensor_count;
 	count[MFS_SEC_DIMS] = (uint32_t)dims;
+	count[MFS_SEC_TERMS] = plan->term_count;
 	count[MFS_SEC_TABLES] = plan->tables_count;
 	count[MFS_SEC_SEGMENTS] = segment_count(plan, chunks);
 	count[MFS_SEC_NAMES] = (uint32_t)names;
@@ -149,8 +150,10 @@ static void put_files(struct builder *b)
 	for (uint32_t i = 0; i < b->plan->file_count; i++) {
 		const mfs_root_file *file = &b->plan->files[i].record;
 
-		mfs_root_put_file(&b->root, b->bytes, i, file,
-				  put_name(b, file->name, file->name_length));
+		uint32_t name = put_name(b, file->name, file->name_length);
+		uint32_t note = file->note_length ? put_name(b, file->note, file->note_length) : 0;
+
+		mfs_root_put_file(&b->root, b->bytes, i, file, name, note);
 	}
 	for (uint32_t i = 0; i < b->plan->extent_count; i++)
 		mfs_root_put_extent(&b->root, b->bytes, i, &b->plan->extents[i]);
@@ -162,6 +165,12 @@ static void put_tensors(struct builder *b)
 		const mfs_plan_tensor *t = &b->plan->tensors[i];
 		mfs_root_tensor record = t->record;
 
+		if (t->twin != MFS_NO_TENSOR) {
+			const mfs_root_tensor *twin = &b->plan->tensors[t->twin].record;
+
+			record.cls = twin->cls;
+			memcpy(record.slot, twin->slot, sizeof(record.slot));
+		}
 		record.first_dim = record.dim_count ? b->dims : 0;
 		for (uint32_t d = 0; d < record.dim_count; d++)
 			mfs_root_put_dim(&b->root, b->bytes, b->dims++, t->dims[d]);
@@ -169,6 +178,8 @@ static void put_tensors(struct builder *b)
 		    &b->root, b->bytes, i, &record,
 		    record.name_length ? put_name(b, record.name, record.name_length) : 0);
 	}
+	for (uint32_t i = 0; i < b->plan->term_count; i++)
+		mfs_root_put_term(&b->root, b->bytes, i, &b->plan->terms[i]);
 	for (uint32_t i = 0; i < b->plan->tables_count; i++)
 		mfs_root_put_tables(&b->root, b->bytes, i, &b->chunks->tables[i]);
 }

@@ -289,6 +289,52 @@ static int chunks_stored(mfs_container *c, uint64_t *out)
 	return err;
 }
 
+struct first_frame {
+	uint64_t frame;
+	uint32_t tensor;
+};
+
+static int by_frame(const void *a, const void *b)
+{
+	const struct first_frame *x = a, *y = b;
+
+	if (x->frame != y->frame)
+		return x->frame < y->frame ? -1 : 1;
+	return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
+}
+
+/* Tensors that share their frames begin with the same one. */
+static int shared_stored(mfs_container *c, uint64_t *out)
+{
+	uint32_t n = 0, count = c->root.count[MFS_SEC_TENSORS];
+	struct first_frame *first = calloc(count + 1u, sizeof(*first));
+	struct stored stored;
+	int err = first ? 0 : MFS_E_MEMORY;
+
+	for (uint32_t i = 0; i < count && !err; i++) {
+		const mfs_layout *layout;
+		mfs_root_tensor t;
+
+		mfs_root_get_tensor(&c->root, i, &t);
+		layout = &c->layouts[t.layout];
+		for (unsigned s = MFS_SLOTS; s-- > 0;)
+			if (mfs_tensor_has_slot(&t, layout, s))
+				first[n] = (struct first_frame){t.slot[s].first, i};
+		if (!(t.flags & MFS_TENSOR_DERIVED))
+			n++;
+	}
+	if (n)
+		qsort(first, n, sizeof(*first), by_frame);
+	for (uint32_t i = 1; i < n && !err; i++) {
+		if (first[i].frame != first[i - 1].frame)
+			continue;
+		err = tensor_stored(c, first[i].tensor, &stored);
+		*out += stored.slot[0] + stored.slot[1] + stored.tables;
+	}
+	free(first);
+	return err;
+}
+
 int mfs_info(mfs_container *c, mfs_container_info *out)
 {
 	mfs_container_info info = {0};
@@ -297,6 +343,8 @@ int mfs_info(mfs_container *c, mfs_container_info *out)
 	mfs_root_file file;
 	int err = chunks_stored(c, &chunks);
 
+	if (!err)
+		err = shared_stored(c, &info.shared_bytes);
 	if (err)
 		return err;
 	for (uint32_t i = 0; i < c->root.count[MFS_SEC_TABLES]; i++) {

@@ -26,6 +26,7 @@
 #include "plan.h"
 #include "problem.h"
 #include "sample.h"
+#include "share.h"
 
 /* Spans in flight: enough to keep every coder busy while a group is written. */
 #define JOB_BYTES (16u << 20)
@@ -369,6 +370,34 @@ static void take_hash(const XXH3_state_t *state, uint8_t out[16])
 	memcpy(out, canonical.digest, 16);
 }
 
+/* The bytes of a twin are stored with its tensor; the file's hash needs them. */
+static int pack_twin(struct run *r, mfs_plan_tensor *t)
+{
+	mfs_plan_file *file = &r->plan->files[t->record.file];
+	uint64_t step = (uint64_t)t->record.span_blocks * t->layout->block_bytes;
+	uint8_t *bytes = malloc(step);
+	int error = bytes ? 0 : no_memory(r->why);
+
+	XXH3_128bits_reset(r->tensor_hash);
+	for (uint64_t at = 0; at < t->record.size && !error; at += step) {
+		uint64_t offset = t->record.file_offset + at;
+		size_t n = t->record.size - at < step ? t->record.size - at : step;
+
+		error = check_cancel(r);
+		if (!error && (error = file->source.read_at(&file->source, offset, bytes, n)))
+			error = read_failed(r, file, error, offset);
+		if (!error) {
+			drop_behind(r, file, offset, n);
+			XXH3_128bits_update(r->tensor_hash, bytes, n);
+			XXH3_128bits_update(r->file_hash, bytes, n);
+		}
+	}
+	free(bytes);
+	take_hash(r->tensor_hash, t->record.hash);
+	r->original_done += t->record.size;
+	return error;
+}
+
 static int open_tables(struct run *r, mfs_plan_tensor *t)
 {
 	int error = mfs_plan_open_tables(t);
@@ -436,8 +465,12 @@ static int pack_file(struct run *r, mfs_plan_file *file)
 	for (uint64_t i = 0; i < file->record.extent_count && !error; i++) {
 		const mfs_root_extent *e = &r->plan->extents[file->record.first_extent + i];
 
-		error = e->kind == MFS_EXTENT_ZEROS ? pack_zeros(r, e->length)
-						    : pack_tensor(r, e->tensor);
+		if (e->kind == MFS_EXTENT_ZEROS)
+			error = pack_zeros(r, e->length);
+		else if (r->plan->tensors[e->tensor].twin != MFS_NO_TENSOR)
+			error = pack_twin(r, &r->plan->tensors[e->tensor]);
+		else
+			error = pack_tensor(r, e->tensor);
 	}
 	take_hash(r->file_hash, file->record.hash);
 	return error;
@@ -465,6 +498,8 @@ static int hash_tensor(struct run *r, mfs_plan_file *file, mfs_plan_tensor *t, u
 		posix_fadvise(file->source.u.fd, (off_t)offset, (off_t)n, POSIX_FADV_DONTNEED);
 	}
 	take_hash(r->tensor_hash, t->record.hash);
+	if (t->twin != MFS_NO_TENSOR)
+		r->original_done += size;
 	return 0;
 }
 
@@ -535,6 +570,8 @@ static int make_plan(struct run *r)
 {
 	int error = mfs_plan_build(r->plan, r->why);
 
+	if (!error)
+		error = mfs_plan_share(r->plan, &r->packer->cancel, r->why);
 	if (!error && r->packer->order)
 		error = mfs_plan_order(r->plan, r->packer->order, r->why);
 	if (!error)

@@ -126,6 +126,7 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	    .size = file.source.size,
 	    .mtime_seconds = file.found.st_mtim.tv_sec,
 	    .mtime_nanoseconds = (uint32_t)file.found.st_mtim.tv_nsec,
+	    .base = MFS_NO_FILE,
 	};
 	plan->original_bytes += file.source.size;
 	plan->files[plan->file_count++] = file;
@@ -157,6 +158,7 @@ void mfs_plan_free(mfs_plan *plan)
 	free(plan->tensors);
 	free(plan->extents);
 	free(plan->runs);
+	free(plan->terms);
 	free(plan->layouts);
 	memset(plan, 0, sizeof(*plan));
 }
@@ -298,11 +300,12 @@ static int add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem
 static mfs_plan_tensor new_tensor(uint32_t file, const mfs_layout *layout, uint64_t offset,
 				  uint64_t size)
 {
-	mfs_plan_tensor t = {.layout = layout};
+	mfs_plan_tensor t = {.layout = layout, .twin = MFS_NO_TENSOR};
 
 	t.record.file = file;
 	t.record.file_offset = offset;
 	t.record.size = size;
+	t.record.base = MFS_NO_TENSOR;
 	for (int s = 0; s < MFS_SLOTS; s++)
 		t.record.slot[s].tables = MFS_NO_TABLES;
 	return t;
@@ -655,11 +658,14 @@ void mfs_plan_number(mfs_plan *plan)
 	/* The first group may cut one chunk of each class to fill the gap. */
 	plan->chunks_max = plan->tensor_count ? MFS_DISK_CLASSES : 0;
 	for (uint32_t i = 0; i < plan->tensor_count; i++)
-		number_tensor(plan, &plan->tensors[i]);
+		if (plan->tensors[i].twin == MFS_NO_TENSOR)
+			number_tensor(plan, &plan->tensors[i]);
 	for (uint32_t i = 0; i < plan->run_count; i++) {
 		const mfs_plan_run *run = &plan->runs[i];
 		const mfs_plan_tensor *t = &plan->tensors[run->tensor];
 
+		if (t->twin != MFS_NO_TENSOR)
+			continue;
 		for (uint64_t k = 0; k < run->count; k++) {
 			mfs_tensor_span(&t->record, t->layout->block_bytes, run->first + k, &span);
 			if (!mfs_group_takes(&group, t, &span))

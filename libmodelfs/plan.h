@@ -53,6 +53,7 @@ typedef struct {
 	mfs_root_tensor record; /* hash, bases and tables numbers come from writing */
 	const mfs_layout *layout;
 	const uint64_t *dims; /* the import's */
+	uint32_t twin;	      /* an earlier tensor with the same bytes; MFS_NO_TENSOR: none */
 	uint64_t row_bytes;
 	uint64_t spans;
 	uint64_t first_stored, last_stored; /* spans: before and behind all others of it */
@@ -89,7 +90,9 @@ typedef struct {
 	uint32_t extent_count;
 	mfs_plan_run *runs; /* all spans in the order in which they are stored */
 	uint32_t run_count;
-	bool reordered; /* that is not the order of the files */
+	bool reordered;	      /* that is not the order of the files */
+	mfs_root_term *terms; /* sorted by tensor */
+	uint32_t term_count;
 	const mfs_layout **layouts;
 	uint32_t layout_count;
 	uint64_t original_bytes;

@@ -38,12 +38,10 @@ bool prefetch_stream_active(const struct reader *r, const struct stream *s)
 
 uint64_t prefetch_window(const struct reader *r)
 {
-	uint64_t wanted = 3 * (uint64_t)r->request * r->c->queue.depth;
+	uint64_t wanted = r->c->queue.window_bytes;
 	uint64_t room = r->span_arena.bytes / 2;
 	unsigned active = routes_active(r);
 
-	if (wanted < (8u << 20))
-		wanted = 8u << 20;
 	for (int i = 0; i < STREAMS; i++)
 		active += prefetch_stream_active(r, &r->streams[i]);
 	if (active > 1)

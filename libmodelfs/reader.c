@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -28,6 +29,19 @@ void reader_problem(struct reader *r, int error, uint64_t offset, const char *fo
 	pthread_mutex_lock(&r->c->lock);
 	mfs_problem_set(&r->c->problem, error, offset, "%s: %s", r->c->path, text);
 	pthread_mutex_unlock(&r->c->lock);
+}
+
+uint64_t reader_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t reader_busy(const struct reader *r)
+{
+	return r->busy + (r->in_flight ? reader_now() - r->busy_since : 0);
 }
 
 /* ---- planning a read ---- */
@@ -293,8 +307,11 @@ static void pump_blocked(struct reader *r)
 	while (!r->stopping && (read = TAILQ_FIRST(&r->blocked))) {
 		enum plan outcome = plan(r, read, false);
 
-		if (outcome == PLAN_BLOCKED)
-			break;
+		if (outcome == PLAN_BLOCKED) {
+			if (read == TAILQ_FIRST(&r->blocked))
+				break;
+			continue; /* it waits for an operand, which comes first */
+		}
 		TAILQ_REMOVE(&r->blocked, read, link);
 		if (outcome == PLAN_COMPLETE)
 			TAILQ_INSERT_TAIL(&r->finished, read, link);
@@ -306,6 +323,7 @@ void reader_pump(struct reader *r)
 	do {
 		pump_blocked(r);
 		prefetch_pump(r);
+		pump_blocked(r); /* operands that it has asked for */
 	} while (pump_jobs(r));
 }
 
@@ -356,8 +374,10 @@ static void after_hand_out(struct reader *r, struct read *read, bool ended)
 	if (!ended) {
 		plan_or_block(r, read, false);
 	} else {
-		if (!read->error)
+		if (!read->error && !read->internal) {
 			r->stats.served_bytes += read->length;
+			touched_mark(r, read->file, read->offset, read->length);
+		}
 		gather_end(r, read);
 		free(read);
 		if (!--r->active_reads)
@@ -460,6 +480,7 @@ static void *decoder(void *argument)
 	struct reader *r = argument;
 	struct decoder_thread *own;
 	struct job *job;
+	uint64_t start;
 
 	pthread_mutex_lock(&r->lock);
 	own = r->contexts[r->next_context++];
@@ -471,8 +492,10 @@ static void *decoder(void *argument)
 		}
 		TAILQ_REMOVE(&r->queue, job, link);
 		pthread_mutex_unlock(&r->lock);
+		start = reader_now();
 		work(r, job, own->codec, own->scratch);
 		pthread_mutex_lock(&r->lock);
+		r->decoding += reader_now() - start;
 		work_done(r, job);
 		reader_pump(r);
 		reader_unlock(r);
@@ -494,10 +517,11 @@ static void contexts_free(struct reader *r)
 	free(r->contexts);
 }
 
-/* Scratch holds the stored frames of a span, or one index part. */
+/* Scratch holds the stored frames of a span, or one index part; where spans are
+ * computed, the frames of two sources and the blocks that these decode to. */
 static int contexts_new(struct reader *r)
 {
-	size_t scratch = (size_t)r->c->max_span * MFS_SLOTS;
+	size_t scratch = (size_t)r->c->max_span * (r->c->computed ? 4 : 2);
 
 	if (scratch < MFS_TABLES_MAX)
 		scratch = MFS_TABLES_MAX;
@@ -584,9 +608,14 @@ static unsigned decoder_count(const mfs_container *c)
 
 static void init_lists(struct reader *r)
 {
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->work, NULL);
-	pthread_cond_init(&r->ended, NULL);
+	pthread_cond_init(&r->ended, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	TAILQ_INIT(&r->idle_runs);
 	TAILQ_INIT(&r->pending);
 	TAILQ_INIT(&r->queue);
@@ -618,8 +647,13 @@ int reader_new(struct reader **out, mfs_container *c)
 	if (!err)
 		err = recorder_new(r);
 	if (!err)
+		err = operands_new(r);
+	if (!err)
+		err = touched_new(r);
+	if (!err)
 		err = r->io->table->start(r->io, r->run_arena.memory, r->run_arena.bytes,
-					  c->queue.depth);
+					  container_should_probe(c) ? MEDIUM_DEPTH_MAX
+								    : c->queue.depth);
 	if (!err)
 		err = threads_start(r);
 	if (err) {
@@ -668,10 +702,12 @@ void reader_free(struct reader *r)
 	drop_jobs(r, &r->queue);
 	spans_free(r);
 	runs_free(r);
+	operands_free(r);
 	index_free(r);
 	routes_free(r);
 	recorder_free(r->recorder);
 	contexts_free(r);
+	touched_free(r);
 	mfs_arena_close(&r->run_arena);
 	mfs_arena_close(&r->span_arena);
 	pthread_mutex_destroy(&r->lock);
@@ -683,18 +719,42 @@ void reader_free(struct reader *r)
 
 /* ---- reads ---- */
 
-int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
-		mfs_read_done *done, void *user)
+static struct read *read_new(uint32_t file, uint64_t offset, size_t length, mfs_read_done *done,
+			     void *user)
 {
 	struct read *read = calloc(1, sizeof(*read));
 
 	if (!read)
-		return MFS_E_MEMORY;
+		return NULL;
 	read->file = file;
 	read->offset = offset;
 	read->length = length;
 	read->done = done;
 	read->user = user;
+	return read;
+}
+
+/* Those that wait may wait for this one, so it goes before them. */
+int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+			mfs_read_done *done, void *user)
+{
+	struct read *read = read_new(file, offset, length, done, user);
+
+	if (!read)
+		return MFS_E_MEMORY;
+	read->internal = true;
+	r->active_reads++;
+	TAILQ_INSERT_HEAD(&r->blocked, read, link);
+	return 0;
+}
+
+int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+		mfs_read_done *done, void *user)
+{
+	struct read *read = read_new(file, offset, length, done, user);
+
+	if (!read)
+		return MFS_E_MEMORY;
 	pthread_mutex_lock(&r->lock);
 	r->active_reads++;
 	r->stats.reads++;

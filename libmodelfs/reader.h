@@ -12,6 +12,10 @@
  *   kept.
  * - A *read* (reader.c) holds the spans of its pieces and ends when all are
  *   decoded, so however many reads want a span, it is decoded once.
+ * - A span of a delta or a derived tensor is computed (derive.c) from the frames
+ *   of its base and, for adapters, from operands that are kept in memory.
+ * - How many requests go ahead, and how large they are, follows the medium
+ *   (medium.c), which is measured where the system does not know it (probe.c).
  * - Prefetch makes jobs that no read waits for yet: of sequential streams
  *   (prefetch.c), and of other routes through the container (route.c): order of
  *   execution, experts, a recorded trace.
@@ -32,7 +36,9 @@
 #include "arena.h"
 #include "container.h"
 #include "frame.h"
+#include "nf4.h"
 #include "order.h"
+#include "simd.h"
 
 /* ---- runs: stored bytes in memory ---- */
 
@@ -47,6 +53,7 @@ struct run {
 	bool indexed;	 /* still in reader.runs, so others may use it */
 	bool prefetched; /* read ahead of demand */
 	unsigned users;	 /* jobs that hold it */
+	uint64_t ended;	 /* when the engine was done, reader_now(); only while probing */
 	mfs_io_request request;
 	TAILQ_ENTRY(run) lru; /* while it has no users */
 };
@@ -69,15 +76,18 @@ struct range {
 	uint32_t length;
 };
 
+/* The frames of a span, and of the base of a delta. */
+#define JOB_RANGES (2 * MFS_SLOTS)
+
 struct job {
 	enum job_kind kind;
 	enum job_state state;
 	int error;
 	bool retried;
-	bool ahead;		       /* prefetch: runs may reach beyond the ranges, */
-	uint64_t reach[MFS_SLOTS];     /* but not beyond this; 0: up to the end of the chunk */
-	struct range range[MFS_SLOTS]; /* stored bytes; length 0: none */
-	struct run **runs;	       /* held, from JOB_WAIT on */
+	bool ahead;			/* prefetch: runs may reach beyond the ranges, */
+	uint64_t reach[JOB_RANGES];	/* but not beyond this; 0: up to the end of the chunk */
+	struct range range[JOB_RANGES]; /* stored bytes; length 0: none */
+	struct run **runs;		/* held, from JOB_WAIT on */
 	unsigned run_count;
 	TAILQ_ENTRY(job) link; /* in pending or queue */
 };
@@ -100,26 +110,61 @@ struct part {
 	uint64_t last_use;
 };
 
+/* ---- operands: what is added to the base of derived tensors (derive.c) ---- */
+
+/* One for each term of the root. */
+struct operand {
+	struct reader *reader;
+	enum part_state state;
+	int error;
+	uint32_t term;
+	unsigned users; /* span jobs that compute with it */
+	uint64_t last_use;
+	size_t bytes; /* of the arrays */
+	/* Low-rank matrices, ready for mfs_merge_span(). */
+	float *panels, *b, *gain;
+	/* Constants of NF4 codes: a scale for each block. */
+	mfs_nf4 nf4;
+	float *scales;
+	/* While it is loaded: the bytes of the tensor that comes next. */
+	uint8_t *raw;
+	unsigned next;
+	uint64_t done;
+	float *loaded[MFS_TERM_OPERANDS];
+};
+
 /* ---- spans (spans.c) ---- */
+
+/* Stored frames that a span comes from. */
+struct source {
+	uint32_t tensor;
+	const mfs_layout *layout;
+	mfs_span place;
+	bool present[MFS_SLOTS];
+	mfs_frame_place frame[MFS_SLOTS];
+	uint64_t number[MFS_SLOTS]; /* frame numbers, for the hash */
+	struct part *tables[MFS_SLOTS];
+};
+
+/* Of a delta its own, then those of its base. */
+#define SPAN_SOURCES 2
 
 struct piece;
 
 struct span {
 	struct job job;
 	uint32_t tensor;
-	const mfs_layout *layout;
 	mfs_span place;
-	mfs_frame_place frame[MFS_SLOTS];
-	uint64_t number[MFS_SLOTS]; /* frame numbers, for the hash */
-	struct part *tables[MFS_SLOTS];
+	struct source source[SPAN_SOURCES];
+	unsigned sources;
 	uint8_t *buffer; /* from the span arena, place.bytes long; NULL if data is in a run */
 	uint8_t *data;
-	struct run *backing; /* a plain span's bytes are used where they were read */
-	unsigned users;	     /* pieces that hold it */
-	bool prefetched;     /* no read has asked for it yet */
-	uint8_t bad_slot;    /* whose frame failed */
-	bool bad_hash;	     /* its checksum did; else it does not decode */
-	uint32_t served;     /* bytes handed out */
+	struct run *backing;	      /* a plain span's bytes are used where they were read */
+	unsigned users;		      /* pieces that hold it */
+	bool prefetched;	      /* no read has asked for it yet */
+	uint8_t bad_source, bad_slot; /* whose frame failed */
+	bool bad_hash;		      /* its checksum did; else it does not decode */
+	uint32_t served;	      /* bytes handed out */
 	struct piece *waiters;
 	struct span *next;     /* in its bucket */
 	TAILQ_ENTRY(span) lru; /* while it has no users and is ready or failed */
@@ -153,6 +198,7 @@ struct read {
 	size_t gathered_bytes;
 	unsigned pending; /* pieces of the batch not yet decoded */
 	int error;
+	bool internal; /* of the reader's own: operands */
 	unsigned piece_count;
 	struct piece pieces[READ_PIECES];
 	TAILQ_ENTRY(read) link; /* in blocked, or ended */
@@ -241,8 +287,16 @@ struct routes {
 	struct route replay; /* what was recorded; no legs: nothing */
 	uint64_t replay_next, replay_ahead;
 	uint64_t replay_strayed; /* place of the last read that was off the window */
-	unsigned replay_misses;		    /* such reads in a row */
+	unsigned replay_misses;	 /* such reads in a row */
 	bool replay_cyclic;	 /* its end was followed by its beginning */
+};
+
+/* ---- what was read of each file (touched.c) ---- */
+
+struct touched {
+	uint64_t *bits; /* NULL before the first read; a bit for 1 << shift bytes */
+	unsigned shift;
+	uint64_t bytes; /* of granules that are set */
 };
 
 /* ---- the reader ---- */
@@ -278,6 +332,9 @@ struct reader {
 
 	struct part *segments;
 	struct part *tables;
+	struct operand *operands; /* by term */
+	size_t operand_bytes;
+	mfs_simd simd;
 	uint32_t frame_segments; /* chunk segments follow */
 	bool no_chunk_table;	 /* it could not be read: requests stay short */
 	size_t tables_bytes;	 /* of open tables */
@@ -299,6 +356,11 @@ struct reader {
 	unsigned prefetch_in_flight;
 
 	mfs_stats stats;
+	struct touched *touched; /* by file */
+	uint64_t busy_since;	 /* when in_flight left 0, reader_now() */
+	uint64_t busy;		 /* nanoseconds with requests in flight, until busy_since */
+	uint64_t decoding;	 /* nanoseconds that decoders have worked */
+	bool probing, probed;
 
 	pthread_t reaper;
 	bool reaper_running;
@@ -310,6 +372,11 @@ struct reader {
 
 int reader_new(struct reader **out, mfs_container *c);
 void reader_free(struct reader *r);
+
+/* Nanoseconds on the monotonic clock. */
+uint64_t reader_now(void);
+/* Nanoseconds with at least one request in flight. Lock held. */
+uint64_t reader_busy(const struct reader *r);
 
 /* Drops the lock, submits what was planned and hands out what has ended, until
  * nothing of either is left. */
@@ -325,6 +392,10 @@ void job_drop_runs(struct reader *r, struct job *job, bool failed);
 bool job_runs_done(const struct job *job, bool *failed);
 void run_release(struct reader *r, struct run *run);
 void run_hold(struct reader *r, struct run *run);
+/* Starts reading whole units, or with `keep` not set anything the engine can
+ * read, with one user; with `keep` jobs find it, as if it had been prefetched.
+ * NULL: there is no memory, or some of it is there already. */
+struct run *run_begin(struct reader *r, uint64_t offset, uint32_t length, bool keep);
 /* The engine has ended the request of this run. */
 void run_ended(struct reader *r, struct run *run);
 /* The stored bytes of a range of a job whose runs are complete: in place, or put
@@ -367,6 +438,17 @@ bool span_evict_backed(struct reader *r);
  * not loaded. */
 bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, unsigned slot,
 		      mfs_frame_place *out);
+
+/* derive.c; lock held unless it says otherwise */
+int operands_new(struct reader *r);
+void operands_free(struct reader *r);
+/* True if all operands of a derived tensor are loaded; else starts loading them;
+ * *err is set if that has failed. */
+bool operands_ready(struct reader *r, uint32_t tensor, int *err);
+/* Keeps the operands of a tensor in memory, or no longer. */
+void operands_use(struct reader *r, uint32_t tensor, int users);
+/* Computes a span of a derived tensor from the blocks of its base. Needs no lock. */
+int operands_apply(struct reader *r, const struct span *span, const uint8_t *blocks);
 
 /* prefetch.c; lock held */
 void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length);
@@ -414,7 +496,22 @@ int recorder_new(struct reader *r);
 void recorder_free(struct recorder *recorder);
 void recorder_note(struct reader *r, uint32_t tensor, const mfs_span *place);
 
+/* touched.c */
+int touched_new(struct reader *r);
+void touched_free(struct reader *r);
+/* A read was given these bytes, which lie inside the file. Lock held. */
+void touched_mark(struct reader *r, uint32_t file, uint64_t offset, uint64_t length);
+
+/* probe.c */
+#define PROBE_MS 50
+/* Measures the medium and sets how reads are queued. Takes the lock; waits at most
+ * so long, and does nothing if reads have begun. */
+void reader_probe(struct reader *r, unsigned most_ms);
+
 /* reader.c */
+/* A read of the reader's own, ahead of all that wait. Lock held. */
+int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+			mfs_read_done *done, void *user);
 int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
 		mfs_read_done *done, void *user);
 /* Reports a failed read to mfs_last_problem(). Takes the container's lock. */

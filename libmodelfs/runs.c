@@ -189,40 +189,99 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 	return true;
 }
 
-/* Both ranges, widened to whole units; one if they touch. */
-static bool take_ranges(struct reader *r, struct job *job)
-{
-	uint64_t from[MFS_SLOTS], to[MFS_SLOTS], reach[MFS_SLOTS];
-	unsigned n = 0;
+/* Pages of the container, and how far a request for them may reach. */
+struct pages {
+	uint64_t from, to, reach;
+};
 
-	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+/* The ranges widened to whole units, in the order of the medium; those that
+ * touch are one. Returns their number. */
+static unsigned job_pages(const struct reader *r, const struct job *job,
+			  struct pages out[JOB_RANGES])
+{
+	unsigned n = 0, kept = 0;
+
+	for (unsigned k = 0; k < JOB_RANGES; k++) {
 		const struct range *range = &job->range[k];
+		struct pages p = {round_down(range->offset, r->unit),
+				  round_up(range->offset + range->length, r->unit), 0};
+		unsigned i = n;
 
 		if (!range->length)
 			continue;
-		from[n] = round_down(range->offset, r->unit);
-		to[n] = round_up(range->offset + range->length, r->unit);
-		reach[n] = job->reach[k] ? round_up(job->reach[k], r->unit) : UINT64_MAX;
+		for (; i && out[i - 1].from > p.from; i--)
+			out[i] = out[i - 1];
+		p.reach = job->reach[k] ? round_up(job->reach[k], r->unit) : UINT64_MAX;
+		out[i] = p;
 		n++;
 	}
-	if (n == 2 && from[0] < to[1] && from[1] < to[0]) {
-		from[0] = from[0] < from[1] ? from[0] : from[1];
-		to[0] = to[0] > to[1] ? to[0] : to[1];
-		reach[0] = reach[0] > reach[1] ? reach[0] : reach[1];
-		n = 1;
+	for (unsigned i = 0; i < n; i++) {
+		if (kept && out[i].from < out[kept - 1].to) {
+			if (out[i].to > out[kept - 1].to)
+				out[kept - 1].to = out[i].to;
+			if (out[i].reach > out[kept - 1].reach)
+				out[kept - 1].reach = out[i].reach;
+		} else {
+			out[kept++] = out[i];
+		}
 	}
-	/* In the order of the medium. */
-	for (unsigned k = 0; k < n; k++) {
-		unsigned i = n == 2 && from[0] > from[1] ? 1 - k : k;
-		unsigned other = 1 - i;
-		uint64_t limit = n == 2 && from[other] >= to[i] ? from[other] : UINT64_MAX;
+	return kept;
+}
 
-		if (limit > reach[i])
-			limit = reach[i] > to[i] ? reach[i] : to[i];
-		if (!take_range(r, job, from[i], to[i], limit))
+static bool take_ranges(struct reader *r, struct job *job)
+{
+	struct pages pages[JOB_RANGES];
+	unsigned n = job_pages(r, job, pages);
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t limit = i + 1 < n ? pages[i + 1].from : UINT64_MAX;
+
+		if (limit > pages[i].reach)
+			limit = pages[i].reach > pages[i].to ? pages[i].reach : pages[i].to;
+		if (!take_range(r, job, pages[i].from, pages[i].to, limit))
 			return false;
 	}
 	return true;
+}
+
+/* To be handed to the engine when the lock is dropped; there is room in `submit`. */
+static void begin_reading(struct reader *r, struct run *run)
+{
+	run->request = (mfs_io_request){
+	    .offset = run->offset, .length = run->length, .buffer = run->data, .user = run};
+	r->submit[r->submit_count++] = run;
+	if (!r->in_flight++)
+		r->busy_since = reader_now();
+	r->stats.medium_reads++;
+	if (run->prefetched) {
+		r->prefetch_in_flight++;
+		r->stats.prefetch_bytes += run->length;
+	}
+}
+
+struct run *run_begin(struct reader *r, uint64_t offset, uint32_t length, bool keep)
+{
+	size_t i = run_search(r, offset);
+	struct run *run;
+
+	if ((i < r->run_count && r->runs[i]->offset < offset + length) ||
+	    !grow(&r->runs, &r->run_capacity, r->run_count + 1) ||
+	    !grow(&r->submit, &r->submit_capacity, r->submit_count + 1) ||
+	    !(run = calloc(1, sizeof(*run))))
+		return NULL;
+	run->offset = offset;
+	run->length = length;
+	run->users = 1;
+	run->prefetched = keep;
+	run->data = run_memory(r, length);
+	if (!run->data) {
+		run_free(r, run);
+		return NULL;
+	}
+	if (keep)
+		index_insert(r, run);
+	begin_reading(r, run);
+	return run;
 }
 
 /* Gives the job's new runs memory and hands them to the engine; all or none. */
@@ -243,15 +302,7 @@ static bool fill(struct reader *r, struct job *job)
 		if (run->indexed || run->state != RUN_READING)
 			continue;
 		index_insert(r, run);
-		run->request = (mfs_io_request){
-		    .offset = run->offset, .length = run->length, .buffer = run->data, .user = run};
-		r->submit[r->submit_count++] = run;
-		r->in_flight++;
-		r->stats.medium_reads++;
-		if (run->prefetched) {
-			r->prefetch_in_flight++;
-			r->stats.prefetch_bytes += run->length;
-		}
+		begin_reading(r, run);
 	}
 	return true;
 }
@@ -267,7 +318,7 @@ bool job_take_runs(struct reader *r, struct job *job)
 
 bool job_covered(const struct reader *r, const struct job *job)
 {
-	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+	for (unsigned k = 0; k < JOB_RANGES; k++) {
 		uint64_t at = job->range[k].offset, end = at + job->range[k].length;
 		size_t i = run_search(r, at);
 
@@ -298,7 +349,7 @@ void job_drop_runs(struct reader *r, struct job *job, bool failed)
 
 		if (failed && run->indexed && run->state == RUN_DONE)
 			index_remove(r, run);
-		for (unsigned k = 0; k < MFS_SLOTS && !failed; k++)
+		for (unsigned k = 0; k < JOB_RANGES && !failed; k++)
 			run->consumed += (uint32_t)overlap(run, &job->range[k]);
 		run_release(r, run);
 	}
@@ -351,7 +402,12 @@ void run_ended(struct reader *r, struct run *run)
 	uint64_t left = run->offset < file_bytes ? file_bytes - run->offset : 0;
 	int64_t expected = (int64_t)(left < run->length ? left : run->length);
 
-	r->in_flight--;
+	if (!--r->in_flight)
+		r->busy += reader_now() - r->busy_since;
+	if (r->probing) {
+		run->ended = reader_now();
+		pthread_cond_broadcast(&r->ended);
+	}
 	if (run->prefetched)
 		r->prefetch_in_flight--;
 	if (run->request.result >= expected) {

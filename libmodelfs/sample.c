@@ -224,7 +224,9 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 	int error;
 
 	set_rules(s->plan, &demands, t);
-	if (t->record.flags & MFS_TENSOR_LITERAL)
+	if (t->twin != MFS_NO_TENSOR)
+		t->choice.reason = "stored once with an equal tensor";
+	if ((t->record.flags & MFS_TENSOR_LITERAL) || t->twin != MFS_NO_TENSOR)
 		return 0;
 	error = read_sample(s, w, t);
 	if (!error)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "delta.h"
 #include "reader.h"
 
 static struct span **bucket(struct reader *r, uint32_t tensor, uint64_t index)
@@ -32,7 +33,11 @@ static void span_unlink(struct reader *r, struct span *span)
 
 static uint64_t stored_bytes(const struct span *span)
 {
-	return (uint64_t)span->frame[0].size + span->frame[1].size;
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < span->sources; i++)
+		bytes += (uint64_t)span->source[i].frame[0].size + span->source[i].frame[1].size;
+	return bytes;
 }
 
 /* Back to the arenas; nobody holds it and it is not in a list. */
@@ -78,21 +83,42 @@ bool span_evict_backed(struct reader *r)
 
 /* ---- making one ---- */
 
-bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err)
+/* The stored tensors that span `index` of a tensor comes from; see SPAN_SOURCES.
+ * Returns their number: opening has checked that a delta's base is no delta. */
+static unsigned find_sources(const struct reader *r, uint32_t tensor, uint64_t index,
+			     struct source out[SPAN_SOURCES])
 {
 	mfs_root_tensor t;
-	const mfs_layout *layout;
+	unsigned n = 0;
+
+	mfs_root_get_tensor(&r->c->root, tensor, &t);
+	if (t.flags & MFS_TENSOR_DERIVED)
+		tensor = t.base;
+	while (n < SPAN_SOURCES) {
+		struct source *s = &out[n++];
+
+		mfs_root_get_tensor(&r->c->root, tensor, &t);
+		*s = (struct source){.tensor = tensor, .layout = &r->c->layouts[t.layout]};
+		mfs_tensor_span(&t, s->layout->block_bytes, index, &s->place);
+		if (!(t.flags & MFS_TENSOR_DELTA))
+			break;
+		tensor = t.base;
+	}
+	return n;
+}
+
+/* Starts all that is missing at once; false if something is. */
+static bool source_index_ready(struct reader *r, const struct source *source, int *err)
+{
+	mfs_root_tensor t;
 	struct part *tables;
 	bool ready = true;
 
-	mfs_root_get_tensor(&r->c->root, tensor, &t);
-	layout = &r->c->layouts[t.layout];
-	*err = 0;
-	/* Start all that is missing at once. */
+	mfs_root_get_tensor(&r->c->root, source->tensor, &t);
 	for (unsigned s = 0; s < MFS_SLOTS; s++) {
-		if (!mfs_tensor_has_slot(&t, layout, s))
+		if (!mfs_tensor_has_slot(&t, source->layout, s))
 			continue;
-		if (!part_ready(r, frame_segment(r, t.slot[s].first + place->index), err))
+		if (!part_ready(r, frame_segment(r, t.slot[s].first + source->place.index), err))
 			ready = false;
 		if (*err)
 			return false;
@@ -100,7 +126,7 @@ bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, 
 			continue;
 		tables = &r->tables[t.slot[s].tables];
 		if (tables->state == PART_ABSENT) /* else a decoder may be reading it */
-			tables->streams = layout->slot_streams[s];
+			tables->streams = source->layout->slot_streams[s];
 		if (!part_ready(r, tables, err))
 			ready = false;
 		if (*err)
@@ -129,33 +155,59 @@ bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, 
 
 	mfs_root_get_tensor(&r->c->root, tensor, &t);
 	layout = &r->c->layouts[t.layout];
-	return mfs_tensor_has_slot(&t, layout, slot) &&
+	return !(t.flags & (MFS_TENSOR_DERIVED | MFS_TENSOR_DELTA)) &&
+	       mfs_tensor_has_slot(&t, layout, slot) &&
 	       frame_segment(r, t.slot[slot].first + place->index)->state == PART_READY &&
 	       !frame_place(r, &t, layout, place, slot, out);
 }
 
-/* Where the frames of the span lie. The index parts are ready. */
-static int find_frames(struct reader *r, const mfs_root_tensor *t, struct span *span)
+bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err)
 {
+	struct source source[SPAN_SOURCES];
+	unsigned sources = find_sources(r, tensor, place->index, source);
+	bool ready = true;
+
+	*err = 0;
+	for (unsigned i = 0; i < sources && !*err; i++)
+		ready = source_index_ready(r, &source[i], err) && ready;
+	return !*err && operands_ready(r, tensor, err) && ready;
+}
+
+/* Where the frames of a source lie. The index parts are ready. */
+static int find_frames(struct reader *r, struct source *source, struct range range[MFS_SLOTS])
+{
+	mfs_root_tensor t;
 	int err = 0;
 
+	mfs_root_get_tensor(&r->c->root, source->tensor, &t);
 	for (unsigned s = 0; s < MFS_SLOTS && !err; s++) {
-		if (!mfs_tensor_has_slot(t, span->layout, s))
+		if (!mfs_tensor_has_slot(&t, source->layout, s))
 			continue;
-		err = frame_place(r, t, span->layout, &span->place, s, &span->frame[s]);
-		span->number[s] = t->slot[s].first + span->place.index;
-		span->job.range[s] = (struct range){span->frame[s].offset, span->frame[s].size};
-		if (t->slot[s].tables != MFS_NO_TABLES)
-			span->tables[s] = &r->tables[t->slot[s].tables];
+		err = frame_place(r, &t, source->layout, &source->place, s, &source->frame[s]);
+		source->present[s] = true;
+		source->number[s] = t.slot[s].first + source->place.index;
+		range[s] = (struct range){source->frame[s].offset, source->frame[s].size};
+		if (t.slot[s].tables != MFS_NO_TABLES)
+			source->tables[s] = &r->tables[t.slot[s].tables];
 	}
 	return err;
+}
+
+/* What the job needs in memory until it ends, or no longer. */
+static void use_parts(struct reader *r, struct span *span, int users)
+{
+	for (unsigned i = 0; i < span->sources; i++)
+		for (unsigned s = 0; s < MFS_SLOTS; s++)
+			if (span->source[i].tables[s])
+				span->source[i].tables[s]->users += (unsigned)users;
+	operands_use(r, span->tensor, users);
 }
 
 static void fail_at_once(struct reader *r, struct span *span, int err)
 {
 	span->job.state = JOB_FAILED;
 	span->job.error = err;
-	span->frame[0].size = span->frame[1].size = 0;
+	span->sources = 0;
 	reader_problem(r, err, UINT64_MAX, "the frame table entry of span %llu is not valid",
 		       (unsigned long long)span->place.index);
 	TAILQ_INSERT_TAIL(&r->idle_spans, span, lru);
@@ -164,14 +216,11 @@ static void fail_at_once(struct reader *r, struct span *span, int err)
 struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, bool prefetch)
 {
 	struct span *span = calloc(1, sizeof(*span));
-	mfs_root_tensor t;
-	int err;
+	int err = 0;
 
 	if (!span)
 		return NULL;
-	mfs_root_get_tensor(&r->c->root, tensor, &t);
 	span->tensor = tensor;
-	span->layout = &r->c->layouts[t.layout];
 	span->place = *place;
 	span->prefetched = span->job.ahead = prefetch;
 	span->buffer = span_memory(r, place->bytes);
@@ -183,14 +232,14 @@ struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, 
 	span->next = *bucket(r, tensor, place->index);
 	*bucket(r, tensor, place->index) = span;
 	r->span_count++;
-	err = find_frames(r, &t, span);
+	span->sources = find_sources(r, tensor, place->index, span->source);
+	for (unsigned i = 0; i < span->sources && !err; i++)
+		err = find_frames(r, &span->source[i], &span->job.range[i * MFS_SLOTS]);
 	if (err) {
 		fail_at_once(r, span, err);
 		return span;
 	}
-	for (unsigned s = 0; s < MFS_SLOTS; s++)
-		if (span->tables[s])
-			span->tables[s]->users++;
+	use_parts(r, span, 1);
 	span->job.kind = JOB_SPAN;
 	span->job.state = JOB_NEED;
 	TAILQ_INSERT_TAIL(&r->pending, &span->job, link);
@@ -232,65 +281,137 @@ void span_release(struct reader *r, struct span *span, uint32_t served)
 
 /* ---- decoding ---- */
 
-static int decode_plain(struct span *span, const uint8_t *stored)
+/* As it is stored, or zeros. */
+static int decode_plain(const mfs_frame *frame, uint32_t bytes, uint8_t *out)
 {
-	if (!span->frame[0].size)
-		memset(span->buffer, 0, span->place.bytes);
-	else if (span->frame[0].size != span->place.bytes)
+	if (frame->size && frame->size != bytes)
 		return MFS_E_CORRUPT;
-	else if (span->backing)
-		span->data = (uint8_t *)stored; /* as it was read: nothing to put together */
+	if (frame->size)
+		memcpy(out, frame->stored, bytes);
 	else
-		memcpy(span->buffer, stored, span->place.bytes);
+		memset(out, 0, bytes);
 	return 0;
 }
 
-void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint8_t *scratch)
+/* The stored bytes of a source's frames, checked: false if one is damaged. */
+static bool gather_frames(struct span *span, unsigned source, mfs_frame frame[MFS_SLOTS],
+			  struct run *holder[MFS_SLOTS], uint8_t **scratch)
 {
-	mfs_frame frame[MFS_SLOTS] = {0};
+	const struct source *from = &span->source[source];
+
+	for (unsigned s = 0; s < MFS_SLOTS; s++) {
+		unsigned range = source * MFS_SLOTS + s;
+
+		frame[s] = (mfs_frame){.size = from->frame[s].size};
+		frame[s].stored = job_bytes(&span->job, range, *scratch, &holder[s]);
+		frame[s].tables = from->tables[s] ? from->tables[s]->tables : NULL;
+		*scratch += from->frame[s].size;
+		/* Frames of no bytes have a hash too; a slot that is not there has none. */
+		if (!from->present[s] || mfs_frame_hash(frame[s].stored, frame[s].size,
+							from->number[s]) == from->frame[s].hash)
+			continue;
+		span->job.error = MFS_E_CORRUPT;
+		span->bad_source = (uint8_t)source;
+		span->bad_slot = (uint8_t)s;
+		span->bad_hash = true;
+		return false;
+	}
+	return true;
+}
+
+/* What the frames of a source decode to: blocks of a stored tensor, or their
+ * differences. */
+static bool decode_source(struct reader *r, struct span *span, unsigned source,
+			  mfs_decoder *decoder, uint8_t **scratch, uint8_t *out)
+{
+	const struct source *from = &span->source[source];
+	mfs_frame frame[MFS_SLOTS];
+	struct run *holder[MFS_SLOTS];
+	mfs_root_tensor t;
+
+	mfs_root_get_tensor(&r->c->root, from->tensor, &t);
+	if (!gather_frames(span, source, frame, holder, scratch))
+		return false;
+	span->bad_source = (uint8_t)source;
+	if (t.cls == MFS_DISK_PLAIN)
+		span->job.error = decode_plain(&frame[0], from->place.bytes, out);
+	else
+		span->job.error =
+		    mfs_span_decode(decoder, from->layout, from->place.blocks, frame, out);
+	return !span->job.error;
+}
+
+/* The blocks of the span's base, or of the span itself where it is no view. */
+static bool decode_blocks(struct reader *r, struct span *span, mfs_decoder *decoder,
+			  uint8_t *scratch, uint8_t *out)
+{
+	const struct source *first = &span->source[0];
+	uint8_t *base = scratch;
+	mfs_root_tensor t;
+
+	if (span->sources == 1)
+		return decode_source(r, span, 0, decoder, &scratch, out);
+	scratch += first->place.bytes;
+	if (!decode_source(r, span, 0, decoder, &scratch, out) ||
+	    !decode_source(r, span, 1, decoder, &scratch, base))
+		return false;
+	mfs_root_get_tensor(&r->c->root, first->tensor, &t);
+	mfs_delta_decode(first->layout, first->place.blocks, t.flags & MFS_TENSOR_INTEGER, base,
+			 out);
+	return true;
+}
+
+/* A plain span needs no memory of its own if one run holds all its bytes. */
+static bool plain_in_place(const struct reader *r, struct span *span, uint8_t *scratch)
+{
+	mfs_frame frame[MFS_SLOTS];
 	struct run *holder[MFS_SLOTS];
 	mfs_root_tensor t;
 
 	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
-	for (unsigned s = 0; s < MFS_SLOTS; s++) {
-		if (!mfs_tensor_has_slot(&t, span->layout, s))
-			continue;
-		frame[s].size = span->frame[s].size;
-		frame[s].stored = job_bytes(&span->job, s, scratch, &holder[s]);
-		frame[s].tables = span->tables[s] ? span->tables[s]->tables : NULL;
-		scratch += span->frame[s].size;
-		if (mfs_frame_hash(frame[s].stored, frame[s].size, span->number[s]) !=
-		    span->frame[s].hash) {
-			span->job.error = MFS_E_CORRUPT;
-			span->bad_slot = (uint8_t)s;
-			span->bad_hash = true;
-			return;
-		}
-	}
-	if (t.cls == MFS_DISK_PLAIN) {
-		span->backing = frame[0].size ? holder[0] : NULL;
-		span->job.error = decode_plain(span, frame[0].stored);
-	} else {
-		span->job.error =
-		    mfs_span_decode(decoder, span->layout, span->place.blocks, frame, span->buffer);
+	if (t.cls != MFS_DISK_PLAIN || (t.flags & MFS_TENSOR_DERIVED) ||
+	    span->source[0].frame[0].size != span->place.bytes)
+		return false;
+	if (!gather_frames(span, 0, frame, holder, &scratch))
+		return true; /* its error is set */
+	if (!holder[0])
+		return false;
+	span->backing = holder[0];
+	span->data = (uint8_t *)frame[0].stored;
+	return true;
+}
+
+void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint8_t *scratch)
+{
+	mfs_root_tensor t;
+
+	if (plain_in_place(r, span, scratch))
+		return;
+	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
+	if (!(t.flags & MFS_TENSOR_DERIVED)) {
+		decode_blocks(r, span, decoder, scratch, span->buffer);
+	} else if (decode_blocks(r, span, decoder, scratch + span->source[0].place.bytes,
+				 scratch)) {
+		span->job.error = operands_apply(r, span, scratch);
 	}
 }
 
 static void span_problem(struct reader *r, const struct span *span)
 {
+	const struct source *source = &span->source[span->bad_source];
 	unsigned s = span->bad_slot;
 	mfs_root_tensor t;
 	mfs_root_file f;
 
-	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
+	mfs_root_get_tensor(&r->c->root, source->tensor, &t);
 	mfs_root_get_file(&r->c->root, t.file, &f);
 	reader_problem(
-	    r, span->job.error, span->frame[s].offset,
+	    r, span->job.error, source->frame[s].offset,
 	    "%.*s: %s%.*s: bytes 0x%llx to 0x%llx: %s frame at 0x%llx: %s", f.name_length, f.name,
 	    t.name_length ? "tensor " : "literal bytes", t.name_length, t.name,
-	    (unsigned long long)(t.file_offset + span->place.offset),
-	    (unsigned long long)(t.file_offset + span->place.offset + span->place.bytes),
-	    class_name(s ? MFS_DISK_CONSTANTS : t.cls), (unsigned long long)span->frame[s].offset,
+	    (unsigned long long)(t.file_offset + source->place.offset),
+	    (unsigned long long)(t.file_offset + source->place.offset + source->place.bytes),
+	    class_name(s ? MFS_DISK_CONSTANTS : t.cls), (unsigned long long)source->frame[s].offset,
 	    span->bad_hash ? "checksum mismatch" : mfs_error_text(span->job.error));
 }
 
@@ -298,9 +419,7 @@ void span_done(struct reader *r, struct span *span)
 {
 	struct piece *piece = span->waiters;
 
-	for (unsigned s = 0; s < MFS_SLOTS; s++)
-		if (span->tables[s])
-			span->tables[s]->users--;
+	use_parts(r, span, -1);
 	span->job.state = span->job.error ? JOB_FAILED : JOB_READY;
 	if (span->job.error) {
 		span->backing = NULL;

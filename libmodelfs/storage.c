@@ -85,11 +85,16 @@ static int put_span(struct ordering *o, uint32_t tensor, uint64_t span)
 static int put_bytes(struct ordering *o, uint32_t tensor, uint64_t from, uint64_t to)
 {
 	const mfs_plan_tensor *t = &o->plan->tensors[tensor];
-	uint64_t base = o->first[tensor];
+	uint64_t base;
 	mfs_span begin, end;
 	uint32_t span;
 	int error = 0;
 
+	if (t->twin != MFS_NO_TENSOR) {
+		tensor = t->twin;
+		t = &o->plan->tensors[tensor];
+	}
+	base = o->first[tensor];
 	mfs_tensor_span_at(&t->record, t->layout->block_bytes, from, &begin);
 	mfs_tensor_span_at(&t->record, t->layout->block_bytes, to - 1, &end);
 	span = find_free(o, (uint32_t)(base + begin.index));

@@ -7,8 +7,8 @@ set -euo pipefail
 
 build=(gcc g++ make cmake pkg-config libc6-dev libzstd-dev libxxhash-dev liburing-dev
 	libfuse3-dev libjansson-dev libcmocka-dev)
-test=(fuse3 python3 python3-zstandard python3-xxhash zstd strace time clang libclang-rt-dev
-	binutils util-linux mount procps)
+test=(fuse3 python3 python3-numpy python3-zstandard python3-xxhash zstd strace time clang
+	libclang-rt-dev binutils util-linux mount procps)
 demo=(fuse3)
 bench=(zstd liblz4-dev liblzma-dev gnuplot-nox)
 

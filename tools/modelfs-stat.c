@@ -9,8 +9,10 @@
 
 #include "common.h"
 #include "json.h"
+#include "live.h"
 #include "map.h"
 #include "modelfs.h"
+#include "watch.h"
 
 typedef enum { SHOW_SUMMARY, SHOW_TENSORS, SHOW_CHUNKS, SHOW_MAP } view;
 
@@ -18,20 +20,27 @@ typedef struct {
 	view show;
 	bool json;
 	const char *svg; /* file to draw the map into, or NULL */
+	double watch;	 /* seconds from look to look; 0: one look */
 	const char *path;
 } options;
+
+#define WATCH_DEFAULT 1.0
+#define WATCH_MIN     0.05
+#define WATCH_MAX     86400.0
 
 static void print_help(void)
 {
 	fputs("Usage: modelfs-stat [OPTIONS] CONTAINER\n"
-	      "       modelfs-stat [--json] MOUNTPOINT\n"
+	      "       modelfs-stat [--json] [--watch [SECONDS]] MOUNTPOINT\n"
 	      "Shows what is in a container and how it is stored, or the counters of a\n"
 	      "running mount.\n"
 	      "\n"
 	      "      --tensors         a line for each tensor\n"
 	      "      --chunks          a line for each chunk\n"
 	      "      --map[=FILE.svg]  a picture of the layout, on the terminal or in a file\n"
-	      "      --json            everything as JSON\n"
+	      "      --watch [SECONDS] show what a mount does, every second or as given, until\n"
+	      "                        it is unmounted\n"
+	      "      --json            everything as JSON; with --watch an object on each line\n"
 	      "  -h, --help            print this and exit\n"
 	      "  -V, --version         print the version and exit\n",
 	      stdout);
@@ -228,6 +237,9 @@ static void print_head(const options *o, const mfs_container_info *info)
 	printf("  size      %s in %s, ratio %s\n", tool_size(a, info->original_bytes),
 	       tool_size(b, info->container_bytes),
 	       tool_ratio(c, info->original_bytes, info->container_bytes));
+	if (info->shared_bytes)
+		printf("  shared    %s are stored once for several tensors\n",
+		       tool_size(a, info->shared_bytes));
 	if (info->superblock_copy)
 		printf("  damaged   superblock %d of 0-2 serves: run modelfs-check\n",
 		       info->superblock_copy);
@@ -643,6 +655,7 @@ static json_t *totals_to_json(const mfs_container_info *info)
 	json_set_ratio(totals, "ratio", info->original_bytes, info->container_bytes);
 	json_set_number(totals, "frames_size", info->frame_bytes_stored);
 	json_set_number(totals, "tables_size", info->tables_bytes);
+	json_set_number(totals, "shared_size", info->shared_bytes);
 	json_set(totals, "overhead",
 		 json_overhead(info->superblock_bytes, info->index_bytes, info->padding_bytes));
 	return totals;
@@ -672,31 +685,29 @@ static int show_json(mfs_container *container, const options *o, const mfs_conta
 
 /* ---- a running mount ---- */
 
-static uint64_t live_number(const json_t *stats, const char *key)
-{
-	return (uint64_t)json_integer_value(json_object_get(stats, key));
-}
-
-/* Text of the daemon; free() it. */
-static char *live_text(const json_t *stats, const char *key)
-{
-	const char *text = json_string_value(json_object_get(stats, key));
-
-	return tool_clean(text ? text : "unknown");
-}
-
 static void print_live_engine(const json_t *stats)
 {
-	char *engine = live_text(stats, "engine");
-	char request[TOOL_SIZE_TEXT];
+	const json_t *how = json_object_get(stats, "medium");
+	char *engine = live_text(stats, "engine"), *medium = live_medium(stats);
+	char *profile = live_text(stats, "profile"), *queue = live_text(how, "queue");
+	char request[TOOL_SIZE_TEXT], window[TOOL_SIZE_TEXT];
+
+	printf("  medium    %s\n", medium);
+	printf("  profile   %s, queued as for %s\n", profile, queue);
 
 	printf("  engine    %s, %s%s\n", engine,
 	       json_is_true(json_object_get(stats, "direct")) ? "O_DIRECT" : "buffered",
 	       json_is_true(json_object_get(stats, "registered")) ? ", registered buffers" : "");
-	printf("  requests  up to %s, %" PRIu64 " in flight, %" PRIu64 " decoders\n",
+	printf("  requests  up to %s, %" PRIu64 " in flight, %s ahead, %" PRIu64 " decoders\n",
 	       tool_size(request, live_number(stats, "request_bytes")), live_number(stats, "depth"),
-	       live_number(stats, "decoders"));
+	       tool_size(window, live_number(how, "window_bytes")), live_number(stats, "decoders"));
+	if (json_is_integer(json_object_get(stats, "read_ahead_kb")))
+		printf("  kernel    reads ahead %" PRIu64 " KiB\n",
+		       live_number(stats, "read_ahead_kb"));
 	free(engine);
+	free(medium);
+	free(profile);
+	free(queue);
 }
 
 static void print_live_work(const json_t *stats)
@@ -708,7 +719,7 @@ static void print_live_work(const json_t *stats)
 
 	printf("  served    %s in %" PRIu64 " reads\n",
 	       tool_size(a, live_number(stats, "served_bytes")), live_number(stats, "reads"));
-	printf("  medium    %s in %" PRIu64 " reads\n",
+	printf("  read      %s in %" PRIu64 " reads of the medium\n",
 	       tool_size(a, live_number(stats, "medium_bytes")),
 	       live_number(stats, "medium_reads"));
 	printf("  decoded   %s in %" PRIu64 " spans\n",
@@ -747,27 +758,15 @@ static void print_live(const options *o, const json_t *stats)
 
 static int show_live(const options *o)
 {
-	json_error_t why;
 	json_t *stats;
-	char *path;
 
 	if (o->show != SHOW_SUMMARY)
 		return tool_misuse("%s is a directory: this view needs the container", o->path);
-	if (asprintf(&path, "%s/.modelfs/stats.json", o->path) < 0) {
-		tool_error("out of memory");
+	if (o->watch > 0)
+		return watch_mount(o->path, o->watch, o->json);
+	stats = live_load(o->path, false);
+	if (!stats)
 		return TOOL_FAILED;
-	}
-	if (access(path, R_OK) != 0) {
-		tool_error("%s: not a modelfs mount: %s: %s", o->path, path, strerror(errno));
-		free(path);
-		return TOOL_FAILED;
-	}
-	stats = json_load_file(path, 0, &why);
-	free(path);
-	if (!stats) {
-		tool_error("%s: cannot read the counters: %s", o->path, why.text);
-		return TOOL_FAILED;
-	}
 	if (o->json)
 		return json_print(stats);
 	print_live(o, stats);
@@ -806,16 +805,13 @@ static int show_container(const options *o)
 	return code;
 }
 
-enum { OPT_JSON = 256, OPT_TENSORS, OPT_CHUNKS, OPT_MAP };
+enum { OPT_JSON = 256, OPT_TENSORS, OPT_CHUNKS, OPT_MAP, OPT_WATCH };
 
 static const struct option long_options[] = {
-    {"json", no_argument, NULL, OPT_JSON},
-    {"tensors", no_argument, NULL, OPT_TENSORS},
-    {"chunks", no_argument, NULL, OPT_CHUNKS},
-    {"map", optional_argument, NULL, OPT_MAP},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
-    {NULL, 0, NULL, 0},
+    {"json", no_argument, NULL, OPT_JSON},	   {"tensors", no_argument, NULL, OPT_TENSORS},
+    {"chunks", no_argument, NULL, OPT_CHUNKS},	   {"map", optional_argument, NULL, OPT_MAP},
+    {"watch", optional_argument, NULL, OPT_WATCH}, {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},	   {NULL, 0, NULL, 0},
 };
 
 static int set_view(options *o, view show)
@@ -824,6 +820,33 @@ static int set_view(options *o, view show)
 		return tool_misuse("only one of --tensors, --chunks and --map");
 	o->show = show;
 	return 0;
+}
+
+static int set_interval(options *o, const char *text)
+{
+	char *end;
+
+	o->watch = strtod(text, &end);
+	if (end == text || *end || !(o->watch >= WATCH_MIN && o->watch <= WATCH_MAX))
+		return tool_misuse("--watch: '%s' is not a number of seconds from %g to %g", text,
+				   WATCH_MIN, WATCH_MAX);
+	return 0;
+}
+
+/* The operands: the path, and before it, after --watch, the seconds. */
+static int take_operands(options *o, int count, char *operands[])
+{
+	int err = 0;
+
+	if (o->watch > 0 && count == 2) {
+		err = set_interval(o, operands[0]);
+		operands++;
+		count--;
+	}
+	if (!err && count != 1)
+		return tool_misuse("one CONTAINER or MOUNTPOINT is needed");
+	o->path = operands[0];
+	return err;
 }
 
 static int parse_options(options *o, int argc, char *argv[])
@@ -846,6 +869,10 @@ static int parse_options(options *o, int argc, char *argv[])
 			err = set_view(o, SHOW_MAP);
 			o->svg = optarg;
 			break;
+		case OPT_WATCH:
+			o->watch = WATCH_DEFAULT;
+			err = optarg ? set_interval(o, optarg) : 0;
+			break;
 		case 'h':
 			print_help();
 			exit(tool_finish(TOOL_OK));
@@ -855,13 +882,12 @@ static int parse_options(options *o, int argc, char *argv[])
 			return tool_misuse("'%s' is not an option", argv[optind - 1]);
 		}
 	}
+	if (!err)
+		err = take_operands(o, argc - optind, argv + optind);
 	if (err)
 		return err;
-	if (argc - optind != 1)
-		return tool_misuse("one CONTAINER or MOUNTPOINT is needed");
 	if (o->json && o->show == SHOW_MAP)
 		return tool_misuse("--map is a picture, --json is not");
-	o->path = argv[optind];
 	return 0;
 }
 
@@ -877,5 +903,9 @@ int main(int argc, char *argv[])
 		return code;
 	if (stat(o.path, &st) == 0 && S_ISDIR(st.st_mode))
 		return tool_finish(show_live(&o));
+	if (o.watch > 0) {
+		tool_error("%s: not a directory: --watch needs a MOUNTPOINT", o.path);
+		return TOOL_FAILED;
+	}
 	return tool_finish(show_container(&o));
 }

@@ -66,7 +66,7 @@ typedef struct {
 	uint64_t arena_bytes; /* memory for reads and decoded spans; 0: 64 MiB */
 	int buffered;	      /* 1: never O_DIRECT */
 	int no_prefetch;      /* 1: only what is asked for */
-	int profile;	      /* mfs_profile_id for queueing, -1: the container's own */
+	int profile;	      /* mfs_profile_id for queueing, -1: by the medium */
 	int record;	      /* 1: keep the order of first touches for mfs_trace_save() */
 	const char *replay;   /* a saved trace to prefetch by, or NULL; read by mfs_open() */
 } mfs_open_options;
@@ -84,8 +84,37 @@ MFS_API int mfs_open(mfs_container **out, const char *path, const mfs_open_optio
 		     mfs_problem *why);
 /* Waits for reads under way. NULL is fine. */
 MFS_API void mfs_close(mfs_container *container);
-/* Starts engine and threads now rather than at the first read. */
+/* Starts engine and threads now rather than at the first read; and where the
+ * system does not know what the medium is, measures it with a few reads, for 50 ms
+ * at most. Call it before the first read or not at all. */
 MFS_API int mfs_start(mfs_container *container, mfs_problem *why);
+
+/* What the container lies on, and how reads are queued for it. */
+typedef struct {
+	size_t size;
+	const char *kind;   /* "sd", "emmc", "usb" (a stick: one read at a time), "uas",
+			       "ssd", "hdd", "nvme", "nand", "nor", "memory"; or, where the
+			       system does not know what is behind: "virtual", "network",
+			       "fuse", "unknown" */
+	const char *source; /* what the queueing follows: "sysfs" (the kind), "probe" (what
+			       was measured), "option", "profile" (the container's) */
+	const char *queue;  /* name of the medium that reads are queued as for */
+	char name[32];	    /* of the device or file system: "mmcblk0", "nfs"; may be empty */
+	char model[64];	    /* as the device says, printable ASCII; may be empty */
+	int rotational;	    /* as the kernel says (often wrong); -1: unknown */
+	int command_queue;  /* 1: an SD or eMMC card takes several reads at a time */
+	uint32_t usb_mbits; /* of the bus that was negotiated; 0: not USB */
+	uint32_t members;   /* devices under a RAID or a mapping; else 1; 0: unknown */
+	uint32_t optimal_io_bytes; /* as the device says; 0: nothing */
+	uint32_t latency_us;	   /* of a read of 4 KiB, measured; 0: not measured */
+	uint32_t channels;	   /* such reads that go on at the same time, up to 4 */
+	uint64_t bytes_per_second; /* of reads of 512 KiB, up to 4 at a time */
+	uint32_t request_bytes;	   /* largest read */
+	uint32_t depth;		   /* reads in flight ahead of demand */
+	uint64_t window_bytes;	   /* how far a sequential stream is fetched ahead */
+} mfs_medium;
+
+MFS_API int mfs_medium_get(mfs_container *container, mfs_medium *out);
 
 /* ---- looking inside ---- */
 
@@ -104,9 +133,13 @@ typedef struct {
 	uint64_t tables_bytes;
 	uint64_t superblock_bytes, index_bytes,
 	    padding_bytes;   /* the rest: everything adds up to container_bytes */
-	int superblock_copy; /* which one served: 0, 1, 2 (tail) */
+	int superblock_copy;   /* which one served: 0, 1, 2 (tail) */
+	uint64_t shared_bytes; /* stored bytes that more than one tensor has, counted
+				* once for each tensor but the first */
 } mfs_container_info;
 
+/* What the container was packed for. Reads nothing. */
+MFS_API mfs_profile_id mfs_container_profile(const mfs_container *container);
 /* Reads the chunk table, so it may fail as a read may. */
 MFS_API int mfs_info(mfs_container *container, mfs_container_info *out);
 
@@ -217,9 +250,16 @@ typedef struct {
 	uint64_t prefetch_bytes; /* read ahead of demand */
 	uint64_t prefetch_used_bytes, prefetch_wasted_bytes;
 	uint64_t errors_io, errors_corrupt;
+	uint64_t busy_us;	  /* time with at least one request at the medium */
+	uint64_t decoding_us;	  /* time of all decoders at work, added up */
+	uint64_t container_bytes; /* size of the container */
 } mfs_stats;
 
 MFS_API int mfs_stats_get(mfs_container *container, mfs_stats *out);
+
+/* Bytes of a file that reads have been given since the container was opened, each
+ * counted once; in steps of 64 KiB, or larger ones in very large files. */
+MFS_API uint64_t mfs_touched_bytes(mfs_container *container, uint32_t file);
 
 /* ---- checking ---- */
 

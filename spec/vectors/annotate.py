@@ -16,7 +16,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SPECIFICATION = os.path.join(HERE, "..", "modelfs-format.md")
-SECTIONS = ("layout", "field", "file", "extent", "tensor", "dim", "tables", "segment", "name")
+SECTIONS = ("layout", "field", "file", "extent", "tensor", "dim", "term", "tables", "segment", "name")
 HEX = {"magic", "feature_compat", "feature_incompat", "flags", "place", "tables", "base",
        "own_offset", "root_offset[0]", "root_offset[1]", "offset[0]", "offset[1]", "container_size"}
 
@@ -91,7 +91,7 @@ def dump_root(d, root, sb):
     d.title(f"root, copy 1, at {root:#x}: header")
     head = d.structure("root", root)
     sections = []
-    for i, (offset, _, name) in enumerate(d.structures["root"][-9:]):
+    for i, (offset, _, name) in enumerate(d.structures["root"][-len(SECTIONS):]):
         at, count = struct.unpack_from("<II", d.data, root + offset)
         sections.append((at, count))
         d.bytes(root + offset, 8, f"{name} {SECTIONS[i]}: offset {at:#x}, count {count}")
@@ -113,7 +113,7 @@ def dump_root(d, root, sb):
                     d.say(f"        slot[{s}]:")
                     record[s] = d.structure("frames", where + offset)
             records[name].append(record)
-    at, count = sections[8]
+    at, count = sections[-1]
     d.title("names")
     text = d.data[root + at:root + at + count].decode()
     d.bytes(root + at, count, f'"{text}"')

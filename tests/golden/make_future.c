@@ -124,7 +124,8 @@ static void describe_file(struct writer *w)
 			     .size = w->source_bytes,
 			     .extent_count = 3,
 			     .mtime_seconds = -1,
-			     .mtime_nanoseconds = 999999999};
+			     .mtime_nanoseconds = 999999999,
+			     .base = MFS_NO_FILE};
 	hash128(w->source, w->source_bytes, f->hash);
 	*head = (mfs_root_tensor){.cls = MFS_DISK_METADATA,
 				  .flags = MFS_TENSOR_LITERAL,
@@ -146,6 +147,7 @@ static void describe_file(struct writer *w)
 	w->dims[2] = BLOCKS / SLICE_BLOCKS;
 	for (int t = 0; t < TENSORS; t++) {
 		hash128(w->source + w->tensor[t].file_offset, w->tensor[t].size, w->tensor[t].hash);
+		w->tensor[t].base = MFS_NO_TENSOR;
 		w->tensor[t].slot[0].tables = w->tensor[t].slot[1].tables = MFS_NO_TABLES;
 	}
 }
@@ -313,7 +315,7 @@ static void build_root(struct writer *w, const uint64_t segments[2])
 	mfs_root_put_header(&w->root, w->root_bytes);
 	put_layouts(w, &names);
 	mfs_root_put_file(&w->root, w->root_bytes, 0, &w->file,
-			  put_name(w, &names, NAME, sizeof(NAME) - 1));
+			  put_name(w, &names, NAME, sizeof(NAME) - 1), 0);
 	put_extents(w);
 	mfs_root_put_tensor(&w->root, w->root_bytes, TENSOR_HEAD, &w->tensor[TENSOR_HEAD], 0);
 	mfs_root_put_tensor(&w->root, w->root_bytes, TENSOR_WEIGHT, &w->tensor[TENSOR_WEIGHT],

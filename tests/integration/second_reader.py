@@ -8,6 +8,7 @@ container is refused, or damaged. It is slow and meant to be read.
 """
 import hashlib
 import json
+import math
 import operator
 import os
 import struct
@@ -25,7 +26,9 @@ except ImportError as missing:
 KIB, MIB = 1 << 10, 1 << 20
 MAX_SIZE = 1 << 62
 NOR = 6
-NO_TABLES = 0xFFFFFFFF
+NO_TABLES = NO_TENSOR = NO_FILE = 0xFFFFFFFF
+LITERAL, DELTA, DERIVED, INTEGER = 1, 2, 4, 8
+LORA, NF4 = 0, 1
 WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
 SYMBOLS, EXTEND = 3, 4
 RATIO, HALF, EXPONENT, HALF_BYTES = 1, 2, 3, 4
@@ -77,7 +80,7 @@ def superblock(data, offset):
     require(512 <= sb.page_size <= MIB and not sb.page_size & (sb.page_size - 1), "page size")
     require(sb.container_size <= MAX_SIZE and not sb.container_size % sb.page_size and
             not sb.container_size % 4096, "container size")
-    require(104 <= sb.root_size <= 16 * MIB, "root size")
+    require(112 <= sb.root_size <= 16 * MIB, "root size")
     for root in (sb.root_offset1, sb.root_offset2):
         require(root + sb.root_size <= sb.container_size, "root outside of the container")
     return sb
@@ -89,18 +92,20 @@ Layout = namedtuple("Layout", "name_offset name_length field_count first_field b
                     "block_weights type_id context reserved place0 place1 place2")
 Field = namedtuple("Field", "name_offset name_length cls transform width bits run offset size")
 File = namedtuple("File", "name_offset name_length format size first_extent extent_count "
-                  "mtime_seconds mtime_nanoseconds flags hash")
+                  "mtime_seconds mtime_nanoseconds kind flags hash base note_offset "
+                  "note_length reserved reserved2")
 Extent = namedtuple("Extent", "file_offset length source_offset tensor kind reserved")
 Tensor = namedtuple("Tensor", "name_offset name_length cls flags layout file first_dim dim_count "
-                    "file_offset size slice_blocks span_blocks reserved hash slots")
+                    "file_offset size slice_blocks span_blocks base hash slots")
+Term = namedtuple("Term", "tensor kind flags operand0 operand1 operand2 scale rank reserved")
 Slot = namedtuple("Slot", "first base tables reserved")
 Tables = namedtuple("Tables", "offset size reserved hash")
 Segment = namedtuple("Segment", "offset1 offset2 size kind reserved hash")
 Chunk = namedtuple("Chunk", "offset decoded_size stored_size frames cls codec reserved reserved2")
 
 SECTIONS = (("layouts", Layout, "<IHHIIIIBBHHH"), ("fields", Field, "<IHBBBBHII"),
-            ("files", File, "<IHHQQQqII16s"), ("extents", Extent, "<QQQIHH"),
-            ("tensors", Tensor, "<IHBBIIIIQQQII16s48s"), ("dims", None, "<Q"),
+            ("files", File, "<IHHQQQqIHH16sIIHHI"), ("extents", Extent, "<QQQIHH"),
+            ("tensors", Tensor, "<IHBBIIIIQQQII16s48s"), ("dims", None, "<Q"), ("terms", Term, "<IHHIIIfII"),
             ("tables", Tables, "<QIIQ"), ("segments", Segment, "<QQIHH16s"), ("names", None, "<c"))
 CHUNK = struct.Struct("<QQIIBBHI")
 
@@ -111,7 +116,7 @@ class Root:
         magic, reserved, generation, self.frames, self.chunks = struct.unpack_from("<IIQQQ", data)
         require(magic == 0x5253464D and reserved == 0, "root magic")
         require(generation == sb.generation, "root of another generation")
-        end = 104
+        end = 112
         for i, (name, kind, form) in enumerate(SECTIONS):
             offset, count = struct.unpack_from("<II", data, 32 + 8 * i)
             form = struct.Struct(form)
@@ -140,10 +145,15 @@ class Root:
         except UnicodeDecodeError:
             raise Damaged("name is not UTF-8") from None
 
+    def note(self, file):
+        return self.name(file._replace(name_offset=file.note_offset,
+                                       name_length=file.note_length))
+
     def check(self):
         require(len(self.layouts) <= 256, "too many layouts")
         named = self.layouts + self.files + self.tensors
-        require(sum(r.name_length + 1 for r in named) <= 64 * MIB, "names too long")
+        require(sum(r.name_length + 1 for r in named) +
+                sum(f.note_length for f in self.files) <= 64 * MIB, "names too long")
         self.cuts = [Cut(self, layout) for layout in self.layouts]
         for tables in self.tables:
             require(1 <= tables.size <= MIB and not tables.reserved and
@@ -154,17 +164,27 @@ class Root:
             self.check_tensor(tensor)
             require(tensor.file >= file, "tensors out of the order of their files")
             file = tensor.file
+        self.check_terms()
+        for i, tensor in enumerate(self.tensors):
+            if tensor.base != NO_TENSOR:
+                self.check_base(i, tensor)
         self.check_extents()
         self.check_segments()
 
     def check_files(self):
         for file in self.files:
             name = self.name(file)
-            require(1 <= file.name_length <= 255 and "/" not in name and name not in (".", ".."),
-                    "file name")
+            parts = name.split("/")
+            require(1 <= file.name_length <= 255 and len(parts) <= 4 and
+                    all(part not in ("", ".", "..") for part in parts), "file name")
             require(file.size <= MAX_SIZE and file.mtime_nanoseconds <= 999999999 and
-                    not file.flags, "file record")
+                    file.kind <= 2 and file.flags <= 1 and not file.reserved and
+                    not file.reserved2 and
+                    (file.base == NO_FILE or file.base < len(self.files)), "file record")
+            self.note(file)
         names = [self.raw_name(file) for file in self.files]
+        require(not any(name[:i] in set(names) for name in names
+                        for i in range(len(name)) if name[i] == ord("/")), "file and directory")
         require(all(a < b for a, b in zip(names, names[1:])), "files not sorted")
 
     def check_extents(self):
@@ -189,7 +209,10 @@ class Root:
 
     def check_tensor(self, t):
         self.name(t)
-        require(t.cls in (0, 2, 3, 4) and t.flags in (0, 1) and not t.reserved, "tensor record")
+        require(t.cls in (0, 2, 3, 4) and t.flags in (0, LITERAL, DELTA, DERIVED, DELTA | INTEGER),
+                "tensor record")
+        computed = bool(t.flags & (DELTA | DERIVED))
+        require(computed == (t.base != NO_TENSOR) and (not computed or t.cls == 0), "base")
         require(t.layout < len(self.layouts) and t.file < len(self.files), "tensor refers outside")
         require(t.dim_count <= 8 and t.first_dim + t.dim_count <= len(self.dims), "dimensions")
         require(t.file_offset + t.size <= self.files[t.file].size, "tensor outside of its file")
@@ -223,7 +246,60 @@ class Root:
                 require(offset + s.size <= self.container_size, "segment outside")
         require(left == [0, 0] and total <= self.container_size, "segments")
 
+    # Section 13
+    def weights(self, t):
+        cut = self.cuts[t.layout]
+        return t.size // cut.block_bytes * cut.block_weights
+
+    def check_terms(self):
+        self.terms_of = {}
+        previous = 0
+        for term in self.terms:
+            require(previous <= term.tensor < len(self.tensors), "order of the terms")
+            previous = term.tensor
+            require(term.kind <= NF4 and term.flags <= 1 and not term.reserved and
+                    math.isfinite(term.scale), "term")
+            t = self.tensors[term.tensor]
+            others = self.terms_of.setdefault(term.tensor, [])
+            others.append(term)
+            require(len(others) <= 64 and t.flags == DERIVED, "term of a tensor")
+            operands = [None if n == NO_TENSOR else n for n in term[3:6]]
+            require(all(n is None or (n < len(self.tensors) and not self.tensors[n].flags)
+                        for n in operands) and operands[0] is not None, "operands")
+            if term.kind == NF4:
+                require(not term.rank and not term.flags and len(others) == 1 and
+                        (operands[1] is None) == (operands[2] is None), "constants of NF4")
+                continue
+            require(operands[1] is not None and term.rank, "matrices")
+            a, b = (self.weights(self.tensors[n]) for n in operands[:2])
+            require(a % term.rank == 0 and b % term.rank == 0 and
+                    a // term.rank * (b // term.rank) == self.weights(t), "matrices")
+            require(operands[2] is None or
+                    self.weights(self.tensors[operands[2]]) == b // term.rank, "gains")
+
+    def check_base(self, i, t):
+        require(t.base < len(self.tensors), "base")
+        base = self.tensors[t.base]
+        require(not base.flags & (LITERAL | DERIVED), "base")
+        if t.flags & DELTA:
+            require(not base.flags and
+                    (t.layout, t.size, t.slice_blocks, t.span_blocks) ==
+                    (base.layout, base.size, base.slice_blocks, base.span_blocks), "delta")
+            return
+        have, spare = self.weights(base), self.cuts[base.layout].block_weights
+        if self.terms_of.get(i, [None])[0] and self.terms_of[i][0].kind == NF4:
+            have, spare = 2 * base.size, 2 * self.cuts[base.layout].block_bytes
+        want = self.weights(t)
+        require(want and 0 <= have - want < spare, "base")
+        own = self.cuts[t.layout].block_weights
+        slices = [x.size // self.cuts[x.layout].block_bytes // x.slice_blocks for x in (t, base)]
+        require(slices[0] == slices[1] and
+                (slices[0] == 1 or t.slice_blocks * own == base.slice_blocks * spare) and
+                t.span_blocks * own == min(base.span_blocks * spare, t.slice_blocks * own), "spans")
+
     def has_slot(self, t, s):
+        if t.flags & DERIVED:
+            return False
         if t.cls == PLAIN:
             return s == 0
         return bool(self.cuts[t.layout].streams[s])
@@ -252,7 +328,7 @@ class Cut:
         require(1 <= layout.field_count <= 32 and
                 layout.first_field + layout.field_count <= len(root.fields), "fields")
         require(1 <= layout.block_bytes <= 64 * KIB, "block size")
-        self.block_bytes = layout.block_bytes
+        self.block_bytes, self.block_weights = layout.block_bytes, layout.block_weights
         self.fields = root.fields[layout.first_field:layout.first_field + layout.field_count]
         self.streams = [[], []]
         end = 0

@@ -109,6 +109,28 @@ static void dots_lead_to_self_and_parent(void **state)
 	tree_free(&t);
 }
 
+static void names_with_directories_make_them(void **state)
+{
+	static const char *const names[] = {"adapters/a.gguf", "adapters/b.gguf", "m.gguf",
+					    "merged/a/model.safetensors", "merged/b.gguf"};
+	uint32_t adapters, merged, inner;
+	tree t;
+
+	(void)state;
+	build(&t, names, 5);
+	assert_int_equal(tree_get(&t, TREE_ROOT)->listed, 3);
+	adapters = tree_find(&t, TREE_ROOT, "adapters");
+	assert_int_equal(tree_get(&t, adapters)->kind, NODE_DIRECTORY);
+	assert_int_equal(tree_get(&t, adapters)->listed, 2);
+	assert_int_equal(tree_get(&t, tree_find(&t, adapters, "b.gguf"))->file, 1);
+	merged = tree_find(&t, TREE_ROOT, "merged");
+	inner = tree_find(&t, merged, "a");
+	assert_int_equal(tree_get(&t, tree_find(&t, inner, "model.safetensors"))->file, 3);
+	assert_int_equal(tree_find(&t, inner, ".."), merged);
+	assert_int_equal(tree_get(&t, tree_find(&t, merged, "b.gguf"))->file, 4);
+	tree_free(&t);
+}
+
 static void files_have_no_children(void **state)
 {
 	tree t;
@@ -161,6 +183,7 @@ int main(void)
 	    cmocka_unit_test(children_are_listed_in_order),
 	    cmocka_unit_test(own_directory_is_found_but_not_listed),
 	    cmocka_unit_test(dots_lead_to_self_and_parent),
+	    cmocka_unit_test(names_with_directories_make_them),
 	    cmocka_unit_test(files_have_no_children),
 	    cmocka_unit_test(unknown_numbers_are_refused),
 	    cmocka_unit_test(root_is_as_young_as_its_youngest_file),

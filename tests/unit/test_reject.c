@@ -47,7 +47,7 @@ static const struct refusal refusals[] = {
     {"hello.mfs", SB(root_offset[0]), 16384, BAD_SUPERBLOCK},
     {"hello.mfs", SB(root_offset[0]), UINT64_MAX, BAD_SUPERBLOCK},
     {"hello.mfs", SB(root_offset[1]), 16384, BAD_SUPERBLOCK},
-    {"hello.mfs", SB(root_size), 103, BAD_SUPERBLOCK},
+    {"hello.mfs", SB(root_size), 111, BAD_SUPERBLOCK},
     {"hello.mfs", SB(root_size), (16u << 20) + 1, BAD_SUPERBLOCK},
     {"hello.mfs", SB(root_size), UINT32_MAX, BAD_SUPERBLOCK},
     {"hello.mfs", SB(generation), 2, "another generation"},
@@ -61,13 +61,13 @@ static const struct refusal refusals[] = {
     {"future.mfs", ROOT(chunks), 2, BAD_SEGMENT},
     {"future.mfs", ROOT(chunks), 4, BAD_SEGMENT},
     {"future.mfs", ROOT(chunks), UINT64_MAX, BAD_SEGMENT},
-    {"future.mfs", ROOT(section[0].offset), 96, BAD_SECTION},
-    {"future.mfs", ROOT(section[0].offset), 105, BAD_SECTION},
-    {"future.mfs", ROOT(section[3].offset), 104, BAD_SECTION}, /* overlaps those before */
-    {"future.mfs", ROOT(section[8].offset), UINT32_MAX - 7, BAD_SECTION},
-    {"future.mfs", ROOT(section[8].count), UINT32_MAX, BAD_SECTION},
+    {"future.mfs", ROOT(section[0].offset), 104, BAD_SECTION},
+    {"future.mfs", ROOT(section[0].offset), 113, BAD_SECTION},
+    {"future.mfs", ROOT(section[3].offset), 112, BAD_SECTION}, /* overlaps those before */
+    {"future.mfs", ROOT(section[9].offset), UINT32_MAX - 7, BAD_SECTION},
+    {"future.mfs", ROOT(section[9].count), UINT32_MAX, BAD_SECTION},
     {"future.mfs", ROOT(section[4].count), 0x40000000, BAD_SECTION},
-    {"future.mfs", ROOT(section[7].count), 0x80000000, BAD_SECTION},
+    {"future.mfs", ROOT(section[8].count), 0x80000000, BAD_SECTION},
 
     {"future.mfs", RECORD(LAYOUTS, layout, 0, name_offset), UINT32_MAX, "layout's name"},
     {"future.mfs", RECORD(LAYOUTS, layout, 0, name_length), UINT16_MAX, "layout's name"},
@@ -109,7 +109,13 @@ static const struct refusal refusals[] = {
     {"future.mfs", RECORD(FILES, file, 0, extent_count), 4, BAD_FILE},
     {"future.mfs", RECORD(FILES, file, 0, extent_count), UINT64_MAX, BAD_FILE},
     {"future.mfs", RECORD(FILES, file, 0, mtime_nanoseconds), 1000000000, BAD_FILE},
-    {"future.mfs", RECORD(FILES, file, 0, flags), 1, BAD_FILE},
+    {"future.mfs", RECORD(FILES, file, 0, flags), 2, BAD_FILE},
+    {"future.mfs", RECORD(FILES, file, 0, kind), MFS_FILE_KINDS, BAD_FILE},
+    {"future.mfs", RECORD(FILES, file, 0, base), 1, BAD_FILE},
+    {"future.mfs", RECORD(FILES, file, 0, reserved), 1, BAD_FILE},
+    {"future.mfs", RECORD(FILES, file, 0, reserved2), 1, BAD_FILE},
+    {"future.mfs", RECORD(FILES, file, 0, note_offset), UINT32_MAX, "file's note"},
+    {"future.mfs", RECORD(FILES, file, 0, note_length), UINT16_MAX, "file's note"},
     {"many.mfs", RECORD(FILES, file, 1, first_extent), 0, BAD_FILE},
     {"many.mfs", RECORD(FILES, file, 4, extent_count), 0, "add up"},
 
@@ -134,8 +140,11 @@ static const struct refusal refusals[] = {
     {"future.mfs", RECORD(TENSORS, tensor, 1, name_length), UINT16_MAX, "tensor's name"},
     {"future.mfs", RECORD(TENSORS, tensor, 1, cls), MFS_DISK_CONSTANTS, BAD_RECORD},
     {"future.mfs", RECORD(TENSORS, tensor, 1, cls), 5, BAD_RECORD},
-    {"future.mfs", RECORD(TENSORS, tensor, 1, flags), 2, BAD_RECORD},
-    {"future.mfs", RECORD(TENSORS, tensor, 1, reserved), 1, BAD_RECORD},
+    {"future.mfs", RECORD(TENSORS, tensor, 1, flags), MFS_TENSOR_DELTA, BAD_RECORD},
+    {"future.mfs", RECORD(TENSORS, tensor, 1, flags), MFS_TENSOR_DERIVED, BAD_RECORD},
+    {"future.mfs", RECORD(TENSORS, tensor, 1, flags), MFS_TENSOR_INTEGER, BAD_RECORD},
+    {"future.mfs", RECORD(TENSORS, tensor, 1, flags), 16, BAD_RECORD},
+    {"future.mfs", RECORD(TENSORS, tensor, 1, base), 0, BAD_RECORD}, /* it is no delta */
     {"future.mfs", RECORD(TENSORS, tensor, 1, layout), 2, BAD_REFERENCE},
     {"future.mfs", RECORD(TENSORS, tensor, 1, layout), UINT32_MAX, BAD_REFERENCE},
     {"future.mfs", RECORD(TENSORS, tensor, 1, file), 1, BAD_REFERENCE},
@@ -275,7 +284,7 @@ static void names_that_no_directory_can_show_are_refused(void **state)
 	    {".", 1},
 	    {"..", 2},
 	    {"/", 1},
-	    {"b/b", 3},
+	    {"b/../b", 6},
 	    {"bb/", 3},
 	    {"b\0b", 3},
 	    {"\0", 1},
@@ -411,7 +420,7 @@ static void many_tensors_that_share_a_long_name_are_refused_soon(void **state)
 	const uint32_t count[MFS_SECTIONS] = {[MFS_SEC_TENSORS] = 130000, [MFS_SEC_NAMES] = 65535};
 	mfs_root root;
 	vector v = big_root(count, &root);
-	const mfs_root_tensor t = {.name_length = 65535};
+	const mfs_root_tensor t = {.name_length = 65535, .base = MFS_NO_TENSOR};
 	uint8_t *bytes = v.bytes + 8192;
 
 	(void)state;
@@ -435,12 +444,13 @@ static void many_files_that_share_their_extents_are_refused_soon(void **state)
 	for (uint32_t i = 0; i < count[MFS_SEC_FILES]; i++) {
 		const mfs_root_file f = {.name_length = 6,
 					 .size = count[MFS_SEC_EXTENTS],
-					 .extent_count = count[MFS_SEC_EXTENTS]};
+					 .extent_count = count[MFS_SEC_EXTENTS],
+					 .base = MFS_NO_FILE};
 		char name[16];
 
 		snprintf(name, sizeof(name), "%06u", i);
 		mfs_root_put_name(&root, bytes, 6 * i, name, 6);
-		mfs_root_put_file(&root, bytes, i, &f, 6 * i);
+		mfs_root_put_file(&root, bytes, i, &f, 6 * i, 0);
 	}
 	for (uint32_t i = 0; i < count[MFS_SEC_EXTENTS]; i++)
 		mfs_root_put_extent(
@@ -480,7 +490,9 @@ static void a_virtual_file_of_4_EiB_is_read_anywhere(void **state)
 	mfs_root_put_name(&root, bytes, 0, "zero", 4);
 	mfs_root_put_file(
 	    &root, bytes, 0,
-	    &(mfs_root_file){.name_length = 4, .size = MFS_FILE_MAX, .extent_count = 1}, 0);
+	    &(mfs_root_file){
+		.name_length = 4, .size = MFS_FILE_MAX, .extent_count = 1, .base = MFS_NO_FILE},
+	    0, 0);
 	mfs_root_put_extent(&root, bytes, 0,
 			    &(mfs_root_extent){.length = MFS_FILE_MAX, .kind = MFS_EXTENT_ZEROS});
 	container_repair(v.bytes, v.size, REPAIR_ROOT | REPAIR_SUPERBLOCKS);

@@ -1,0 +1,173 @@
+#include "delta.h"
+
+#include <string.h>
+
+#include "mfs_endian.h"
+
+/* ---- lanes: several small numbers in each byte ---- */
+
+static uint64_t lanes_subtract(uint64_t a, uint64_t b, uint64_t top)
+{
+	return ((a | top) - (b & ~top)) ^ ((a ^ ~b) & top);
+}
+
+static uint64_t lanes_add(uint64_t a, uint64_t b, uint64_t top)
+{
+	return ((a & ~top) + (b & ~top)) ^ ((a ^ b) & top);
+}
+
+/* `top`: the highest bit of each lane; lanes do not cross bytes. */
+static inline void lanes_field(bool encode, uint64_t top, const uint8_t *base, uint8_t *bytes,
+			       uint32_t size)
+{
+	while (size) {
+		uint32_t n = size < 8 ? size : 8;
+		uint64_t a = 0, b = 0;
+
+		memcpy(&a, bytes, n);
+		memcpy(&b, base, n);
+		a = encode ? lanes_subtract(a, b, top) : lanes_add(a, b, top);
+		memcpy(bytes, &a, n);
+		bytes += n;
+		base += n;
+		size -= n;
+	}
+}
+
+static void xor_field(const uint8_t *base, uint8_t *bytes, uint64_t size)
+{
+	for (uint64_t i = 0; i < size; i++)
+		bytes[i] ^= base[i];
+}
+
+/* ---- words ---- */
+
+static uint16_t fold16(uint16_t n)
+{
+	return (uint16_t)(n << 1) ^ (uint16_t) - (n >> 15);
+}
+
+static uint16_t unfold16(uint16_t n)
+{
+	return (uint16_t)(n >> 1) ^ (uint16_t) - (n & 1);
+}
+
+static uint32_t fold32(uint32_t n)
+{
+	return n << 1 ^ -(n >> 31);
+}
+
+static uint32_t unfold32(uint32_t n)
+{
+	return n >> 1 ^ -(n & 1);
+}
+
+static uint64_t fold64(uint64_t n)
+{
+	return n << 1 ^ -(n >> 63);
+}
+
+static uint64_t unfold64(uint64_t n)
+{
+	return n >> 1 ^ -(n & 1);
+}
+
+#define WORDS(bits)                                                                                \
+	static void words##bits(bool encode, const uint8_t *base, uint8_t *bytes, uint32_t size)   \
+	{                                                                                          \
+		for (uint32_t i = 0; i < size; i += bits / 8) {                                    \
+			uint##bits##_t from = load_le##bits(base + i),                             \
+				       n = load_le##bits(bytes + i);                               \
+                                                                                                   \
+			n = encode ? fold##bits((uint##bits##_t)(n - from))                        \
+				   : (uint##bits##_t)(unfold##bits(n) + from);                     \
+			store_le##bits(bytes + i, n);                                              \
+		}                                                                                  \
+	}
+
+WORDS(16)
+WORDS(32)
+WORDS(64)
+
+/* ---- fields ---- */
+
+static void words_field(bool encode, unsigned width, const uint8_t *base, uint8_t *bytes,
+			uint32_t size)
+{
+	switch (width) {
+	case 2:
+		words16(encode, base, bytes, size);
+		break;
+	case 4:
+		words32(encode, base, bytes, size);
+		break;
+	case 8:
+		words64(encode, base, bytes, size);
+		break;
+	default: /* words of one byte */
+		lanes_field(encode, UINT64_C(0x8080808080808080), base, bytes, size);
+		break;
+	}
+}
+
+static void field_difference(bool encode, const mfs_field *field, const uint8_t *base,
+			     uint8_t *bytes, uint32_t size)
+{
+	if (field->transform == MFS_TRANSFORM_PLANES || field->transform == MFS_TRANSFORM_ROTATE) {
+		words_field(encode, field->width, base, bytes, size);
+		return;
+	}
+	switch (field->bits) {
+	case 8:
+		lanes_field(encode, UINT64_C(0x8080808080808080), base, bytes, size);
+		break;
+	case 4:
+		lanes_field(encode, UINT64_C(0x8888888888888888), base, bytes, size);
+		break;
+	case 2:
+		lanes_field(encode, UINT64_C(0xaaaaaaaaaaaaaaaa), base, bytes, size);
+		break;
+	default:
+		xor_field(base, bytes, size);
+		break;
+	}
+}
+
+static void difference(const mfs_layout *layout, uint32_t blocks, bool encode, const uint8_t *base,
+		       uint8_t *bytes)
+{
+	/* Blocks of one field are one long field. */
+	if (layout->field_count == 1) {
+		field_difference(encode, &layout->field[0], base, bytes,
+				 blocks * layout->block_bytes);
+		return;
+	}
+	for (uint32_t i = 0; i < blocks; i++) {
+		size_t at = (size_t)i * layout->block_bytes;
+
+		for (uint32_t f = 0; f < layout->field_count; f++) {
+			const mfs_field *field = &layout->field[f];
+
+			field_difference(encode, field, base + at + field->offset,
+					 bytes + at + field->offset, field->size);
+		}
+	}
+}
+
+void mfs_delta_encode(const mfs_layout *layout, uint32_t blocks, bool integer, const uint8_t *base,
+		      uint8_t *bytes)
+{
+	if (integer)
+		difference(layout, blocks, true, base, bytes);
+	else
+		xor_field(base, bytes, (uint64_t)blocks * layout->block_bytes);
+}
+
+void mfs_delta_decode(const mfs_layout *layout, uint32_t blocks, bool integer, const uint8_t *base,
+		      uint8_t *bytes)
+{
+	if (integer)
+		difference(layout, blocks, false, base, bytes);
+	else
+		xor_field(base, bytes, (uint64_t)blocks * layout->block_bytes);
+}

@@ -1,0 +1,201 @@
+/*
+ * Measuring the medium with a few reads of the container itself, for the cases in
+ * which sysfs is silent: a virtual disk, a network, a file system of somebody's.
+ *
+ * All reads go through the engine that serves later, and nothing here waits
+ * past the deadline: what is still under way then ends whenever it ends, and
+ * reading goes on as if there had been no probe. The large reads are where a
+ * sequential reader begins; they stay in memory as if they had been prefetched.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "check.h"
+#include "reader.h"
+
+#define SMALL_BYTES 4096u
+#define SMALL_READS 4 /* one after the other, then as many at the same time */
+#define LARGE_BYTES (512u << 10)
+#define LARGE_READS 4 /* at the same time, after a single one of at most: */
+#define FAST_NS	    5000000
+/* Too little to read to be worth a probe. */
+#define CONTAINER_MIN (4u << 20)
+
+struct probe {
+	struct reader *r;
+	struct timespec deadline;
+	unsigned small; /* reads begun, each at a place of its own */
+};
+
+static bool all_done(struct run *const runs[], unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (runs[i]->state == RUN_READING)
+			return false;
+	return true;
+}
+
+static uint32_t large_bytes(const struct reader *r)
+{
+	return (uint32_t)round_up(LARGE_BYTES, r->unit);
+}
+
+/* Submits what was begun and waits for it. Gives the runs back; returns the
+ * nanoseconds until the last one ended, or 0 if one failed or takes too long. */
+static uint64_t time_runs(struct probe *p, struct run *const runs[], unsigned count)
+{
+	struct reader *r = p->r;
+	uint64_t start = reader_now(), end = 0;
+	bool good;
+	int err = 0;
+
+	reader_unlock(r);
+	pthread_mutex_lock(&r->lock);
+	while (!(good = all_done(runs, count)) && err != ETIMEDOUT)
+		err = pthread_cond_timedwait(&r->ended, &r->lock, &p->deadline);
+	for (unsigned i = 0; i < count; i++) {
+		good = good && runs[i]->state == RUN_DONE;
+		if (good && runs[i]->ended > end)
+			end = runs[i]->ended;
+		run_release(r, runs[i]);
+	}
+	return !good ? 0 : end > start ? end - start : 1;
+}
+
+/* `count` small reads at the same time, spread over the container. */
+static uint64_t time_small(struct probe *p, unsigned count)
+{
+	uint64_t step = p->r->c->sb.container_size / (2 * SMALL_READS + 1);
+	struct run *runs[SMALL_READS];
+	unsigned begun = 0;
+
+	while (begun < count) {
+		uint64_t at = round_down(++p->small * step, SMALL_BYTES);
+
+		runs[begun] = run_begin(p->r, at, SMALL_BYTES, false);
+		if (!runs[begun])
+			break;
+		begun++;
+	}
+	if (!begun)
+		return 0;
+	return time_runs(p, runs, begun) * (begun == count);
+}
+
+/* `count` large reads at the same time, one behind the other from `offset`. */
+static uint64_t time_large(struct probe *p, uint64_t offset, unsigned count)
+{
+	uint32_t length = large_bytes(p->r);
+	struct run *runs[LARGE_READS];
+	unsigned begun = 0;
+
+	while (begun < count) {
+		runs[begun] = run_begin(p->r, offset + (uint64_t)begun * length, length, true);
+		if (!runs[begun])
+			break;
+		begun++;
+	}
+	if (!begun)
+		return 0;
+	return time_runs(p, runs, begun) * (begun == count);
+}
+
+/* Where the frames of the first tensor begin. */
+static uint64_t first_frame(const struct reader *r)
+{
+	uint64_t least = UINT64_MAX;
+	mfs_root_tensor t;
+
+	if (!r->c->root.count[MFS_SEC_TENSORS])
+		return UINT64_MAX;
+	mfs_root_get_tensor(&r->c->root, 0, &t);
+	for (unsigned s = 0; s < MFS_SLOTS; s++)
+		if (mfs_tensor_has_slot(&t, &r->c->layouts[t.layout], s) && t.slot[s].base < least)
+			least = t.slot[s].base;
+	return round_down(least, r->unit);
+}
+
+/* Sets latency and channels. False: not known. */
+static bool measure_small(struct probe *p, mfs_medium *out)
+{
+	uint64_t least = UINT64_MAX, together;
+
+	for (unsigned i = 0; i < SMALL_READS; i++) {
+		uint64_t took = time_small(p, 1);
+
+		if (!took)
+			return false;
+		least = took < least ? took : least;
+	}
+	together = time_small(p, SMALL_READS);
+	if (!together)
+		return false;
+	out->latency_us = (uint32_t)(least / 1000 + 1);
+	out->channels = (uint32_t)((SMALL_READS * least + together / 2) / together);
+	if (out->channels < 1)
+		out->channels = 1;
+	if (out->channels > SMALL_READS)
+		out->channels = SMALL_READS;
+	return true;
+}
+
+static uint64_t rate(uint64_t bytes, uint64_t nanoseconds)
+{
+	return nanoseconds ? bytes * UINT64_C(1000000000) / nanoseconds : 0;
+}
+
+/* Sets the rate. False: not known. */
+static bool measure_large(struct probe *p, mfs_medium *out)
+{
+	uint64_t at = first_frame(p->r), bytes = large_bytes(p->r), took, together;
+
+	if (!range_ok(at, (1 + LARGE_READS) * bytes, p->r->c->sb.container_size))
+		return false;
+	took = time_large(p, at, 1);
+	out->bytes_per_second = rate(bytes, took);
+	/* A slow medium has no time for more; a fast one shows what it can do only
+	 * when it has enough to do. */
+	if (!took || took > FAST_NS)
+		return took != 0;
+	together = rate(LARGE_READS * bytes, time_large(p, at + bytes, LARGE_READS));
+	if (together > out->bytes_per_second)
+		out->bytes_per_second = together;
+	return true;
+}
+
+static void apply(struct reader *r, const mfs_medium *measured)
+{
+	mfs_container *c = r->c;
+	medium_queue queue;
+
+	c->medium.latency_us = measured->latency_us;
+	c->medium.channels = measured->channels;
+	c->medium.bytes_per_second = measured->bytes_per_second;
+	if (!medium_queue_of_probe(&queue, measured))
+		return;
+	c->queue = queue;
+	c->medium.source = "probe";
+	r->request = (uint32_t)round_up(queue.request_bytes, r->unit);
+}
+
+void reader_probe(struct reader *r, unsigned most_ms)
+{
+	struct probe p = {.r = r};
+	mfs_medium measured = {0};
+
+	if (r->c->sb.container_size < CONTAINER_MIN)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &p.deadline);
+	p.deadline.tv_sec += most_ms / 1000;
+	p.deadline.tv_nsec += most_ms % 1000 * 1000000L;
+	p.deadline.tv_sec += p.deadline.tv_nsec / 1000000000;
+	p.deadline.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&r->lock);
+	if (!r->probed && !r->active_reads) {
+		r->probed = r->probing = true;
+		if (measure_small(&p, &measured) && measure_large(&p, &measured))
+			apply(r, &measured);
+		r->probing = false;
+	}
+	reader_unlock(r);
+}

@@ -1,0 +1,152 @@
+#include "share.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "problem.h"
+
+/* A fingerprint is taken from so many bytes at the head, middle and end. */
+#define PRINT_BYTES 4096u
+#define STEP	    (256u << 10)
+
+struct candidate {
+	uint64_t print;
+	uint32_t tensor;
+};
+
+struct sharing {
+	mfs_plan *plan;
+	const atomic_int *cancel;
+	mfs_problem *why;
+	uint8_t *buffer[2]; /* of STEP bytes */
+};
+
+static int read_tensor(struct sharing *s, const mfs_plan_tensor *t, uint64_t offset, void *out,
+		       size_t length)
+{
+	mfs_plan_file *file = &s->plan->files[t->record.file];
+	uint64_t at = t->record.file_offset + offset;
+	int error = file->source.read_at(&file->source, at, out, length);
+
+	if (error)
+		return mfs_problem_set(s->why, error, at, "%s: cannot read at offset 0x%llx: %s",
+				       file->path, (unsigned long long)at, mfs_error_text(error));
+	return 0;
+}
+
+/* Also what must be equal for the frames to fit; spans can be made so. */
+static int fingerprint(struct sharing *s, const mfs_plan_tensor *t, uint64_t *out)
+{
+	const mfs_root_tensor *r = &t->record;
+	uint64_t size = r->size, part = size < PRINT_BYTES ? size : PRINT_BYTES;
+	const uint64_t at[3] = {0, (size - part) / 2, size - part};
+	const uint64_t cut[4] = {r->layout, size, r->slice_blocks,
+				 r->flags | (uint64_t)r->cls << 8};
+	uint64_t print = XXH3_64bits(cut, sizeof(cut));
+	int error = 0;
+
+	for (int i = 0; i < (size > part ? 3 : 1) && !error; i++) {
+		error = read_tensor(s, t, at[i], s->buffer[0], part);
+		print = XXH3_64bits_withSeed(s->buffer[0], part, print);
+	}
+	*out = print;
+	return error;
+}
+
+static bool cut_alike(const mfs_root_tensor *a, const mfs_root_tensor *b)
+{
+	return a->layout == b->layout && a->size == b->size && a->slice_blocks == b->slice_blocks &&
+	       a->flags == b->flags && a->cls == b->cls;
+}
+
+/* A hash would do but for those who search for two inputs with the same one. */
+static int same_bytes(struct sharing *s, const mfs_plan_tensor *a, const mfs_plan_tensor *b,
+		      bool *same)
+{
+	int error = 0;
+
+	*same = cut_alike(&a->record, &b->record);
+	for (uint64_t at = 0; *same && at < a->record.size; at += STEP) {
+		size_t n = a->record.size - at < STEP ? a->record.size - at : STEP;
+
+		if (atomic_load(s->cancel))
+			return mfs_problem_set(s->why, MFS_E_CANCELLED, UINT64_MAX, "cancelled");
+		error = read_tensor(s, a, at, s->buffer[0], n);
+		if (!error)
+			error = read_tensor(s, b, at, s->buffer[1], n);
+		if (error)
+			return error;
+		*same = !memcmp(s->buffer[0], s->buffer[1], n);
+	}
+	return 0;
+}
+
+static int by_print(const void *a, const void *b)
+{
+	const struct candidate *x = a, *y = b;
+
+	if (x->print != y->print)
+		return x->print < y->print ? -1 : 1;
+	return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
+}
+
+/* Candidates with one fingerprint, in the order of their tensors: each is
+ * compared with the first; different ones that look alike are not looked for. */
+static int share_run(struct sharing *s, const struct candidate *run, uint32_t count)
+{
+	const mfs_plan_tensor *first = &s->plan->tensors[run[0].tensor];
+	int error = 0;
+
+	for (uint32_t i = 1; i < count && !error; i++) {
+		mfs_plan_tensor *t = &s->plan->tensors[run[i].tensor];
+		bool same;
+
+		error = same_bytes(s, first, t, &same);
+		if (!error && same) {
+			t->twin = run[0].tensor;
+			t->record.span_blocks = first->record.span_blocks;
+			t->spans = first->spans;
+		}
+	}
+	return error;
+}
+
+static int share_alike(struct sharing *s, struct candidate *candidates)
+{
+	uint32_t n = s->plan->tensor_count, from = 0;
+	int error = 0;
+
+	for (uint32_t i = 0; i < n && !error; i++) {
+		candidates[i].tensor = i;
+		error = fingerprint(s, &s->plan->tensors[i], &candidates[i].print);
+	}
+	if (error)
+		return error;
+	qsort(candidates, n, sizeof(*candidates), by_print);
+	for (uint32_t i = 1; i <= n && !error; i++) {
+		if (i < n && candidates[i].print == candidates[from].print)
+			continue;
+		error = share_run(s, candidates + from, i - from);
+		from = i;
+	}
+	return error;
+}
+
+int mfs_plan_share(mfs_plan *plan, const atomic_int *cancel, mfs_problem *why)
+{
+	struct sharing s = {.plan = plan, .cancel = cancel, .why = why};
+	struct candidate *candidates = calloc(plan->tensor_count + 1u, sizeof(*candidates));
+	int error;
+
+	s.buffer[0] = malloc(STEP);
+	s.buffer[1] = malloc(STEP);
+	if (candidates && s.buffer[0] && s.buffer[1])
+		error = share_alike(&s, candidates);
+	else
+		error = mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	free(candidates);
+	free(s.buffer[0]);
+	free(s.buffer[1]);
+	return error;
+}
