@@ -129,3 +129,10 @@ void log_failed_read(const char *text)
 	}
 	pthread_mutex_unlock(&lock);
 }
+
+void log_message(const char *text)
+{
+	pthread_mutex_lock(&lock);
+	post_line(LOG_ERR, text);
+	pthread_mutex_unlock(&lock);
+}

@@ -19,4 +19,7 @@ void log_stop(void);
  * not fill the log. Any thread; never blocks. */
 void log_failed_read(const char *text);
 
+/* Writes any other line. Any thread; never blocks. */
+void log_message(const char *text);
+
 #endif

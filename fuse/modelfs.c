@@ -263,6 +263,17 @@ static int mount_session(modelfs *m)
 	return 0;
 }
 
+/* Whoever waits for the trace sees all of it or none. */
+static int save_trace(modelfs *m)
+{
+	mfs_problem why = {0};
+
+	if (!m->options.record || mfs_trace_save(m->state.container, m->options.record, &why) == 0)
+		return 0;
+	log_message(why.text);
+	return -1;
+}
+
 /* Mounts, answers until it is over, unmounts. Returns the exit code. */
 static int serve(modelfs *m)
 {
@@ -281,6 +292,8 @@ static int serve(modelfs *m)
 			report_mount_failure(m, "the kernel did not accept the mount");
 		ops_stop_replies(&m->state);
 		fuse_session_unmount(m->session);
+		if (save_trace(m) < 0)
+			result = -1;
 	}
 	start_closing();
 	block_signals(SIG_UNBLOCK);

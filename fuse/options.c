@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../tools/common.h"
 #include "ops.h"
@@ -33,6 +34,8 @@ static const struct fuse_opt option_table[] = {
     OPTION("engine=%s", engine, 0),
     OPTION("decoders=%s", decoders, 0),
     OPTION("profile=%s", profile, 0),
+    OPTION("record=%s", record, 0),
+    OPTION("replay=%s", replay, 0),
     OPTION("read_ahead_kb=%s", read_ahead, 0),
     OPTION("buffered", open.buffered, 1),
     OPTION("noprefetch", open.no_prefetch, 1),
@@ -120,6 +123,35 @@ static int check_values(options *o)
 	return err ? err : check_engine(o);
 }
 
+/* The trace is written when the daemon has left its directory, and at the very
+ * end: a place where that cannot be is told now. */
+static int check_record(options *o)
+{
+	char *slash, *directory, *path = NULL;
+	int err = 0;
+
+	if (!o->record)
+		return 0;
+	slash = strrchr(o->record, '/');
+	directory = !slash ? realpath(".", NULL) : slash == o->record ? strdup("/") : NULL;
+	if (slash && slash != o->record) {
+		*slash = '\0';
+		directory = realpath(o->record, NULL);
+		*slash = '/';
+	}
+	if (!directory || access(directory, W_OK) < 0 ||
+	    asprintf(&path, "%s/%s", directory, slash ? slash + 1 : o->record) < 0) {
+		tool_error("record=%s: %s", o->record, strerror(errno));
+		err = TOOL_FAILED;
+	} else {
+		free(o->record);
+		o->record = path;
+		o->open.record = 1;
+	}
+	free(directory);
+	return err;
+}
+
 /* Adds what every mount has. It comes last, so nothing the user says undoes it. */
 static int add_fixed_options(options *o)
 {
@@ -164,6 +196,9 @@ int options_parse(options *out, int argc, char *argv[])
 	if (out->surplus)
 		return tool_misuse("there are more arguments than CONTAINER and MOUNTPOINT");
 	err = check_values(out);
+	if (!err)
+		err = check_record(out);
+	out->open.replay = out->replay;
 	return err ? err : add_fixed_options(out);
 }
 
@@ -178,6 +213,8 @@ void options_free(options *o)
 	free(o->profile);
 	free(o->read_ahead);
 	free(o->decoders);
+	free(o->record);
+	free(o->replay);
 }
 
 void options_print_help(void)
@@ -202,6 +239,8 @@ void options_print_help(void)
 	      "                      nand, nor (what the medium is found to be)\n"
 	      "  -o read_ahead_kb=N  how far the kernel reads ahead, set by root only; 0 leaves\n"
 	      "                      it as it is (1024)\n"
+	      "  -o record=FILE      write the order of first touches to FILE at the end\n"
+	      "  -o replay=FILE      fetch ahead in the order that such a FILE tells\n"
 	      "\n"
 	      "  -o allow_other      let other users read as well\n"
 	      "  -o auto_unmount     unmount even if modelfs is killed\n"

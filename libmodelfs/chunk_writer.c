@@ -104,7 +104,7 @@ static void place_frame(mfs_chunk_writer *w, const mfs_chunk_item *item, uint64_
 	mfs_root_frames *run = &item->tensor->record.slot[item->slot];
 	const mfs_frame_place place = {offset, item->stored, item->hash};
 
-	/* Frames of a run are placed in rising order: the first has the lowest place. */
+	/* Places only rise, whichever frame comes first: that has the lowest place. */
 	if (!run->base)
 		run->base = offset;
 	mfs_frame_place_encode(&place, run->base,
@@ -303,7 +303,7 @@ int mfs_chunk_writer_add(mfs_chunk_writer *w, const mfs_coder_job *job, mfs_prob
 		error = write_group(w, why);
 	mfs_group_add(&w->group, t, &job->span);
 	for (unsigned s = 0; s < MFS_SLOTS && !error; s++) {
-		if (!job->span.index && t->tables_bytes[s])
+		if (job->span.index == t->first_stored && t->tables_bytes[s])
 			error = push_tables(w, t, s, why);
 		if (!error && mfs_plan_has_slot(t, s))
 			error = push_frame(w, job, s, why);

@@ -366,6 +366,9 @@ int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_ope
 		if (err)
 			mfs_problem_set(why, err, UINT64_MAX, "%s: %s", name, mfs_error_text(err));
 	}
+	if (!err && c->options.replay)
+		err = container_load_trace(c, c->options.replay, why);
+	c->options.replay = NULL; /* the caller's */
 	if (err) {
 		mfs_close(c);
 		return err;
@@ -409,6 +412,7 @@ void mfs_close(mfs_container *c)
 	free(c->names);
 	free(c->file_names);
 	free(c->tensor_names);
+	free(c->replay);
 	free(c->path);
 	free(c);
 }

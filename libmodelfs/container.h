@@ -9,6 +9,7 @@
 #include "layout.h"
 #include "medium.h"
 #include "modelfs.h"
+#include "order.h"
 #include "root.h"
 #include "superblock.h"
 
@@ -37,6 +38,8 @@ struct mfs_container {
 	uint32_t *first_listed; /* by file; file count + 1 entries */
 	char *names;		/* all names, terminated */
 	char **file_names, **tensor_names;
+	mfs_order_part *replay; /* the trace to be replayed, as parts of tensors */
+	uint32_t replay_count;
 
 	pthread_mutex_t lock;
 	struct reader *reader; /* NULL before the first read */
@@ -50,6 +53,8 @@ int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_ope
 /* The reader, started if need be. NULL on failure, with the reason in *err. */
 struct reader *container_reader(mfs_container *c, int *err);
 
+/* Loads the trace at `path` for replaying (record.c). */
+int container_load_trace(mfs_container *c, const char *path, mfs_problem *why);
 /* True if a few reads should find out what the medium is like. */
 bool container_should_probe(const mfs_container *c);
 

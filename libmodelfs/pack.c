@@ -33,11 +33,13 @@
 #define JOBS_MAX  4096u
 /* Pages of a source are dropped from the page cache in steps of this. */
 #define DROP_BYTES (8u << 20)
+#define HASH_BYTES (1u << 20)
 
 struct mfs_packer {
 	mfs_plan plan;
 	unsigned threads;
 	bool no_verify, force, used;
+	char *order;	   /* the trace whose order to store in, or NULL */
 	atomic_int cancel; /* set from anywhere */
 	mfs_output output;
 	mfs_pack_type *types; /* one for each layout, then metadata */
@@ -135,8 +137,10 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 	p->threads = options.threads ? options.threads : core_count();
 	p->no_verify = options.no_verify;
 	p->force = options.force;
-	error = check_options(&p->plan, why);
+	p->order = options.order ? strdup(options.order) : NULL;
+	error = options.order && !p->order ? no_memory(why) : check_options(&p->plan, why);
 	if (error) {
+		free(p->order);
 		free(p);
 		return error;
 	}
@@ -158,6 +162,7 @@ void mfs_packer_free(mfs_packer *p)
 	mfs_output_close(&p->output);
 	mfs_plan_free(&p->plan);
 	free_types(p);
+	free(p->order);
 	free(p);
 }
 
@@ -244,7 +249,7 @@ static void count_stored(struct run *r, const mfs_coder_job *job)
 
 	for (int s = 0; s < MFS_SLOTS; s++) {
 		type->stored_bytes += job->info[s].stored;
-		if (!job->span.index)
+		if (job->span.index == t->first_stored)
 			type->stored_bytes += t->tables_bytes[s];
 	}
 }
@@ -313,7 +318,7 @@ static int store_one(struct run *r)
 	else
 		error = mfs_chunk_writer_add(&r->writer, job, r->why);
 	count_stored(r, job);
-	if (job->span.index + 1 == t->spans)
+	if (job->span.index == t->last_stored)
 		mfs_plan_close_tables(t);
 	r->original_done += job->span.bytes;
 	mfs_coders_release(r->coders);
@@ -322,11 +327,13 @@ static int store_one(struct run *r)
 }
 
 /* Model files are larger than memory: they must not push everything else out. */
-static void drop_behind(mfs_plan_file *file, uint64_t offset, uint64_t bytes)
+static void drop_behind(const struct run *r, mfs_plan_file *file, uint64_t offset, uint64_t bytes)
 {
 	uint64_t step = (offset + bytes) / DROP_BYTES;
 
-	if (step > offset / DROP_BYTES)
+	if (r->plan->reordered)
+		posix_fadvise(file->source.u.fd, (off_t)offset, (off_t)bytes, POSIX_FADV_DONTNEED);
+	else if (step > offset / DROP_BYTES)
 		posix_fadvise(file->source.u.fd, 0, (off_t)(step * DROP_BYTES),
 			      POSIX_FADV_DONTNEED);
 }
@@ -347,7 +354,9 @@ static int read_span(struct run *r, uint32_t number, uint64_t index, mfs_coder_j
 	error = file->source.read_at(&file->source, offset, job->in, job->span.bytes);
 	if (error)
 		return read_failed(r, file, error, offset);
-	drop_behind(file, offset, job->span.bytes);
+	drop_behind(r, file, offset, job->span.bytes);
+	if (r->plan->reordered)
+		return 0; /* hashed before */
 	XXH3_128bits_update(r->tensor_hash, job->in, job->span.bytes);
 	XXH3_128bits_update(r->file_hash, job->in, job->span.bytes);
 	return 0;
@@ -378,7 +387,7 @@ static int pack_twin(struct run *r, mfs_plan_tensor *t)
 		if (!error && (error = file->source.read_at(&file->source, offset, bytes, n)))
 			error = read_failed(r, file, error, offset);
 		if (!error) {
-			drop_behind(file, offset, n);
+			drop_behind(r, file, offset, n);
 			XXH3_128bits_update(r->tensor_hash, bytes, n);
 			XXH3_128bits_update(r->file_hash, bytes, n);
 		}
@@ -389,30 +398,48 @@ static int pack_twin(struct run *r, mfs_plan_tensor *t)
 	return error;
 }
 
-static int pack_tensor(struct run *r, uint32_t number)
+static int open_tables(struct run *r, mfs_plan_tensor *t)
 {
-	mfs_plan_tensor *t = &r->plan->tensors[number];
 	int error = mfs_plan_open_tables(t);
 
 	if (error)
-		return mfs_problem_set(r->why, error, UINT64_MAX,
-				       "cannot open the tables of '%.*s'", t->record.name_length,
-				       t->record.name);
-	XXH3_128bits_reset(r->tensor_hash);
-	for (uint64_t i = 0; i < t->spans; i++) {
+		mfs_problem_set(r->why, error, UINT64_MAX, "cannot open the tables of '%.*s'",
+				t->record.name_length, t->record.name);
+	return error;
+}
+
+static int pack_run(struct run *r, const mfs_plan_run *run)
+{
+	mfs_plan_tensor *t = &r->plan->tensors[run->tensor];
+	int error = run->first == t->first_stored ? open_tables(r, t) : 0;
+
+	if (error)
+		return error;
+	for (uint64_t i = run->first; i < run->first + run->count; i++) {
 		mfs_coder_job *job;
 
 		error = check_cancel(r);
 		while (!error && !(job = mfs_coders_take(r->coders)))
 			error = store_one(r);
 		if (!error)
-			error = read_span(r, number, i, job);
+			error = read_span(r, run->tensor, i, job);
 		if (error)
 			return error;
 		mfs_coders_submit(r->coders);
 	}
-	take_hash(r->tensor_hash, t->record.hash);
 	return 0;
+}
+
+static int pack_tensor(struct run *r, uint32_t number)
+{
+	mfs_plan_tensor *t = &r->plan->tensors[number];
+	const mfs_plan_run whole = {number, 0, t->spans};
+	int error;
+
+	XXH3_128bits_reset(r->tensor_hash);
+	error = pack_run(r, &whole);
+	take_hash(r->tensor_hash, t->record.hash);
+	return error;
 }
 
 static int pack_zeros(struct run *r, uint64_t length)
@@ -449,11 +476,68 @@ static int pack_file(struct run *r, mfs_plan_file *file)
 	return error;
 }
 
-static int pack_files(struct run *r)
+/* ---- packing in another order than the files' ---- */
+
+static int hash_tensor(struct run *r, mfs_plan_file *file, mfs_plan_tensor *t, uint8_t *buffer)
+{
+	uint64_t size = t->record.size;
+
+	XXH3_128bits_reset(r->tensor_hash);
+	for (uint64_t at = 0; at < size; at += HASH_BYTES) {
+		size_t n = size - at < HASH_BYTES ? (size_t)(size - at) : HASH_BYTES;
+		uint64_t offset = t->record.file_offset + at;
+		int error = file->source.read_at(&file->source, offset, buffer, n);
+
+		if (error)
+			return read_failed(r, file, error, offset);
+		error = check_cancel(r);
+		if (error)
+			return error;
+		XXH3_128bits_update(r->tensor_hash, buffer, n);
+		XXH3_128bits_update(r->file_hash, buffer, n);
+		posix_fadvise(file->source.u.fd, (off_t)offset, (off_t)n, POSIX_FADV_DONTNEED);
+	}
+	take_hash(r->tensor_hash, t->record.hash);
+	if (t->twin != MFS_NO_TENSOR)
+		r->original_done += size;
+	return 0;
+}
+
+/* Hashes take the bytes in the order of the file: they have a pass of their own. */
+static int hash_file(struct run *r, mfs_plan_file *file, uint8_t *buffer)
 {
 	int error = 0;
 
+	XXH3_128bits_reset(r->file_hash);
+	for (uint64_t i = 0; i < file->record.extent_count && !error; i++) {
+		const mfs_root_extent *e = &r->plan->extents[file->record.first_extent + i];
+
+		error = e->kind == MFS_EXTENT_ZEROS
+			    ? pack_zeros(r, e->length)
+			    : hash_tensor(r, file, &r->plan->tensors[e->tensor], buffer);
+	}
+	take_hash(r->file_hash, file->record.hash);
+	return error;
+}
+
+static int pack_runs(struct run *r)
+{
+	uint8_t *buffer = malloc(HASH_BYTES);
+	int error = buffer ? 0 : no_memory(r->why);
+
 	for (uint32_t i = 0; i < r->plan->file_count && !error; i++)
+		error = hash_file(r, &r->plan->files[i], buffer);
+	free(buffer);
+	for (uint32_t i = 0; i < r->plan->run_count && !error; i++)
+		error = pack_run(r, &r->plan->runs[i]);
+	return error;
+}
+
+static int pack_files(struct run *r)
+{
+	int error = r->plan->reordered ? pack_runs(r) : 0;
+
+	for (uint32_t i = 0; i < r->plan->file_count && !r->plan->reordered && !error; i++)
 		error = pack_file(r, &r->plan->files[i]);
 	while (!error && mfs_coders_collect(r->coders))
 		error = store_one(r);
@@ -488,6 +572,8 @@ static int make_plan(struct run *r)
 
 	if (!error)
 		error = mfs_plan_share(r->plan, &r->packer->cancel, r->why);
+	if (!error && r->packer->order)
+		error = mfs_plan_order(r->plan, r->packer->order, r->why);
 	if (!error)
 		error = mfs_plan_sample(r->plan, r->packer->threads, &r->packer->cancel,
 					report_sampling, r, r->why);

@@ -157,6 +157,7 @@ void mfs_plan_free(mfs_plan *plan)
 	free(plan->files);
 	free(plan->tensors);
 	free(plan->extents);
+	free(plan->runs);
 	free(plan->terms);
 	free(plan->layouts);
 	memset(plan, 0, sizeof(*plan));
@@ -538,7 +539,7 @@ int mfs_plan_build(mfs_plan *plan, mfs_problem *why)
 		error = build_file(plan, i, why);
 	if (!error && small)
 		choose_lead(plan);
-	return error;
+	return error ? error : mfs_plan_order_by_file(plan, why);
 }
 
 /* ---- slots and groups ---- */
@@ -589,10 +590,10 @@ void mfs_plan_drop_tables(mfs_plan_tensor *t)
 	}
 }
 
-/* Tables count with the first span: they are stored before its frames. */
+/* Tables count with the span that is stored first: they lie before its frames. */
 static uint64_t tables_bytes(const mfs_plan_tensor *t, const mfs_span *span, unsigned slot)
 {
-	return span->index ? 0 : t->tables_bytes[slot];
+	return span->index == t->first_stored ? t->tables_bytes[slot] : 0;
 }
 
 bool mfs_group_takes(const mfs_group *group, const mfs_plan_tensor *t, const mfs_span *span)
@@ -656,14 +657,17 @@ void mfs_plan_number(mfs_plan *plan)
 
 	/* The first group may cut one chunk of each class to fill the gap. */
 	plan->chunks_max = plan->tensor_count ? MFS_DISK_CLASSES : 0;
-	for (uint32_t i = 0; i < plan->tensor_count; i++) {
-		mfs_plan_tensor *t = &plan->tensors[i];
+	for (uint32_t i = 0; i < plan->tensor_count; i++)
+		if (plan->tensors[i].twin == MFS_NO_TENSOR)
+			number_tensor(plan, &plan->tensors[i]);
+	for (uint32_t i = 0; i < plan->run_count; i++) {
+		const mfs_plan_run *run = &plan->runs[i];
+		const mfs_plan_tensor *t = &plan->tensors[run->tensor];
 
 		if (t->twin != MFS_NO_TENSOR)
 			continue;
-		number_tensor(plan, t);
-		for (uint64_t k = 0; k < t->spans; k++) {
-			mfs_tensor_span(&t->record, t->layout->block_bytes, k, &span);
+		for (uint64_t k = 0; k < run->count; k++) {
+			mfs_tensor_span(&t->record, t->layout->block_bytes, run->first + k, &span);
 			if (!mfs_group_takes(&group, t, &span))
 				close_group(plan, &group);
 			mfs_group_add(&group, t, &span);

@@ -56,12 +56,19 @@ typedef struct {
 	uint32_t twin;	      /* an earlier tensor with the same bytes; MFS_NO_TENSOR: none */
 	uint64_t row_bytes;
 	uint64_t spans;
+	uint64_t first_stored, last_stored; /* spans: before and behind all others of it */
 	mfs_coding_rules rules;
 	mfs_plan_choice choice;	    /* if the plan is to explain itself */
 	uint8_t *tables[MFS_SLOTS]; /* stored tables, or NULL */
 	uint32_t tables_bytes[MFS_SLOTS];
 	mfs_tables *open_tables[MFS_SLOTS]; /* while its spans are being coded */
 } mfs_plan_tensor;
+
+/* Spans of a tensor that are stored one after another. */
+typedef struct {
+	uint32_t tensor;
+	uint64_t first, count;
+} mfs_plan_run;
 
 #define MFS_PLAN_AUTO  -1
 #define MFS_PLAN_PLAIN -2
@@ -81,6 +88,9 @@ typedef struct {
 	uint32_t tensor_count;
 	mfs_root_extent *extents;
 	uint32_t extent_count;
+	mfs_plan_run *runs; /* all spans in the order in which they are stored */
+	uint32_t run_count;
+	bool reordered;	      /* that is not the order of the files */
 	mfs_root_term *terms; /* sorted by tensor */
 	uint32_t term_count;
 	const mfs_layout **layouts;
@@ -113,6 +123,12 @@ void mfs_plan_forget(mfs_plan *plan, uint32_t count);
 
 /* Sorts the files and cuts them into extents and tensors. */
 int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
+
+/* Stores the spans in the order of the trace at `path` (trace.h), the rest behind
+ * them in the order of the files; after mfs_plan_build(). storage.c */
+int mfs_plan_order(mfs_plan *plan, const char *path, mfs_problem *why);
+/* In the order of the files. */
+int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why);
 
 /* Opens the tables of a tensor for coding, and closes them. */
 int mfs_plan_open_tables(mfs_plan_tensor *tensor);

@@ -4,6 +4,11 @@
  * ahead of its reader by making spans that nobody waits for yet. The jobs of
  * those spans fetch whole requests in the order of the medium (runs.c) at the
  * depth that the profile names (reader.c).
+ *
+ * A stream begins at the first read that is as long as a readahead window, or
+ * with short reads that follow each other; it ends when its reader goes on
+ * elsewhere. Where the order of reading is another than the file's, route.c
+ * takes over.
  */
 #include <string.h>
 
@@ -16,15 +21,29 @@
 #define WINDOW_MIN   (256u << 10)
 /* Readahead READs reach the daemon out of order, by as much as this. */
 #define DISORDER_MAX (1u << 20)
+#define MEMORY_PAGE  4096u
+/* What the kernel reads ahead if nobody tells it otherwise. */
+#define READAHEAD (128u << 10)
+/* A stream without a read among so many has ended. */
+#define STREAM_READS 256
+/* After so many eager streams in a row that nobody followed up, access is random
+ * in long reads (faults that the kernel reads around): wait for the second. */
+#define DOUBT_MAX 4
 
-static uint64_t window_max(const struct reader *r)
+bool prefetch_stream_active(const struct reader *r, const struct stream *s)
+{
+	return s->used && s->window && s->next < s->limit &&
+	       r->note_clock - s->last_use < STREAM_READS;
+}
+
+uint64_t prefetch_window(const struct reader *r)
 {
 	uint64_t wanted = r->c->queue.window_bytes;
 	uint64_t room = r->span_arena.bytes / 2;
-	unsigned active = 0;
+	unsigned active = routes_active(r);
 
 	for (int i = 0; i < STREAMS; i++)
-		active += r->streams[i].used && r->streams[i].window;
+		active += prefetch_stream_active(r, &r->streams[i]);
 	if (active > 1)
 		room /= active;
 	return wanted < room ? wanted : room;
@@ -34,7 +53,7 @@ static struct stream *find_stream(struct reader *r, uint32_t file, uint64_t offs
 {
 	for (int i = 0; i < STREAMS; i++) {
 		struct stream *s = &r->streams[i];
-		uint64_t slack = s->window ? DISORDER_MAX : 0;
+		uint64_t slack = !s->window ? 0 : s->hits ? DISORDER_MAX : 2 * READAHEAD;
 
 		if (s->used && s->file == file && offset <= s->next + slack &&
 		    offset + length + slack >= s->next)
@@ -43,36 +62,53 @@ static struct stream *find_stream(struct reader *r, uint32_t file, uint64_t offs
 	return NULL;
 }
 
-static struct stream *oldest_stream(struct reader *r)
+/* The one to give up: one that never was a stream before one that is. */
+static bool worse(const struct reader *r, const struct stream *a, const struct stream *b)
 {
-	struct stream *oldest = &r->streams[0];
+	bool active = prefetch_stream_active(r, a);
+
+	if (active != prefetch_stream_active(r, b))
+		return !active;
+	return a->last_use < b->last_use;
+}
+
+static struct stream *free_stream(struct reader *r)
+{
+	struct stream *worst = &r->streams[0];
 
 	for (int i = 0; i < STREAMS; i++) {
 		struct stream *s = &r->streams[i];
 
 		if (!s->used)
 			return s;
-		if (s->last_use < oldest->last_use)
-			oldest = s;
+		if (worse(r, s, worst))
+			worst = s;
 	}
-	return oldest;
+	if (worst->eager && !worst->hits && r->doubt < DOUBT_MAX)
+		r->doubt++;
+	return worst;
 }
 
-static void begin_stream(struct reader *r, uint32_t file, uint64_t offset, size_t length)
+static struct stream *begin_stream(struct reader *r, uint32_t file, uint64_t offset, size_t length)
 {
-	struct stream *s = oldest_stream(r);
+	struct stream *s = free_stream(r);
+	bool eager = length >= EAGER_BYTES && r->doubt < DOUBT_MAX;
 
 	*s = (struct stream){.used = true,
 			     .file = file,
+			     .origin = offset,
 			     .next = offset + length,
 			     .ahead = offset + length,
-			     .window = length >= EAGER_BYTES ? 2 * length : 0,
-			     .last_use = ++r->tick};
+			     .limit = UINT64_MAX,
+			     .window = eager ? 2 * length : 0,
+			     .eager = eager,
+			     .last_use = r->note_clock};
+	return s;
 }
 
 static void widen(struct reader *r, struct stream *s, size_t length)
 {
-	uint64_t most = window_max(r);
+	uint64_t most = prefetch_window(r);
 
 	if (++s->hits < PATIENT_HITS && !s->window && length < EAGER_BYTES)
 		return;
@@ -83,69 +119,151 @@ static void widen(struct reader *r, struct stream *s, size_t length)
 		s->window = most;
 }
 
-void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length)
+static void continue_stream(struct reader *r, struct stream *s, uint64_t offset, size_t length)
 {
-	struct stream *s;
-
-	if (r->c->options.no_prefetch)
-		return;
-	s = find_stream(r, file, offset, length);
-	if (!s) {
-		begin_stream(r, file, offset, length);
-		return;
-	}
-	s->last_use = ++r->tick;
+	s->last_use = r->note_clock;
 	if (offset + length <= s->next)
 		return; /* late, or read again: it moves nothing */
+	if (length >= EAGER_BYTES)
+		r->doubt -= r->doubt > 0;
 	widen(r, s, length);
+	/* The kernel reads ahead across the limit; who reads on behind that goes on in
+	 * the order of the file. */
+	if (offset >= s->limit &&
+	    offset - s->limit >= 2 * (length > READAHEAD ? length : READAHEAD))
+		s->limit = UINT64_MAX;
 	s->next = offset + length;
 	if (s->ahead < s->next)
 		s->ahead = s->next;
 }
 
+/* Where a read lies: its middle, since the kernel reads around a fault; and of the
+ * memory page there the end, since a tensor that begins in a page is what is
+ * wanted of it. False: in literal bytes or zeros. */
+static bool find_place(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+		       struct place *out)
+{
+	uint64_t middle = offset + length / 2 + MEMORY_PAGE - 1, i;
+	mfs_root_extent extent;
+	mfs_root_file f;
+	mfs_root_tensor t;
+
+	if (middle > offset + length - 1)
+		middle = offset + length - 1;
+	mfs_root_get_file(&r->c->root, file, &f);
+	container_extent_at(r->c, &f, middle, &i, &extent);
+	if (extent.kind != MFS_EXTENT_TENSOR)
+		return false;
+	mfs_root_get_tensor(&r->c->root, extent.tensor, &t);
+	out->file = file;
+	out->tensor = extent.tensor;
+	out->at = extent.source_offset + (middle - extent.file_offset);
+	out->offset = offset;
+	out->length = length;
+	out->tensor_offset = extent.file_offset - extent.source_offset;
+	return !(t.flags & MFS_TENSOR_LITERAL);
+}
+
+void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length)
+{
+	struct place place;
+	struct stream *s;
+	bool known, begun;
+
+	if (r->c->options.no_prefetch)
+		return;
+	r->note_clock++;
+	known = find_place(r, file, offset, length, &place);
+	if (known && replay_note(r, &place))
+		return;
+	s = find_stream(r, file, offset, length);
+	begun = !s;
+	if (begun)
+		s = begin_stream(r, file, offset, length);
+	else
+		continue_stream(r, s, offset, length);
+	if (known)
+		routes_note(r, &place, s, begun);
+}
+
 void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t length)
 {
-	struct stream *s;
-	uint64_t most = window_max(r);
+	uint64_t most = prefetch_window(r);
 
 	if (r->c->options.no_prefetch || !length)
 		return;
-	s = oldest_stream(r);
-	*s = (struct stream){.used = true,
-			     .file = file,
-			     .next = offset,
-			     .ahead = offset,
-			     .window = length < most ? length : most,
-			     .last_use = ++r->tick};
+	*free_stream(r) = (struct stream){.used = true,
+					  .file = file,
+					  .origin = offset,
+					  .next = offset,
+					  .ahead = offset,
+					  .limit = UINT64_MAX,
+					  .window = length < most ? length : most,
+					  .last_use = r->note_clock};
 }
 
 /* ---- going ahead ---- */
 
-/* Makes the span that holds byte `at` of the extent's tensor, unless it is
- * there. Sets *next to the file offset behind it. False: not now. */
-static bool prefetch_span(struct reader *r, struct stream *s, const mfs_root_extent *extent,
-			  uint64_t position, uint64_t *next)
+bool prefetch_span(struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind,
+		   struct span **made, int *err)
 {
-	uint64_t at = extent->source_offset + (position - extent->file_offset);
-	uint64_t behind;
 	mfs_root_tensor t;
 	mfs_span place;
+	struct span *span;
+
+	*err = 0;
+	mfs_root_get_tensor(&r->c->root, tensor, &t);
+	mfs_tensor_span_at(&t, r->c->layouts[t.layout].block_bytes, at, &place);
+	*behind = place.offset + place.bytes - at;
+	if (made)
+		*made = NULL;
+	if (span_find(r, tensor, place.index))
+		return true;
+	if (!span_index_ready(r, tensor, &place, err))
+		return false;
+	span = span_new(r, tensor, &place, true);
+	if (made)
+		*made = span;
+	return span != NULL;
+}
+
+/* What the stream still wants of the tensor's extent, for the reach of requests. */
+static struct leg rest_of(const struct stream *s, const mfs_root_extent *extent)
+{
+	uint64_t end = extent->file_offset + extent->length;
+
+	if (end > s->limit)
+		end = s->limit;
+	return (struct leg){.tensor = extent->tensor,
+			    .from = extent->source_offset,
+			    .to = extent->source_offset + (end - extent->file_offset)};
+}
+
+/* Sees to the span at s->ahead. Sets *next to the file offset behind it. False:
+ * not now. */
+static bool advance_span(struct reader *r, struct stream *s, const mfs_root_extent *extent,
+			 uint64_t *next)
+{
+	uint64_t at = extent->source_offset + (s->ahead - extent->file_offset), behind;
+	struct span *made;
 	int err;
 
-	mfs_root_get_tensor(&r->c->root, extent->tensor, &t);
-	mfs_tensor_span_at(&t, r->c->layouts[t.layout].block_bytes, at, &place);
-	behind = place.offset + place.bytes - at;
-	*next = position + behind;
-	if (*next > extent->file_offset + extent->length)
-		*next = extent->file_offset + extent->length;
-	if (span_find(r, extent->tensor, place.index))
-		return true;
-	if (!span_index_ready(r, extent->tensor, &place, &err)) {
+	if (s->limit != UINT64_MAX && routes_touched(r, extent->tensor, at, &behind)) {
+		made = NULL; /* another thread's slice */
+	} else if (!prefetch_span(r, extent->tensor, at, &behind, &made, &err)) {
 		if (err)
 			s->window = 0; /* the read that comes here will say so */
 		return false;
 	}
-	return span_new(r, extent->tensor, &place, true) != NULL;
+	if (made && s->limit != UINT64_MAX) {
+		struct leg rest = rest_of(s, extent);
+
+		route_limit_reach(r, made, &rest);
+	}
+	*next = s->ahead + behind;
+	if (*next > extent->file_offset + extent->length)
+		*next = extent->file_offset + extent->length;
+	return true;
 }
 
 /* Goes ahead from s->ahead as far as window, memory and index allow. */
@@ -158,6 +276,8 @@ static void advance(struct reader *r, struct stream *s)
 	mfs_root_get_file(&r->c->root, s->file, &file);
 	if (end > file.size)
 		end = file.size;
+	if (end > s->limit)
+		end = s->limit;
 	if (s->ahead >= end)
 		return;
 	container_extent_at(r->c, &file, s->ahead, &i, &extent);
@@ -168,8 +288,7 @@ static void advance(struct reader *r, struct stream *s)
 			mfs_root_get_extent(&r->c->root, ++i, &extent);
 			continue;
 		}
-		if (extent.kind == MFS_EXTENT_TENSOR &&
-		    !prefetch_span(r, s, &extent, s->ahead, &next))
+		if (extent.kind == MFS_EXTENT_TENSOR && !advance_span(r, s, &extent, &next))
 			return;
 		s->ahead = next;
 	}
@@ -177,12 +296,10 @@ static void advance(struct reader *r, struct stream *s)
 
 void prefetch_pump(struct reader *r)
 {
-	if (r->stopping || !TAILQ_EMPTY(&r->blocked))
+	if (r->stopping || r->c->options.no_prefetch || !TAILQ_EMPTY(&r->blocked))
 		return;
-	for (int i = 0; i < STREAMS; i++) {
-		struct stream *s = &r->streams[i];
-
-		if (s->used && s->window)
-			advance(r, s);
-	}
+	for (int i = 0; i < STREAMS; i++)
+		if (prefetch_stream_active(r, &r->streams[i]))
+			advance(r, &r->streams[i]);
+	routes_advance(r);
 }

@@ -162,6 +162,7 @@ static bool hold_spans(struct reader *r, struct read *read, const struct batch *
 			r->stats.span_misses++;
 		}
 		span_hold(r, span);
+		recorder_note(r, batch->tensor[i], &batch->place[i]);
 		read->pieces[i].span = span;
 	}
 	return true;
@@ -648,6 +649,10 @@ int reader_new(struct reader **out, mfs_container *c)
 	if (!err)
 		err = parts_new(r);
 	if (!err)
+		err = routes_new(r);
+	if (!err)
+		err = recorder_new(r);
+	if (!err)
 		err = operands_new(r);
 	if (!err)
 		err = touched_new(r);
@@ -664,6 +669,9 @@ int reader_new(struct reader **out, mfs_container *c)
 		return err;
 	}
 	*out = r;
+	pthread_mutex_lock(&r->lock);
+	reader_pump(r); /* a replayed trace begins before the first read */
+	reader_unlock(r);
 	return 0;
 }
 
@@ -707,6 +715,8 @@ void reader_free(struct reader *r)
 	operands_free(r);
 	caching_close(r);
 	index_free(r);
+	routes_free(r);
+	recorder_free(r->recorder);
 	contexts_free(r);
 	touched_free(r);
 	mfs_arena_close(&r->run_arena);

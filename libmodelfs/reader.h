@@ -16,7 +16,9 @@
  *   of its base and, for adapters, from operands that are kept in memory.
  * - How many requests go ahead, and how large they are, follows the medium
  *   (medium.c), which is measured where the system does not know it (probe.c).
- * - Prefetch (prefetch.c) makes jobs that no read waits for yet.
+ * - Prefetch makes jobs that no read waits for yet: of sequential streams
+ *   (prefetch.c), and of other routes through the container (route.c): order of
+ *   execution, experts, a recorded trace.
  * - The cache (cache.c; optional) keeps stored bytes for longer than the runs they
  *   came in. Planning takes from it what it has and reads the rest; bytes that
  *   jobs have used are copied into it when nobody holds their run (caching.c).
@@ -39,6 +41,7 @@
 #include "container.h"
 #include "frame.h"
 #include "nf4.h"
+#include "order.h"
 #include "simd.h"
 
 /* ---- runs: stored bytes in memory ---- */
@@ -90,7 +93,8 @@ struct job {
 	enum job_state state;
 	int error;
 	bool retried;
-	bool ahead;			/* prefetch: runs may reach beyond the ranges */
+	bool ahead;			/* prefetch: runs may reach beyond the ranges, */
+	uint64_t reach[JOB_RANGES];	/* but not beyond this; 0: up to the end of the chunk */
 	struct range range[JOB_RANGES]; /* stored bytes; length 0: none */
 	struct run **runs;		/* held, from JOB_WAIT on */
 	unsigned run_count;
@@ -217,11 +221,83 @@ TAILQ_HEAD(read_list, read);
 struct stream {
 	bool used;
 	uint32_t file;
+	uint64_t origin; /* where its first read began */
 	uint64_t next;	 /* where the next read of this stream should begin */
 	uint64_t ahead;	 /* fetched or being fetched up to here */
+	uint64_t limit;	 /* nothing is fetched from here on */
 	uint64_t window; /* bytes to stay ahead; 0: not sequential (yet) */
 	unsigned hits;
+	bool walked; /* on a walk: ends where the tensor ends */
+	bool eager;  /* began with a window, before it proved to be a stream */
 	uint64_t last_use;
+};
+
+/* What is touched together, one after the other: part of a tensor, or all of it. */
+struct leg {
+	uint32_t tensor;
+	uint64_t from, to; /* bytes of the tensor */
+	uint64_t start;	   /* on the route: bytes of the legs before it */
+};
+
+struct route {
+	struct leg *legs;
+	uint32_t count;
+	uint64_t bytes;
+	uint32_t *sorted; /* legs by tensor and place */
+};
+
+/* A model that is walked through in the order of execution. Places are bytes on
+ * its part of the route; they go on rising from lap to lap (token to token). */
+struct walk {
+	bool used;
+	uint32_t first, end; /* legs of its model */
+	uint32_t leg;	     /* that is being read */
+	uint32_t stray;	     /* that one read was in, off the order */
+	uint64_t lap;	     /* place where the lap began */
+	uint64_t read;	     /* bytes of the leg that were read */
+	uint64_t ahead;	     /* fetched or being fetched up to here */
+	unsigned trust;	     /* how well the reads followed the order */
+	bool cyclic;	     /* the last leg was followed by the first one */
+	uint8_t *touched;    /* a bit for each span of the leg that was read in this lap */
+	uint64_t last_use;
+};
+
+#define WALKS 4
+
+/* One expert of one layer: the rest of the slice that was touched first, then
+ * its sister slices. */
+struct expert {
+	struct leg legs[MFS_ORDER_PARTS_MAX];
+	uint32_t count;
+	uint32_t tensor; /* first part: what the expert is known by */
+	uint64_t from;
+	uint64_t bytes; /* of the legs */
+	uint64_t whole; /* of the expert */
+	uint64_t read;	/* of it */
+	uint64_t ahead; /* fetched or being fetched up to here */
+	uint64_t clock;
+};
+
+#define EXPERTS 16
+
+struct routes {
+	mfs_order *order;	/* by tensor numbers */
+	struct route execution; /* all models, one after another */
+	uint32_t *models;	/* by tensor: number of its model */
+	uint32_t *leg_of;	/* by tensor; MFS_ORDER_NONE: no leg */
+	uint8_t *resident;	/* by leg: the last lap went past it without a read */
+	size_t touched_bytes;	/* room for the spans of any leg */
+	struct walk walks[WALKS];
+
+	struct expert experts[EXPERTS];
+	uint32_t expert_layer; /* of the expert that was begun last */
+	uint64_t expert_clock; /* counts changes of the layer */
+
+	struct route replay; /* what was recorded; no legs: nothing */
+	uint64_t replay_next, replay_ahead;
+	uint64_t replay_strayed; /* place of the last read that was off the window */
+	unsigned replay_misses;	 /* such reads in a row */
+	bool replay_cyclic;	 /* its end was followed by its beginning */
 };
 
 /* ---- what was read of each file (touched.c) ---- */
@@ -282,6 +358,10 @@ struct reader {
 	size_t gather_bytes;
 
 	struct stream streams[STREAMS];
+	unsigned doubt;	     /* rises with each eager stream that nobody followed up */
+	uint64_t note_clock; /* reads that prefetch has seen */
+	struct routes routes;
+	struct recorder *recorder; /* NULL: nothing is recorded */
 	unsigned prefetch_in_flight;
 
 	mfs_cache cache;
@@ -386,6 +466,10 @@ void spans_free(struct reader *r);
 void *span_memory(struct reader *r, size_t bytes);
 /* Lets go of an idle span whose bytes lie in a run; false if there is none. */
 bool span_evict_backed(struct reader *r);
+/* Where the frame of a span in `slot` lies. False if it has none, or if that is
+ * not loaded. */
+bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, unsigned slot,
+		      mfs_frame_place *out);
 
 /* derive.c; lock held unless it says otherwise */
 int operands_new(struct reader *r);
@@ -402,6 +486,47 @@ int operands_apply(struct reader *r, const struct span *span, const uint8_t *blo
 void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length);
 void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t length);
 void prefetch_pump(struct reader *r);
+/* Bytes that one stream or route may be ahead: the profile's depth, or its share
+ * of the memory. */
+uint64_t prefetch_window(const struct reader *r);
+/* A stream that has been read from lately. */
+bool prefetch_stream_active(const struct reader *r, const struct stream *s);
+/* Makes the span that holds byte `at` of the tensor, unless it is there, and
+ * sets *behind to the bytes from `at` to its end. False: not now; or never, and
+ * then *err is set. *made (if not NULL) is the span if it was made. */
+bool prefetch_span(struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind,
+		   struct span **made, int *err);
+
+/* route.c; lock held, except for the first three */
+int route_make(struct route *out, const mfs_order_part parts[], uint32_t count);
+void route_free(struct route *route); /* what it holds */
+int routes_new(struct reader *r);
+void routes_free(struct reader *r);
+/* Where a read lies that belongs to no literal bytes: the middle of it, which is
+ * where a fault was that the kernel read around. */
+struct place {
+	uint32_t file, tensor;
+	uint64_t at;		 /* byte of the tensor */
+	uint64_t offset, length; /* of the read, in the file */
+	uint64_t tensor_offset;	 /* of the tensor, in the file */
+};
+/* Follows the replayed trace. True if the read is a part of it. */
+bool replay_note(struct reader *r, const struct place *place);
+/* Follows the order of execution, and experts. `s` is the read's stream, `begun`
+ * if it began just now. May widen and limit the stream. */
+void routes_note(struct reader *r, const struct place *place, struct stream *s, bool begun);
+/* True if the lap that a model is in has read the span with byte `at` of the
+ * tensor; *behind is set to the bytes from there to its end. */
+bool routes_touched(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind);
+unsigned routes_active(const struct reader *r);
+void routes_advance(struct reader *r);
+/* Holds the requests of a prefetched span to what follows it on the leg. */
+void route_limit_reach(struct reader *r, struct span *span, const struct leg *leg);
+
+/* record.c; lock held, except for the first two */
+int recorder_new(struct reader *r);
+void recorder_free(struct recorder *recorder);
+void recorder_note(struct reader *r, uint32_t tensor, const mfs_span *place);
 
 /* touched.c */
 int touched_new(struct reader *r);

@@ -224,9 +224,9 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 	return true;
 }
 
-/* Pages of the container. */
+/* Pages of the container, and how far a request for them may reach. */
 struct pages {
-	uint64_t from, to;
+	uint64_t from, to, reach;
 };
 
 /* The ranges widened to whole units, in the order of the medium; those that
@@ -239,13 +239,14 @@ static unsigned job_pages(const struct reader *r, const struct job *job,
 	for (unsigned k = 0; k < JOB_RANGES; k++) {
 		const struct range *range = &job->range[k];
 		struct pages p = {round_down(range->offset, r->unit),
-				  round_up(range->offset + range->length, r->unit)};
+				  round_up(range->offset + range->length, r->unit), 0};
 		unsigned i = n;
 
 		if (!range->length)
 			continue;
 		for (; i && out[i - 1].from > p.from; i--)
 			out[i] = out[i - 1];
+		p.reach = job->reach[k] ? round_up(job->reach[k], r->unit) : UINT64_MAX;
 		out[i] = p;
 		n++;
 	}
@@ -253,6 +254,8 @@ static unsigned job_pages(const struct reader *r, const struct job *job,
 		if (kept && out[i].from < out[kept - 1].to) {
 			if (out[i].to > out[kept - 1].to)
 				out[kept - 1].to = out[i].to;
+			if (out[i].reach > out[kept - 1].reach)
+				out[kept - 1].reach = out[i].reach;
 		} else {
 			out[kept++] = out[i];
 		}
@@ -268,6 +271,8 @@ static bool take_ranges(struct reader *r, struct job *job)
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t limit = i + 1 < n ? pages[i + 1].from : UINT64_MAX;
 
+		if (limit > pages[i].reach)
+			limit = pages[i].reach > pages[i].to ? pages[i].reach : pages[i].to;
 		if (!take_range(r, job, pages[i].from, pages[i].to, limit))
 			return false;
 	}

@@ -135,6 +135,32 @@ static bool source_index_ready(struct reader *r, const struct source *source, in
 	return ready;
 }
 
+static int frame_place(struct reader *r, const mfs_root_tensor *t, const mfs_layout *layout,
+		       const mfs_span *place, unsigned slot, mfs_frame_place *out)
+{
+	uint64_t number = t->slot[slot].first + place->index;
+	const uint8_t *entry = frame_segment(r, number)->bytes +
+			       number % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame);
+
+	return mfs_frame_place_decode(out, entry, t->slot[slot].base,
+				      mfs_slot_bytes(t, layout, slot, place->blocks),
+				      r->c->sb.container_size);
+}
+
+bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, unsigned slot,
+		      mfs_frame_place *out)
+{
+	const mfs_layout *layout;
+	mfs_root_tensor t;
+
+	mfs_root_get_tensor(&r->c->root, tensor, &t);
+	layout = &r->c->layouts[t.layout];
+	return !(t.flags & (MFS_TENSOR_DERIVED | MFS_TENSOR_DELTA)) &&
+	       mfs_tensor_has_slot(&t, layout, slot) &&
+	       frame_segment(r, t.slot[slot].first + place->index)->state == PART_READY &&
+	       !frame_place(r, &t, layout, place, slot, out);
+}
+
 bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err)
 {
 	struct source source[SPAN_SOURCES];
@@ -155,19 +181,11 @@ static int find_frames(struct reader *r, struct source *source, struct range ran
 
 	mfs_root_get_tensor(&r->c->root, source->tensor, &t);
 	for (unsigned s = 0; s < MFS_SLOTS && !err; s++) {
-		uint64_t number = t.slot[s].first + source->place.index;
-		const uint8_t *entry;
-
 		if (!mfs_tensor_has_slot(&t, source->layout, s))
 			continue;
-		entry = frame_segment(r, number)->bytes +
-			number % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame);
-		err = mfs_frame_place_decode(
-		    &source->frame[s], entry, t.slot[s].base,
-		    mfs_slot_bytes(&t, source->layout, s, source->place.blocks),
-		    r->c->sb.container_size);
+		err = frame_place(r, &t, source->layout, &source->place, s, &source->frame[s]);
 		source->present[s] = true;
-		source->number[s] = number;
+		source->number[s] = t.slot[s].first + source->place.index;
 		range[s] = (struct range){source->frame[s].offset, source->frame[s].size};
 		if (t.slot[s].tables != MFS_NO_TABLES)
 			source->tables[s] = &r->tables[t.slot[s].tables];

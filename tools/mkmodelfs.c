@@ -36,6 +36,7 @@ static void print_help(void)
 	    "      --codec=NAME       only this coding (raw, zstd, literals, ...; plain); default "
 	    "auto:\n"
 	    "                         for each tensor the smallest that the profile can decode\n"
+	    "      --order=FILE       store in the order of a trace (modelfs -o record=FILE)\n"
 	    "      --explain          print what was tried on each tensor, and why one won\n"
 	    "      --opaque           pack models that fail validation as plain bytes\n"
 	    "      --no-verify        do not read back what was written\n"
@@ -57,6 +58,7 @@ enum {
 	OPT_PAGE,
 	OPT_FRAME,
 	OPT_CODEC,
+	OPT_ORDER,
 	OPT_EXPLAIN,
 	OPT_OPAQUE,
 	OPT_NO_VERIFY,
@@ -69,6 +71,7 @@ static const struct option long_options[] = {
     {"frame-size", required_argument, NULL, OPT_FRAME},
     {"jobs", required_argument, NULL, 'j'},
     {"codec", required_argument, NULL, OPT_CODEC},
+    {"order", required_argument, NULL, OPT_ORDER},
     {"explain", no_argument, NULL, OPT_EXPLAIN},
     {"opaque", no_argument, NULL, OPT_OPAQUE},
     {"no-verify", no_argument, NULL, OPT_NO_VERIFY},
@@ -124,6 +127,9 @@ static int parse_option(options *o, int option)
 		return parse_jobs(o, optarg);
 	case OPT_CODEC:
 		o->pack.codec = optarg;
+		return 0;
+	case OPT_ORDER:
+		o->pack.order = optarg;
 		return 0;
 	case OPT_EXPLAIN:
 		o->pack.explain = 1;

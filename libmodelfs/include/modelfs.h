@@ -69,6 +69,8 @@ typedef struct {
 	int profile;	      /* mfs_profile_id for queueing, -1: by the medium */
 	uint64_t cache_bytes; /* memory for stored bytes that are read again and again; 0: none,
 			       * MFS_CACHE_AUTO: as the memory of this machine or cgroup allows */
+	int record;	      /* 1: keep the order of first touches for mfs_trace_save() */
+	const char *replay;   /* a saved trace to prefetch by, or NULL; read by mfs_open() */
 } mfs_open_options;
 
 /* A cache for models that are larger than the page cache can hold: none while the
@@ -77,7 +79,7 @@ typedef struct {
 
 #define MFS_OPEN_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1, 0                                  \
+		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1, 0, 0, NULL                         \
 	}
 
 /* Opens the container at `path` (a file or a block device) read-only and checks
@@ -230,6 +232,11 @@ MFS_API void mfs_last_problem(mfs_container *container, mfs_problem *out);
 /* Advice: fetch these bytes soon. May do nothing. */
 MFS_API void mfs_prefetch(mfs_container *container, uint32_t file, uint64_t offset,
 			  uint64_t length);
+
+/* Writes the order in which reads first touched the spans of the container, as
+ * text (modelfs(1), TRACES), to `path`, through a temporary file beside it. It
+ * must have been opened with `record`. */
+MFS_API int mfs_trace_save(mfs_container *container, const char *path, mfs_problem *why);
 
 typedef struct {
 	size_t size;

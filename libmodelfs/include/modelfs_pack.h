@@ -38,11 +38,14 @@ typedef struct {
 			       * NULL: for each tensor what is smallest among those that the
 			       * profile's decode budget allows */
 	int explain;	      /* 1: keep what was tried for mfs_packer_choice() */
+	const char *order;    /* a trace (mfs_trace_save()): what it names is stored in its
+			       * order, the rest behind that in the order of the files; NULL:
+			       * all in the order of the files */
 } mfs_pack_options;
 
 #define MFS_PACK_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0                \
+		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL          \
 	}
 
 /* Stages of a pack, for progress. */

@@ -63,7 +63,7 @@ struct options {
 	const struct type *type;
 	uint64_t dim, layers, ffn, vocab, heads, kv_heads, size, seed, experts, extra, rank, shards;
 	enum distribution dist;
-	bool bf16_origin, big;
+	bool bf16_origin, big, sorted;
 	const char *lora, *path;
 };
 
@@ -184,6 +184,22 @@ static void add_ffn(struct plan *p, uint64_t layer)
 #define FIRST_PIECE 259 /* tokens before it: <unk>, <s>, </s>, 256 bytes */
 #define FIRST_WORD  (FIRST_PIECE + 95)
 
+/* The output first, then the rest as it was, but each layer by names: as files
+ * from llama-quantize are. Layers lie together already. */
+static int compare_quantized(const void *a, const void *b)
+{
+	const struct tensor *x = a, *y = b;
+	bool first_x = !strcmp(x->name, "output.weight"),
+	     first_y = !strcmp(y->name, "output.weight");
+	int layer_x = -1, layer_y = -1;
+
+	if (first_x != first_y)
+		return first_x ? -1 : 1;
+	sscanf(x->name, "blk.%d.", &layer_x);
+	sscanf(y->name, "blk.%d.", &layer_y);
+	return layer_x != layer_y ? layer_x - layer_y : strcmp(x->name, y->name);
+}
+
 static void plan_model(struct plan *p)
 {
 	const struct options *o = p->o;
@@ -211,6 +227,8 @@ static void plan_model(struct plan *p)
 		t = add_tensor(p, &types[0], 1, i % 7 + 1, 0, 0);
 		snprintf(t->name, sizeof(t->name), "extra.%06" PRIu64 ".weight", i);
 	}
+	if (o->sorted)
+		qsort(p->tensors, p->count, sizeof(*p->tensors), compare_quantized);
 }
 
 static void plan_lora(struct plan *p)
@@ -574,6 +592,7 @@ static const char usage[] =
     "  --dist D        gauss or t5 (heavy tails)\n"
     "  --bf16-origin   round the weights to bfloat16 first\n"
     "  --be            big-endian\n"
+    "  --sorted        tensors in the order that llama-quantize gives them\n"
     "  --shards N      split into N files, FILE-00001-of-0000N.gguf\n"
     "  --lora FILE     also write a LoRA adapter for the model\n"
     "  --rank N        of the adapter (default 8)\n";
@@ -598,7 +617,7 @@ static uint64_t number(const char *text)
 	return n * unit;
 }
 
-enum { OPT_TYPE = 256, OPT_DIST, OPT_BF16, OPT_BE, OPT_LORA, OPT_HELP, OPT_NUMBERS };
+enum { OPT_TYPE = 256, OPT_DIST, OPT_BF16, OPT_BE, OPT_SORTED, OPT_LORA, OPT_HELP, OPT_NUMBERS };
 
 static const char *const number_names[] = {"dim",     "layers",	  "ffn",  "vocab",
 					   "heads",   "kv-heads", "size", "experts",
@@ -625,6 +644,9 @@ static void set_option(struct options *o, int option)
 		break;
 	case OPT_BE:
 		o->big = true;
+		break;
+	case OPT_SORTED:
+		o->sorted = true;
 		break;
 	case OPT_LORA:
 		o->lora = optarg;
@@ -669,16 +691,17 @@ int main(int argc, char **argv)
 			    .heads = 4,
 			    .seed = 1,
 			    .rank = 8};
-	struct option table[6 + NUMBERS + 1] = {{"type", required_argument, NULL, OPT_TYPE},
+	struct option table[7 + NUMBERS + 1] = {{"type", required_argument, NULL, OPT_TYPE},
 						{"dist", required_argument, NULL, OPT_DIST},
 						{"bf16-origin", no_argument, NULL, OPT_BF16},
 						{"be", no_argument, NULL, OPT_BE},
+						{"sorted", no_argument, NULL, OPT_SORTED},
 						{"lora", required_argument, NULL, OPT_LORA},
 						{"help", no_argument, NULL, OPT_HELP}};
 	int option;
 
 	for (size_t i = 0; i < NUMBERS; i++)
-		table[6 + i] =
+		table[7 + i] =
 		    (struct option){number_names[i], required_argument, NULL, OPT_NUMBERS + (int)i};
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1)
 		set_option(&o, option);

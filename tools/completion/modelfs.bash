@@ -10,7 +10,7 @@ _modelfs_values() {
 
 _modelfs_options() {
 	case $1 in
-	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --explain --opaque --no-verify
+	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --order= --explain --opaque --no-verify
 		--force --dry-run --json --quiet --help --version' ;;
 	modelfs-stat) echo '--tensors --chunks --map --map= --watch --watch= --json --help --version' ;;
 	modelfs-extract) echo '--directory= --force --stdout --quiet --help --version' ;;
@@ -36,7 +36,8 @@ _modelfs() {
 	*:-j | *:--jobs) return ;;
 	modelfs:-o)
 		mapfile -t COMPREPLY < <(compgen -W 'arena= cache= cache=auto decoders= engine=uring engine=pool
-			engine=pread buffered noprefetch profile= read_ahead_kb= allow_other auto_unmount debug' \
+			engine=pread buffered noprefetch profile= read_ahead_kb= record= replay=
+			allow_other auto_unmount debug' \
 			-- "$cur")
 		[[ ${COMPREPLY-} == *= ]] && compopt -o nospace
 		return
