@@ -486,8 +486,17 @@ static void open_candidate(struct candidate *candidate)
 		candidate->size = 0;
 }
 
-static void make_buckets(mfs_encoder *encoder, struct bucketing *from, unsigned half,
-			 struct candidate *out)
+/* Writes the best tree; returns its size, or 0 if there is none. */
+static size_t make_tree(const uint32_t histogram[256], uint8_t *out)
+{
+	mfs_tree tree;
+
+	if (mfs_tree_make(&tree, histogram))
+		memcpy(out, tree.bytes, tree.size);
+	return tree.size;
+}
+
+static void make_buckets(struct bucketing *from, unsigned half, struct candidate *out)
 {
 	struct mfs_disk_buckets *d = (void *)out->bytes;
 	size_t at = sizeof(*d);
@@ -501,7 +510,7 @@ static void make_buckets(mfs_encoder *encoder, struct bucketing *from, unsigned 
 		size_t tree;
 
 		add_plausible(from->bin[b].histogram, half);
-		tree = mfs_literals_tree(encoder, from->bin[b].histogram, out->bytes + at);
+		tree = make_tree(from->bin[b].histogram, out->bytes + at);
 		if (tree == 0) {
 			out->bytes[at] = NO_TREE;
 			tree = 1;
@@ -530,8 +539,7 @@ static int build_buckets(struct builder *builder, uint32_t row_blocks, struct ca
 			try_window(builder->encoder, builder->sample, &values, row_blocks, work,
 				   &work[2]);
 		if (work[2].bits != UINT64_MAX)
-			make_buckets(builder->encoder, &work[2],
-				     values.layout->symbols.pack == 2 ? 16 : 0, out);
+			make_buckets(&work[2], values.layout->symbols.pack == 2 ? 16 : 0, out);
 	}
 	free(work);
 	free(values.histogram);
@@ -553,7 +561,7 @@ static int make_candidates(struct builder *builder, unsigned slot, const mfs_cod
 			break;
 		shared->kind = MFS_CODING_SHARED;
 		add_plausible(encoder->histogram[s], 0);
-		shared->size = mfs_literals_tree(encoder, encoder->histogram[s], shared->bytes);
+		shared->size = make_tree(encoder->histogram[s], shared->bytes);
 		open_candidate(shared);
 	}
 	if (builder->symbols != UINT32_MAX && !(rules->refused >> MFS_CODING_BUCKETS & 1)) {
@@ -578,7 +586,7 @@ static size_t bucketed_size(const struct builder *builder, const struct mfs_shar
 
 	mfs_groups_find(&groups, builder->sample->layout, piece->blocks, piece->span, shared);
 	mfs_groups_sort(&groups, piece->stream, encoder->sorted);
-	return mfs_buckets_encode(encoder, shared, &groups, encoder->coded);
+	return mfs_buckets_encode(encoder->sorted, shared, &groups, encoder->coded);
 }
 
 static void compare_sizes(void *user, uint32_t number, const struct piece *piece)
@@ -590,9 +598,8 @@ static void compare_sizes(void *user, uint32_t number, const struct piece *piece
 
 	if (!stream->shared.size && !stream->buckets.size)
 		return;
-	stream->alone += smaller(
-	    mfs_literals_encode(encoder->literals, piece->stream, piece->size, encoder->coded),
-	    raw);
+	stream->alone +=
+	    smaller(mfs_literals_encode(NULL, piece->stream, piece->size, encoder->coded), raw);
 	if (stream->shared.size)
 		stream->shared.stored +=
 		    smaller(mfs_codes_encode(stream->shared.opened->shared[0].encoding,
