@@ -122,7 +122,8 @@ struct coded {
 	uint32_t size;
 	uint32_t stored_size;
 	enum mfs_coding coding;
-	int symbols; /* the stream that contexts tell something about */
+	uint32_t zeros; /* bytes that are zero, at most */
+	int symbols;	/* the stream that contexts tell something about */
 };
 
 /* The span at hand. */
@@ -210,6 +211,7 @@ static void try_literals(mfs_encoder *encoder, const struct span *span,
 
 	memset(histogram, 0, sizeof(encoder->histogram[0]));
 	mfs_histogram_add(histogram, stream->bytes, stream->size);
+	stream->zeros = histogram[0];
 	bound = mfs_histogram_bound(histogram);
 	if (bound > limit)
 		return;
@@ -226,13 +228,33 @@ static void try_literals(mfs_encoder *encoder, const struct span *span,
 		keep(stream, coding, out, size);
 }
 
+static int set_level(ZSTD_CCtx *context, int level)
+{
+	static const struct {
+		ZSTD_cParameter name;
+		int value;
+	} quick[] = {
+	    {ZSTD_c_windowLog, 17},	   {ZSTD_c_chainLog, 17}, {ZSTD_c_hashLog, 15},
+	    {ZSTD_c_searchLog, 1},	   {ZSTD_c_minMatch, 3},  {ZSTD_c_targetLength, 8},
+	    {ZSTD_c_strategy, ZSTD_btopt},
+	};
+
+	ZSTD_CCtx_reset(context, ZSTD_reset_session_and_parameters);
+	if (level != MFS_MATCH_QUICK)
+		return ZSTD_isError(
+		    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level));
+	for (size_t i = 0; i < sizeof(quick) / sizeof(*quick); i++)
+		if (ZSTD_isError(ZSTD_CCtx_setParameter(context, quick[i].name, quick[i].value)))
+			return -1;
+	return 0;
+}
+
 static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
 			     uint8_t *out)
 {
 	size_t coded;
 
-	ZSTD_CCtx_reset(context, ZSTD_reset_session_only);
-	if (ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)) ||
+	if (set_level(context, level) ||
 	    ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0)))
 		return 0;
 	coded = ZSTD_compress2(context, out, mfs_coded_bound(size), in, size);
@@ -267,6 +289,7 @@ static size_t code_stream(mfs_encoder *encoder, const struct span *span,
 	int level = span->rules->match_level;
 
 	keep(stream, MFS_CODING_RAW, stream->bytes, stream->size);
+	stream->zeros = stream->size;
 	if (all_zero(stream->bytes, stream->size)) {
 		keep(stream, MFS_CODING_ZERO, NULL, 0);
 		return 0;
@@ -353,6 +376,15 @@ static size_t code_slot(mfs_encoder *encoder, const struct span *span, unsigned 
 /* One in so many words must be zero for a mask to be tried. */
 #define ZEROS_SHARE 8
 
+/* Whether there may be so many zeros: a word is zero only where all its bytes are. */
+static int zeros_enough(const struct coded stream[], uint32_t count)
+{
+	for (uint32_t s = 0; s < count; s++)
+		if (stream[s].zeros < stream[s].size / ZEROS_SHARE)
+			return 0;
+	return 1;
+}
+
 /* The mask as it is stored. */
 static void code_mask(const uint8_t *mask, size_t size, struct coded *out, uint8_t *room)
 {
@@ -406,6 +438,7 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 	const struct span span = {layout, blocks, in, rules};
 	const uint8_t *split[MFS_STREAMS_MAX];
 	struct coded stream[MFS_STREAMS_MAX];
+	int zeros = 0; /* enough, in slot 0 */
 
 	if (!span_ok(layout, blocks, encoder->max_span))
 		return MFS_E_ARGUMENT;
@@ -420,8 +453,9 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 			continue;
 		code_slot(encoder, &span, slot, tables[slot], split, 0, stream, encoder->coded);
 		pack_frame(stream, layout->slot_streams[slot], out[slot], &info[slot]);
+		zeros = slot == 0 ? zeros_enough(stream, layout->slot_streams[0]) : zeros;
 	}
-	if (mfs_sparse_fits(layout) && info[0].stored && allowed(&span, MFS_CODING_SPARSE))
+	if (zeros && mfs_sparse_fits(layout) && info[0].stored && allowed(&span, MFS_CODING_SPARSE))
 		try_sparse(encoder, &span, tables[0], split, out[0], &info[0]);
 	return 0;
 }
