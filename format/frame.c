@@ -228,33 +228,13 @@ static void try_literals(mfs_encoder *encoder, const struct span *span,
 		keep(stream, coding, out, size);
 }
 
-static int set_level(ZSTD_CCtx *context, int level)
-{
-	static const struct {
-		ZSTD_cParameter name;
-		int value;
-	} quick[] = {
-	    {ZSTD_c_windowLog, 17},	   {ZSTD_c_chainLog, 17}, {ZSTD_c_hashLog, 15},
-	    {ZSTD_c_searchLog, 1},	   {ZSTD_c_minMatch, 3},  {ZSTD_c_targetLength, 8},
-	    {ZSTD_c_strategy, ZSTD_btopt},
-	};
-
-	ZSTD_CCtx_reset(context, ZSTD_reset_session_and_parameters);
-	if (level != MFS_MATCH_QUICK)
-		return ZSTD_isError(
-		    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level));
-	for (size_t i = 0; i < sizeof(quick) / sizeof(*quick); i++)
-		if (ZSTD_isError(ZSTD_CCtx_setParameter(context, quick[i].name, quick[i].value)))
-			return -1;
-	return 0;
-}
-
 static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
 			     uint8_t *out)
 {
 	size_t coded;
 
-	if (set_level(context, level) ||
+	ZSTD_CCtx_reset(context, ZSTD_reset_session_only);
+	if (ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)) ||
 	    ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0)))
 		return 0;
 	coded = ZSTD_compress2(context, out, mfs_coded_bound(size), in, size);

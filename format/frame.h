@@ -61,15 +61,11 @@ size_t mfs_tables_memory(const mfs_tables *tables);
 
 typedef struct mfs_encoder mfs_encoder;
 
-/* A match level of our own: an optimal parse of what a short search finds. Of large
- * metadata it leaves 5 % more than level 15, in a third of the time. */
-#define MFS_MATCH_QUICK 100
-
 typedef struct {
 	/* A stream is coded only if that saves at least this share of it, in 1/1024. */
 	uint32_t min_gain;
 	/* zstd level for streams where matches may help (class metadata, opaque
-	 * bytes), or MFS_MATCH_QUICK; 0: literals only. */
+	 * bytes); 0: literals only. */
 	int match_level;
 	/* Bit c: coding c is not to be used. Raw and zero always may. */
 	uint32_t refused;

@@ -12,35 +12,55 @@ static uint64_t count_of(leaf l)
 	return l >> 8;
 }
 
-/* The leaves in rising order, by one digit of eight bits after the other. */
-static unsigned sorted_leaves(const uint32_t histogram[256], leaf out[256])
+/* One digit of eight bits after the other. */
+static void sort_by_digits(leaf *leaves, unsigned n, uint32_t most)
 {
-	leaf room[256], *from = room, *to = out;
-	uint32_t most = 0;
-	unsigned n = 0, turns = 0;
+	leaf room[256], *from = leaves, *to = room;
 
-	for (unsigned k = 0; k < 256; k++) {
-		if (histogram[k])
-			out[n++] = (leaf)histogram[k] << 8 | k;
-		most |= histogram[k];
-	}
-	for (; most; most >>= 8)
-		turns++;
-	for (unsigned turn = 1; turn <= turns; turn++) {
+	for (unsigned shift = 8; most; shift += 8, most >>= 8) {
 		unsigned at[257] = {0};
 		leaf *swap = from;
 
-		from = to;
-		to = swap;
 		for (unsigned i = 0; i < n; i++)
-			at[(from[i] >> 8 * turn & 255) + 1]++;
+			at[(from[i] >> shift & 255) + 1]++;
 		for (unsigned k = 0; k < 255; k++)
 			at[k + 1] += at[k];
 		for (unsigned i = 0; i < n; i++)
-			to[at[from[i] >> 8 * turn & 255]++] = from[i];
+			to[at[from[i] >> shift & 255]++] = from[i];
+		from = to;
+		to = swap;
 	}
-	if (to != out)
-		memcpy(out, to, n * sizeof(*out));
+	if (from != leaves)
+		memcpy(leaves, from, n * sizeof(*leaves));
+}
+
+static void sort_few(leaf *leaves, unsigned n)
+{
+	for (unsigned i = 1; i < n; i++) {
+		leaf next = leaves[i];
+		unsigned k = i;
+
+		for (; k && leaves[k - 1] > next; k--)
+			leaves[k] = leaves[k - 1];
+		leaves[k] = next;
+	}
+}
+
+/* The leaves in rising order; returns their number. */
+static unsigned sorted_leaves(const uint32_t histogram[256], leaf out[256])
+{
+	uint32_t most = 0;
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < 256; k++) {
+		out[n] = (leaf)histogram[k] << 8 | k;
+		n += histogram[k] > 0;
+		most |= histogram[k];
+	}
+	if (n <= 40)
+		sort_few(out, n);
+	else
+		sort_by_digits(out, n, most);
 	return n;
 }
 

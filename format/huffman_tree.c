@@ -431,7 +431,7 @@ static uint64_t total_bits(const mfs_tree *tree, const uint32_t histogram[256])
 }
 
 /* Up to so many bytes it pays to look for a tree that itself takes less. */
-#define FEW_BYTES 4096
+#define FEW_BYTES 512
 
 size_t mfs_tree_make(mfs_tree *tree, const uint32_t histogram[256])
 {

@@ -24,18 +24,18 @@ static struct demands demands_of(mfs_profile_id profile)
 	return (struct demands){2, 2, true, 0};
 }
 
-/* Metadata is read at every start, so matches are worth more time there than the
- * weights are, but not much more than all of these together: a vocabulary may be a
- * hundredth of a small model. Level 15 finds the three-byte matches that arrays of
- * scores are full of; on 128 KiB higher ones take twice as long and gain less. */
-static int match_level(uint64_t literal_bytes, uint64_t original_bytes)
+/* Matches are worth much time for small metadata, which is read at every start, and
+ * less for large opaque files. Beside weights they may take about as long as these:
+ * a vocabulary is a fiftieth of a small model. (Of 128 KiB of a vocabulary's scores
+ * level 15 leaves less than level 19, and less than half of what level 9 does.) */
+static int match_level(uint64_t literal_bytes, uint64_t file_bytes)
 {
-	if (literal_bytes <= 64u << 10)
+	if (literal_bytes <= 16u << 10)
 		return 19;
-	if (literal_bytes <= original_bytes / 256)
-		return 15;
+	if (literal_bytes < file_bytes / 2)
+		return literal_bytes <= file_bytes / 256 ? 15 : 9;
 	if (literal_bytes <= 8u << 20)
-		return MFS_MATCH_QUICK;
+		return 19;
 	return literal_bytes <= 64u << 20 ? 9 : 5;
 }
 
@@ -166,14 +166,15 @@ static uint32_t refused(const mfs_plan *plan, const struct demands *demands)
 
 static void set_rules(const mfs_plan *plan, const struct demands *demands, mfs_plan_tensor *t)
 {
+	const mfs_plan_file *file = &plan->files[t->record.file];
+
 	t->rules.min_gain = demands->stream_gain;
 	t->rules.refused = refused(plan, demands);
 	if (t->row_bytes % t->layout->block_bytes == 0 &&
 	    t->row_bytes / t->layout->block_bytes <= UINT32_MAX)
 		t->rules.row_blocks = (uint32_t)(t->row_bytes / t->layout->block_bytes);
 	if (t->record.flags & MFS_TENSOR_LITERAL)
-		t->rules.match_level =
-		    match_level(plan->files[t->record.file].literal_bytes, plan->original_bytes);
+		t->rules.match_level = match_level(file->literal_bytes, file->record.size);
 	else if (plan->codec == MFS_CODING_ZSTD)
 		t->rules.match_level = MATCH_LEVEL_ASKED;
 }
