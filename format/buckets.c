@@ -96,31 +96,25 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 }
 
 /* Where the bucket's tree lacks a code, the frame brings a tree of its own. */
-static size_t encode_bucket(mfs_encoder *encoder, const mfs_codes *codes, const uint8_t *in,
-			    size_t size, uint8_t *out)
+static size_t encode_bucket(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out)
 {
 	size_t coded = mfs_codes_encode(codes, in, size, out);
 
-	return coded ? coded : mfs_literals_encode(encoder->literals, in, size, out);
+	return coded ? coded : mfs_literals_encode(NULL, in, size, out);
 }
 
-size_t mfs_buckets_encode(mfs_encoder *encoder, const struct mfs_shared *shared,
+size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared,
 			  const struct mfs_groups *groups, uint8_t *out)
 {
-	const uint8_t *sorted = encoder->sorted;
 	size_t at = 0;
 
 	for (uint32_t b = 0; b < shared->buckets; b++) {
 		size_t size = (size_t)groups->size[b] * groups->bytes;
-		size_t coded;
 
 		if (size == 0)
 			continue;
-		coded = encode_bucket(encoder, &shared->encoding[b], sorted, size, out + at);
-		if (!coded)
-			return 0;
+		at += encode_bucket(&shared->encoding[b], sorted, size, out + at);
 		sorted += size;
-		at += coded;
 	}
 	return at;
 }

@@ -60,7 +60,6 @@ static int is_one_stream(const mfs_layout *layout)
 
 mfs_encoder *mfs_encoder_new(size_t max_span)
 {
-	size_t room = max_span < MFS_TYPICAL_ROOM ? MFS_TYPICAL_ROOM : max_span;
 	mfs_encoder *encoder;
 
 	if (max_span == 0 || max_span > MFS_FRAME_MAX)
@@ -69,17 +68,16 @@ mfs_encoder *mfs_encoder_new(size_t max_span)
 	if (!encoder)
 		return NULL;
 	encoder->max_span = max_span;
-	encoder->literals = mfs_literals_context();
 	encoder->matches = ZSTD_createCCtx();
-	encoder->split = aligned_alloc(MFS_STREAM_ALIGN, split_bound(room));
+	encoder->split = aligned_alloc(MFS_STREAM_ALIGN, split_bound(max_span));
 	/* Coded streams are kept only if smaller than the stream, so all but the
 	 * last together are no larger than the span. */
-	encoder->coded = malloc(room + 2 * mfs_coded_bound(room));
+	encoder->coded = malloc(max_span + 2 * mfs_coded_bound(max_span));
 	encoder->sorted = malloc(split_bound(max_span));
 	encoder->buckets = malloc(groups_bound(max_span));
 	encoder->packed = malloc(split_bound(max_span));
-	if (!encoder->literals || !encoder->matches || !encoder->split || !encoder->coded ||
-	    !encoder->sorted || !encoder->buckets || !encoder->packed) {
+	if (!encoder->matches || !encoder->split || !encoder->coded || !encoder->sorted ||
+	    !encoder->buckets || !encoder->packed) {
 		mfs_encoder_free(encoder);
 		return NULL;
 	}
@@ -90,7 +88,6 @@ void mfs_encoder_free(mfs_encoder *encoder)
 {
 	if (!encoder)
 		return;
-	ZSTD_freeCCtx(encoder->literals);
 	ZSTD_freeCCtx(encoder->matches);
 	free(encoder->split);
 	free(encoder->coded);
@@ -125,7 +122,8 @@ struct coded {
 	uint32_t size;
 	uint32_t stored_size;
 	enum mfs_coding coding;
-	int symbols; /* the stream that contexts tell something about */
+	uint32_t zeros; /* bytes that are zero, at most */
+	int symbols;	/* the stream that contexts tell something about */
 };
 
 /* The span at hand. */
@@ -167,53 +165,67 @@ static void try_buckets(mfs_encoder *encoder, const struct span *span,
 
 	mfs_groups_find(&groups, span->layout, span->blocks, span->in, shared);
 	mfs_groups_sort(&groups, stream->bytes, encoder->sorted);
-	size = mfs_buckets_encode(encoder, shared, &groups, out);
+	size = mfs_buckets_encode(encoder->sorted, shared, &groups, out);
 	if (size && size <= limit)
 		keep(stream, MFS_CODING_BUCKETS, out, size);
 }
 
-/* A tree of its own is tried only where the histogram says that it may save more
+/* A tree of its own is made only where the histogram says that it may save more
  * than that tree takes, of what the tensor's tree needs. */
 #define TREE_LEAST 48
 
-static void try_shared(const struct mfs_shared *shared, const uint32_t histogram[256],
-		       struct coded *stream, size_t limit, uint8_t *out)
+/* Bytes, less the headers, that the stream comes to with the tensor's tree. */
+static size_t shared_size(const struct span *span, const struct mfs_shared *shared,
+			  const uint32_t histogram[256])
 {
-	uint64_t bits = mfs_codes_bits(shared->encoding, histogram);
-	size_t size;
+	uint64_t bits;
 
-	if (bits == UINT64_MAX || bits / 8 > limit)
-		return;
-	size = mfs_codes_encode(shared->encoding, stream->bytes, stream->size, out);
-	if (size && size <= limit)
-		keep(stream, MFS_CODING_SHARED, out, size);
+	if (!shared || shared->count != 1 || shared->buckets || !allowed(span, MFS_CODING_SHARED))
+		return SIZE_MAX;
+	bits = mfs_codes_bits(shared->encoding, histogram);
+	return bits == UINT64_MAX ? SIZE_MAX : bits / 8;
 }
 
+static size_t own_size(const struct span *span, const uint32_t histogram[256], size_t bound,
+		       size_t limit, mfs_tree *tree)
+{
+	tree->size = 0;
+	if (bound + TREE_LEAST > limit || !allowed(span, MFS_CODING_LITERALS))
+		return SIZE_MAX;
+	/* One value alone has no tree, and comes to next to nothing. */
+	if (!mfs_tree_make(tree, histogram))
+		return bound;
+	return mfs_codes_bits(&tree->codes, histogram) / 8 + tree->size;
+}
+
+/* The coding with the tensor's tree or with a tree of its own, whichever the
+ * histogram says is smaller. */
 static void try_literals(mfs_encoder *encoder, const struct span *span,
 			 const struct mfs_shared *shared, struct coded *stream, size_t limit,
 			 uint8_t *out)
 {
 	uint32_t *histogram = encoder->histogram[0];
-	size_t bound, size, at = 0;
+	size_t bound, with_shared, with_own, size;
+	enum mfs_coding coding;
+	mfs_tree tree;
 
 	memset(histogram, 0, sizeof(encoder->histogram[0]));
 	mfs_histogram_add(histogram, stream->bytes, stream->size);
+	stream->zeros = histogram[0];
 	bound = mfs_histogram_bound(histogram);
 	if (bound > limit)
 		return;
-	if (shared && shared->count == 1 && !shared->buckets && allowed(span, MFS_CODING_SHARED))
-		try_shared(shared, histogram, stream, limit, out);
-	if (stream->coding == MFS_CODING_SHARED) {
-		at = stream->stored_size;
-		limit = at - 1;
-	}
-	if (bound + TREE_LEAST > limit || !allowed(span, MFS_CODING_LITERALS))
+	with_shared = shared_size(span, shared, histogram);
+	with_own =
+	    own_size(span, histogram, bound, with_shared < limit ? with_shared : limit, &tree);
+	coding = with_shared <= with_own ? MFS_CODING_SHARED : MFS_CODING_LITERALS;
+	if ((with_shared < with_own ? with_shared : with_own) > limit)
 		return;
-	size = mfs_literals_encode(encoder->literals, stream->bytes, stream->size, out + at);
-	if (size && size <= limit) {
-		memmove(out, out + at, size);
-		keep(stream, MFS_CODING_LITERALS, out, size);
-	}
+	size = coding == MFS_CODING_SHARED
+		   ? mfs_codes_encode(shared->encoding, stream->bytes, stream->size, out)
+		   : mfs_literals_encode(&tree, stream->bytes, stream->size, out);
+	if (size && size <= limit)
+		keep(stream, coding, out, size);
 }
 
 static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
@@ -257,6 +269,7 @@ static size_t code_stream(mfs_encoder *encoder, const struct span *span,
 	int level = span->rules->match_level;
 
 	keep(stream, MFS_CODING_RAW, stream->bytes, stream->size);
+	stream->zeros = stream->size;
 	if (all_zero(stream->bytes, stream->size)) {
 		keep(stream, MFS_CODING_ZERO, NULL, 0);
 		return 0;
@@ -343,15 +356,23 @@ static size_t code_slot(mfs_encoder *encoder, const struct span *span, unsigned 
 /* One in so many words must be zero for a mask to be tried. */
 #define ZEROS_SHARE 8
 
-/* The mask as it is stored. */
-static void code_mask(mfs_encoder *encoder, const uint8_t *mask, size_t size, struct coded *out,
-		      uint8_t *room)
+/* Whether there may be so many zeros: a word is zero only where all its bytes are. */
+static int zeros_enough(const struct coded stream[], uint32_t count)
 {
-	size_t coded = mfs_literals_encode(encoder->literals, mask, size, room);
+	for (uint32_t s = 0; s < count; s++)
+		if (stream[s].zeros < stream[s].size / ZEROS_SHARE)
+			return 0;
+	return 1;
+}
+
+/* The mask as it is stored. */
+static void code_mask(const uint8_t *mask, size_t size, struct coded *out, uint8_t *room)
+{
+	size_t coded = mfs_literals_encode(NULL, mask, size, room);
 
 	out->size = (uint32_t)size;
 	keep(out, MFS_CODING_SPARSE, mask, size);
-	if (coded && coded < size)
+	if (coded < size)
 		keep(out, MFS_CODING_SPARSE, room, coded);
 }
 
@@ -377,7 +398,7 @@ static void try_sparse(mfs_encoder *encoder, const struct span *span, const mfs_
 		packed += align_stream(count + 1);
 	}
 	room = code_slot(encoder, span, 0, tables, values, count, stream + 1, encoder->coded);
-	code_mask(encoder, mask, (words + 7) / 8, &stream[0], encoder->coded + room);
+	code_mask(mask, (words + 7) / 8, &stream[0], encoder->coded + room);
 	total = (streams + 1) * HEADER_BYTES;
 	for (uint32_t s = 0; s <= streams; s++)
 		total += stream[s].stored_size;
@@ -397,6 +418,7 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 	const struct span span = {layout, blocks, in, rules};
 	const uint8_t *split[MFS_STREAMS_MAX];
 	struct coded stream[MFS_STREAMS_MAX];
+	int zeros = 0; /* enough, in slot 0 */
 
 	if (!span_ok(layout, blocks, encoder->max_span))
 		return MFS_E_ARGUMENT;
@@ -411,8 +433,9 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 			continue;
 		code_slot(encoder, &span, slot, tables[slot], split, 0, stream, encoder->coded);
 		pack_frame(stream, layout->slot_streams[slot], out[slot], &info[slot]);
+		zeros = slot == 0 ? zeros_enough(stream, layout->slot_streams[0]) : zeros;
 	}
-	if (mfs_sparse_fits(layout) && info[0].stored && allowed(&span, MFS_CODING_SPARSE))
+	if (zeros && mfs_sparse_fits(layout) && info[0].stored && allowed(&span, MFS_CODING_SPARSE))
 		try_sparse(encoder, &span, tables[0], split, out[0], &info[0]);
 	return 0;
 }

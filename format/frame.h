@@ -48,11 +48,12 @@ const char *mfs_coding_name(unsigned coding);
 /* Once open they do not change: any number of threads may use them. */
 typedef struct mfs_tables mfs_tables;
 
-/* Opens stored tables of `streams` streams for decoding (and for encoding if
- * `encode`). Copies what it needs. 0, or a negative mfs_error; *out is set on
- * success only. */
+enum mfs_tables_use { MFS_TABLES_DECODE = 0, MFS_TABLES_BOTH = 1, MFS_TABLES_ENCODE = 2 };
+
+/* Opens stored tables of `streams` streams. Copies what it needs. 0, or a negative mfs_error; *out
+ * is set on success only. */
 int mfs_tables_open(mfs_tables **out, const uint8_t *stored, size_t size, uint32_t streams,
-		    int encode);
+		    enum mfs_tables_use use);
 void mfs_tables_free(mfs_tables *tables); /* NULL is fine */
 size_t mfs_tables_memory(const mfs_tables *tables);
 

@@ -10,8 +10,6 @@
 
 /* Streams start at multiples of this in scratch memory. */
 #define MFS_STREAM_ALIGN 64
-/* An encoder's scratch memory holds at least the bytes that a tree is made from. */
-#define MFS_TYPICAL_ROOM (64u << 10)
 
 /* Groups sorted into buckets. */
 struct mfs_groups {
@@ -23,7 +21,6 @@ struct mfs_groups {
 
 struct mfs_encoder {
 	size_t max_span;
-	ZSTD_CCtx *literals;
 	ZSTD_CCtx *matches;
 	uint8_t *split;	  /* streams of the span at hand */
 	uint8_t *coded;	  /* their coded forms */
@@ -71,8 +68,8 @@ void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32
 void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out);
 void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out);
 
-/* Codes the symbols that encoder->sorted holds; returns the size, 0 if zstd failed. */
-size_t mfs_buckets_encode(mfs_encoder *encoder, const struct mfs_shared *shared,
+/* Codes symbols in the order of the buckets; returns the size. */
+size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared,
 			  const struct mfs_groups *groups, uint8_t *out);
 
 /* ---- sparse.c ---- */
@@ -87,14 +84,7 @@ size_t mfs_sparse_count(const uint8_t *mask, size_t words);
 void mfs_sparse_pack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
 void mfs_sparse_unpack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
 
-/* ---- literals.c: standard zstd frames that hold literals only ---- */
-
-/* A context for mfs_literals_encode(), or NULL. */
-ZSTD_CCtx *mfs_literals_context(void);
-
-/* Codes at most MFS_FRAME_MAX bytes; `out` has room for mfs_coded_bound(size).
- * Returns the coded size, 0 if zstd failed. */
-size_t mfs_literals_encode(ZSTD_CCtx *context, const uint8_t *in, size_t size, uint8_t *out);
+/* ---- histogram.c ---- */
 
 /* Adds the bytes to the histogram. */
 void mfs_histogram_add(uint32_t histogram[256], const uint8_t *in, size_t size);
@@ -105,10 +95,5 @@ size_t mfs_histogram_bound(const uint32_t histogram[256]);
 /* log2(v) with MFS_LOG_BITS fractional bits, rounded down; v > 0. */
 #define MFS_LOG_BITS 8
 uint32_t mfs_log2_fixed(uint32_t v);
-
-/* The Huffman tree, as zstd stores it, of bytes distributed like the histogram.
- * Returns its size; 0 if such bytes would not be coded with a tree. */
-size_t mfs_literals_tree(mfs_encoder *encoder, const uint32_t histogram[256],
-			 uint8_t tree[MFS_TREE_MAX]);
 
 #endif

@@ -6,8 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MFS_TREE_MAX	 129 /* bytes of a stored tree */
-#define MFS_CODE_MISSING (1u << 31)
+#define MFS_TREE_MAX	  129 /* bytes of a stored tree */
+#define MFS_CODE_BITS_MAX 11  /* of a code */
+#define MFS_CODE_MISSING  (1u << 31)
 
 /* For each byte its code in bits 0 to 15 and the code's length in bits 16 to 23;
  * MFS_CODE_MISSING where the tree has none. */
@@ -19,16 +20,37 @@ typedef struct {
  * size, or 0 if these bytes are no tree. */
 size_t mfs_codes_read(mfs_codes *codes, const uint8_t *tree, size_t size);
 
+/* Codes, and how zstd stores them. */
+typedef struct {
+	mfs_codes codes;
+	uint8_t bytes[MFS_TREE_MAX];
+	size_t size; /* 0: there are none */
+} mfs_tree;
+
+/* The best codes for bytes distributed like the histogram, whose sum is below 2^32.
+ * Returns the tree's size; 0 if fewer than two values occur, or if zstd has no form
+ * for the tree. */
+size_t mfs_tree_make(mfs_tree *tree, const uint32_t histogram[256]);
+
+/* The lengths of the best codes of at most `limit` bits (up to MFS_CODE_BITS_MAX), 0
+ * where a value does not occur. Returns the longest, 0 if fewer than two values
+ * occur or more than there can be codes. */
+unsigned mfs_code_lengths(const uint32_t histogram[256], unsigned limit, uint8_t length[256]);
+
 /* Bits of bytes distributed like the histogram; UINT64_MAX if a code is missing. */
 uint64_t mfs_codes_bits(const mfs_codes *codes, const uint32_t histogram[256]);
 
-/* Room that mfs_codes_encode() wants for `size` bytes. */
+/* Room that mfs_codes_encode() and mfs_literals_encode() want for `size` bytes. */
 size_t mfs_codes_bound(size_t size);
 
 /* Writes a zstd frame whose blocks hold literals coded with the tables'
  * tree, or are raw where that is smaller. Returns its size; 0 if a code is
  * missing. */
 size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out);
+
+/* The same with trees of its own; any bytes can be coded so, at least as raw blocks.
+ * `tree`: that of all the bytes, for whom it has a code, or NULL. */
+size_t mfs_literals_encode(const mfs_tree *tree, const uint8_t *in, size_t size, uint8_t *out);
 
 /* The same codes by the next MFS_LOOKUP_BITS bits: byte << 8 | length. */
 #define MFS_LOOKUP_BITS 11

@@ -1,199 +1,252 @@
+/* Coding: zstd frames that hold literals only, without zstd's search for matches
+ * and trees. */
 #include "frame_private.h"
 
 #include <string.h>
 
+#include "huffman_private.h"
 #include "mfs_endian.h"
 
-#define BLOCK_BYTES ZSTD_BLOCKSIZE_MAX
-#define BLOCKS_MAX  (MFS_FRAME_MAX / BLOCK_BYTES)
+#define HALVES_MIN (32u << 10) /* bytes from which on a frame has two blocks */
+#define UNEVEN	   1060
 
-/* btultra2 keeps literals that gain 0.4 %, where lower strategies want 1.6 %.
- * Nothing searches for matches, so all search tables have their least size. */
-#define WINDOW_LOG 17 /* a block is no larger than the window */
+size_t mfs_codes_bound(size_t size)
+{
+	/* Eleven bits of eight, headers and trees, and what whole-word stores write beyond. */
+	return size + size / 2 + (size / (BLOCK_BYTES - UNEVEN) + 1) * (32 + MFS_TREE_MAX) + 64;
+}
 
-static const ZSTD_compressionParameters parameters = {
-    .windowLog = WINDOW_LOG,
-    .chainLog = ZSTD_CHAINLOG_MIN,
-    .hashLog = ZSTD_HASHLOG_MIN,
-    .searchLog = ZSTD_SEARCHLOG_MIN,
-    .minMatch = ZSTD_MINMATCH_MAX,
-    .targetLength = 0,
-    .strategy = ZSTD_btultra2,
+struct writer {
+	uint8_t *at;
+	uint64_t bits;
+	unsigned count;
+	uint32_t seen; /* all codes together: tells a missing one */
 };
 
-static int set_parameters(ZSTD_CCtx *context)
+/* Two codes as one: the first in the lower bits. */
+static inline uint64_t pair(uint32_t first, uint32_t second, unsigned *length)
 {
-	const struct {
-		ZSTD_cParameter name;
-		int value;
-	} list[] = {
-	    {ZSTD_c_windowLog, (int)parameters.windowLog},
-	    {ZSTD_c_chainLog, (int)parameters.chainLog},
-	    {ZSTD_c_hashLog, (int)parameters.hashLog},
-	    {ZSTD_c_searchLog, (int)parameters.searchLog},
-	    {ZSTD_c_minMatch, (int)parameters.minMatch},
-	    {ZSTD_c_strategy, (int)parameters.strategy},
-	    {ZSTD_c_contentSizeFlag, 0}, /* the layout tells */
-	    {ZSTD_c_dictIDFlag, 0},
-	    {ZSTD_c_literalCompressionMode, ZSTD_ps_enable},
-	    {ZSTD_c_blockDelimiters, ZSTD_sf_explicitBlockDelimiters},
-	};
+	unsigned low = first >> 16 & 255;
 
-	for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-		if (ZSTD_isError(ZSTD_CCtx_setParameter(context, list[i].name, list[i].value)))
-			return -1;
-	return 0;
+	*length = low + (second >> 16 & 255);
+	return (first & 0xffff) | (uint64_t)(second & 0xffff) << low;
 }
 
-ZSTD_CCtx *mfs_literals_context(void)
+static inline void flush(struct writer *to)
 {
-	ZSTD_CCtx *context = ZSTD_createCCtx();
+	store_le64(to->at, to->bits);
+	to->at += to->count / 8;
+	to->bits >>= to->count & ~7u;
+	to->count &= 7;
+}
 
-	if (context && set_parameters(context)) {
-		ZSTD_freeCCtx(context);
-		return NULL;
+static inline void put(struct writer *to, uint32_t code)
+{
+	to->seen |= code;
+	to->bits |= (uint64_t)(code & 0xffff) << to->count;
+	to->count += code >> 16 & 255;
+}
+
+/* Four codes are put together before they join the bits that wait: one addition
+ * after the other is what the loop takes. */
+static inline void put4(struct writer *to, const mfs_codes *codes, const uint8_t *last)
+{
+	uint32_t a = codes->code[last[0]], b = codes->code[last[-1]];
+	uint32_t c = codes->code[last[-2]], d = codes->code[last[-3]];
+	unsigned first, second;
+	uint64_t low = pair(a, b, &first), high = pair(c, d, &second);
+
+	to->seen |= a | b | c | d;
+	to->bits |= (low | high << first) << to->count;
+	to->count += first + second;
+}
+
+/* A stream is decoded from its end, so the last byte is coded first. */
+static uint8_t *encode_stream(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out,
+			      uint32_t *seen)
+{
+	struct writer to = {out, 0, 0, 0};
+
+	for (; size % 4; size--) {
+		put(&to, codes->code[in[size - 1]]);
+		flush(&to);
 	}
-	return context;
+	for (; size; size -= 4) {
+		put4(&to, codes, in + size - 1);
+		flush(&to);
+	}
+	put(&to, 1u << 16 | 1);
+	flush(&to);
+	*seen |= to.seen;
+	return to.at + (to.count > 0);
 }
 
-size_t mfs_literals_encode(ZSTD_CCtx *context, const uint8_t *in, size_t size, uint8_t *out)
+/* The literals behind their header; returns their size. */
+static size_t encode_literals(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out,
+			      uint32_t *seen)
 {
-	/* A sequence without a match ends a block. */
-	ZSTD_Sequence block[BLOCKS_MAX] = {0};
-	size_t blocks = 0;
+	size_t quarter = (size + 3) / 4;
+	uint8_t *at = out + 6;
+
+	if (size < FOUR_STREAMS)
+		return (size_t)(encode_stream(codes, in, size, out, seen) - out);
+	for (int k = 0; k < 4; k++) {
+		uint8_t *end = encode_stream(codes, in + (size_t)k * quarter,
+					     k < 3 ? quarter : size - 3 * quarter, at, seen);
+
+		if (k < 3)
+			store_le16(out + 2 * (size_t)k, (uint16_t)(end - at));
+		at = end;
+	}
+	return (size_t)(at - out);
+}
+
+/* Bytes of the header that tells both sizes. */
+static size_t literals_header_size(size_t size)
+{
+	return size < 1024 ? 3 : size < 16384 ? 4 : 5;
+}
+
+/* The sizes of literals, decoded and coded, in as many bits as the larger needs.
+ * Type 2: with their tree; type 3: with the tree that is known. */
+static void literals_header(unsigned type, size_t size, size_t coded, uint8_t *out)
+{
+	size_t bytes = literals_header_size(size);
+	unsigned form = bytes == 3 ? size >= FOUR_STREAMS : (unsigned)bytes - 2;
+	unsigned bits = form < 2 ? 10 : form == 2 ? 14 : 18;
+	uint64_t word = type | form << 2 | (uint64_t)size << 4 | (uint64_t)coded << (4 + bits);
+
+	for (size_t i = 0; i < bytes; i++)
+		out[i] = (uint8_t)(word >> 8 * i);
+}
+
+static void block_header(uint8_t *out, size_t size, unsigned type, int last)
+{
+	uint32_t word = (uint32_t)size << 3 | type << 1 | (uint32_t)last;
+
+	out[0] = (uint8_t)word;
+	out[1] = (uint8_t)(word >> 8);
+	out[2] = (uint8_t)(word >> 16);
+}
+
+static size_t raw_block(const uint8_t *in, size_t size, int last, uint8_t *out)
+{
+	block_header(out, size, 0, last);
+	memcpy(out + 3, in, size);
+	return 3 + size;
+}
+
+/* A block of literals, raw if that is not larger. With a tree of `tree_size` bytes,
+ * or (0) with the one before. */
+static size_t encode_block(const mfs_codes *codes, const uint8_t *tree, size_t tree_size,
+			   const uint8_t *in, size_t size, int last, uint8_t *out, uint32_t *seen)
+{
+	size_t header = literals_header_size(size), coded;
+	uint8_t *literals = out + 3 + header;
+
+	if (tree_size)
+		memcpy(literals, tree, tree_size);
+	coded = tree_size + encode_literals(codes, in, size, literals + tree_size, seen);
+	if (header + coded + 1 >= size)
+		return raw_block(in, size, last, out);
+	literals_header(tree_size ? 2 : 3, size, coded, out + 3);
+	literals[coded] = 0; /* no sequences */
+	block_header(out, header + coded + 1, 2, last);
+	return 3 + header + coded + 1;
+}
+
+size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out)
+{
+	uint8_t *at = out + sizeof(mfs_literals_header);
+	size_t most = BLOCK_BYTES - UNEVEN;
+	uint32_t seen = 0;
+
+	memcpy(out, mfs_literals_header, sizeof(mfs_literals_header));
+	/* Two blocks can be decoded side by side. Quarters of whole 4 KiB would lie at
+	 * addresses that the processor's stores take for one another. */
+	if (size >= HALVES_MIN && size <= BLOCK_BYTES)
+		most = size / 2 + UNEVEN;
+	while (size && !(seen & MFS_CODE_MISSING)) {
+		size_t part = size < most ? size : most;
+
+		at += encode_block(codes, NULL, 0, in, part, part == size, at, &seen);
+		in += part;
+		size -= part;
+	}
+	return seen & MFS_CODE_MISSING ? 0 : (size_t)(at - out);
+}
+
+/* ---- trees of their own ---- */
+
+/* One value over and over is a block of that value. */
+static size_t same_block(const uint8_t *in, size_t size, int last, uint8_t *out)
+{
+	block_header(out, size, 1, last);
+	out[3] = in[0];
+	return 4;
+}
+
+static int is_compressed(const uint8_t *block)
+{
+	return (block[0] >> 1 & 3) == 2;
+}
+
+/* A block with a tree of its own, which then is that of the next ones, or with the
+ * one before (NULL: there is none), whichever is smaller. */
+static size_t encode_own(const mfs_tree **before, const mfs_tree *own,
+			 const uint32_t histogram[256], const uint8_t *in, size_t size, int last,
+			 uint8_t *out)
+{
+	uint32_t seen = 0;
+	uint64_t old_bits = *before ? mfs_codes_bits(&(*before)->codes, histogram) : UINT64_MAX;
+	uint64_t own_bits = UINT64_MAX;
 	size_t coded;
 
-	if (size == 0 || size > MFS_FRAME_MAX)
-		return 0;
-	for (size_t left = size; left; left -= block[blocks++].litLength)
-		block[blocks].litLength = (unsigned)(left < BLOCK_BYTES ? left : BLOCK_BYTES);
-
-	ZSTD_CCtx_reset(context, ZSTD_reset_session_only);
-	coded =
-	    ZSTD_compressSequences(context, out, mfs_coded_bound(size), block, blocks, in, size);
-	return ZSTD_isError(coded) ? 0 : coded;
+	if (own->size)
+		own_bits = mfs_codes_bits(&own->codes, histogram) + 8 * own->size;
+	if (old_bits <= own_bits && old_bits / 8 < size)
+		return encode_block(&(*before)->codes, NULL, 0, in, size, last, out, &seen);
+	if (own_bits / 8 >= size)
+		return raw_block(in, size, last, out);
+	coded = encode_block(&own->codes, own->bytes, own->size, in, size, last, out, &seen);
+	if (is_compressed(out))
+		*before = own;
+	return coded;
 }
 
-/* ---- histograms ---- */
-
-/* Four counters a byte value: equal neighbours would wait for each other. */
-void mfs_histogram_add(uint32_t histogram[256], const uint8_t *in, size_t size)
+static size_t encode_parts(const uint8_t *in, size_t size, uint8_t *out)
 {
-	uint32_t part[4][256] = {0};
-	size_t i = 0;
+	const mfs_tree *before = NULL;
+	mfs_tree tree[2];
+	uint8_t *at = out;
 
-	for (; i + 8 <= size; i += 8) {
-		uint64_t v = load_le64(in + i);
+	while (size) {
+		size_t part = size < BLOCK_BYTES ? size : BLOCK_BYTES;
+		mfs_tree *own = &tree[before == &tree[0]];
+		uint32_t histogram[256] = {0};
 
-		part[0][v & 255]++;
-		part[1][v >> 8 & 255]++;
-		part[2][v >> 16 & 255]++;
-		part[3][v >> 24 & 255]++;
-		part[0][v >> 32 & 255]++;
-		part[1][v >> 40 & 255]++;
-		part[2][v >> 48 & 255]++;
-		part[3][v >> 56]++;
-	}
-	for (; i < size; i++)
-		part[0][in[i]]++;
-	for (int k = 0; k < 256; k++)
-		histogram[k] += part[0][k] + part[1][k] + part[2][k] + part[3][k];
-}
-
-/* Integers only: what is worth coding must not depend on a C library's log2(). */
-uint32_t mfs_log2_fixed(uint32_t v)
-{
-	uint32_t log = 31 - (uint32_t)__builtin_clz(v);
-	uint64_t m = (uint64_t)v << (31 - log); /* 1.31 fixed point */
-
-	for (int bit = 0; bit < MFS_LOG_BITS; bit++) {
-		m = m * m >> 31;
-		log <<= 1;
-		if (m >> 32) {
-			m >>= 1;
-			log |= 1;
+		mfs_histogram_add(histogram, in, part);
+		if (histogram[in[0]] == part) {
+			at += same_block(in, part, part == size, at);
+		} else {
+			mfs_tree_make(own, histogram);
+			at += encode_own(&before, own, histogram, in, part, part == size, at);
 		}
+		in += part;
+		size -= part;
 	}
-	return log;
+	return (size_t)(at - out);
 }
 
-size_t mfs_histogram_bound(const uint32_t histogram[256])
+size_t mfs_literals_encode(const mfs_tree *tree, const uint8_t *in, size_t size, uint8_t *out)
 {
-	uint64_t bits = 0;
-	uint32_t total = 0;
-	uint32_t log_total;
+	uint8_t *at = out + sizeof(mfs_literals_header);
+	uint32_t seen = 0;
 
-	for (int k = 0; k < 256; k++)
-		total += histogram[k];
-	if (total == 0)
-		return 0;
-	log_total = mfs_log2_fixed(total);
-	for (int k = 0; k < 256; k++)
-		if (histogram[k])
-			bits += (uint64_t)histogram[k] * (log_total - mfs_log2_fixed(histogram[k]));
-	return bits >> (MFS_LOG_BITS + 3);
-}
-
-/* ---- trees ---- */
-
-/* Enough that eleven-bit codes come out right, and one block. */
-#define TYPICAL_BYTES (MFS_TYPICAL_ROOM - 256)
-
-/* Bytes in the histogram's proportions; each value that occurs does. */
-static size_t typical_bytes(uint8_t *out, const uint32_t histogram[256])
-{
-	uint64_t total = 0;
-	size_t size = 0;
-
-	for (int k = 0; k < 256; k++)
-		total += histogram[k];
-	for (int k = 0; k < 256; k++) {
-		uint64_t n = histogram[k] ? (uint64_t)histogram[k] * TYPICAL_BYTES / total : 0;
-
-		if (n == 0 && histogram[k])
-			n = 1;
-		memset(out + size, k, n);
-		size += n;
-	}
-	return size;
-}
-
-/* Where the tree of a frame's first block starts: behind the frame header (no
- * content size, no dictionary: 6 bytes), the block header and the header of
- * the literals. 0 if there is no tree. */
-static size_t tree_offset(const uint8_t *frame, size_t size)
-{
-	static const uint8_t literals_header[4] = {3, 3, 4, 5};
-	const uint8_t *block = frame + 6;
-
-	if (size < 6 + 3 + 5 || frame[4] != 0)
-		return 0;
-	if ((block[0] >> 1 & 3) != 2 || (block[3] & 3) != 2)
-		return 0;
-	return 6 + 3 + literals_header[block[3] >> 2 & 3];
-}
-
-/* The first byte tells the size: below 128 it is that of the compressed code
- * lengths, else their number is the byte less 127, two to a byte. */
-static size_t tree_size(uint8_t first)
-{
-	return 1 + (first < 128 ? first : (first - 127u + 1) / 2);
-}
-
-size_t mfs_literals_tree(mfs_encoder *encoder, const uint32_t histogram[256],
-			 uint8_t tree[MFS_TREE_MAX])
-{
-	uint8_t *typical = encoder->split;
-	size_t size = typical_bytes(typical, histogram);
-	size_t coded = mfs_literals_encode(encoder->literals, typical, size, encoder->coded);
-	size_t at = tree_offset(encoder->coded, coded);
-	size_t length;
-
-	if (at == 0)
-		return 0;
-	length = tree_size(encoder->coded[at]);
-	if (length > MFS_TREE_MAX || length > coded - at)
-		return 0;
-	memcpy(tree, encoder->coded + at, length);
-	return length;
+	memcpy(out, mfs_literals_header, sizeof(mfs_literals_header));
+	if (tree && tree->size && size <= BLOCK_BYTES)
+		at += encode_block(&tree->codes, tree->bytes, tree->size, in, size, 1, at, &seen);
+	else
+		at += encode_parts(in, size, at);
+	return (size_t)(at - out);
 }

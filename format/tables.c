@@ -58,14 +58,33 @@ struct part {
 	size_t left;
 };
 
-static int open_tree(mfs_tables *tables, struct mfs_shared *shared, struct part *part, int encode)
+/* What decoding wants of a tree, which is `size` bytes. */
+static int open_decoding(mfs_tables *tables, struct mfs_shared *shared, uint32_t number,
+			 const mfs_codes *codes, const uint8_t *tree, size_t size)
+{
+	shared->decoding[number] = open_dictionary(tree, size);
+	if (!shared->decoding[number])
+		return MFS_E_CORRUPT; /* or no memory: zstd does not tell */
+	tables->memory += ZSTD_sizeof_DDict(shared->decoding[number]);
+	if (mfs_codes_mean(codes) <= LONG_CODES)
+		return 0;
+	shared->lookup[number] = malloc(sizeof(mfs_lookup));
+	if (!shared->lookup[number])
+		return MFS_E_MEMORY;
+	mfs_lookup_make(shared->lookup[number], codes);
+	tables->memory += sizeof(mfs_lookup);
+	return 0;
+}
+
+static int open_tree(mfs_tables *tables, struct mfs_shared *shared, struct part *part,
+		     enum mfs_tables_use use)
 {
 	uint32_t number = shared->count;
 	mfs_codes codes;
 	size_t size;
 
 	if (shared->buckets && part->left && part->bytes[0] == NO_TREE) {
-		if (encode)
+		if (use != MFS_TABLES_DECODE)
 			for (int k = 0; k < 256; k++)
 				shared->encoding[number].code[k] = MFS_CODE_MISSING;
 		shared->count++;
@@ -76,36 +95,31 @@ static int open_tree(mfs_tables *tables, struct mfs_shared *shared, struct part 
 	size = mfs_codes_read(&codes, part->bytes, part->left);
 	if (size == 0)
 		return MFS_E_CORRUPT;
-	shared->decoding[number] = open_dictionary(part->bytes, size);
-	if (!shared->decoding[number])
-		return MFS_E_CORRUPT; /* or no memory: zstd does not tell */
 	shared->count++;
-	tables->memory += ZSTD_sizeof_DDict(shared->decoding[number]);
-	if (mfs_codes_mean(&codes) > LONG_CODES) {
-		shared->lookup[number] = malloc(sizeof(mfs_lookup));
-		if (!shared->lookup[number])
-			return MFS_E_MEMORY;
-		mfs_lookup_make(shared->lookup[number], &codes);
-		tables->memory += sizeof(mfs_lookup);
-	}
-	if (encode)
+	if (use != MFS_TABLES_DECODE)
 		shared->encoding[number] = codes;
+	if (use != MFS_TABLES_ENCODE) {
+		int err = open_decoding(tables, shared, number, &codes, part->bytes, size);
+
+		if (err)
+			return err;
+	}
 	part->bytes += size;
 	part->left -= size;
 	return 0;
 }
 
 static int open_trees(mfs_tables *tables, struct mfs_shared *shared, uint32_t count,
-		      struct part *part, int encode)
+		      struct part *part, enum mfs_tables_use use)
 {
-	if (encode) {
+	if (use != MFS_TABLES_DECODE) {
 		shared->encoding = calloc(count, sizeof(*shared->encoding));
 		if (!shared->encoding)
 			return MFS_E_MEMORY;
 		tables->memory += count * sizeof(*shared->encoding);
 	}
 	while (shared->count < count) {
-		int err = open_tree(tables, shared, part, encode);
+		int err = open_tree(tables, shared, part, use);
 
 		if (err)
 			return err;
@@ -139,16 +153,17 @@ static int open_buckets(struct mfs_shared *shared, struct part *part)
 }
 
 static int open_part(mfs_tables *tables, struct mfs_shared *shared, unsigned kind, struct part part,
-		     int encode)
+		     enum mfs_tables_use use)
 {
 	if (kind == MFS_CODING_SHARED)
-		return open_trees(tables, shared, 1, &part, encode);
+		return open_trees(tables, shared, 1, &part, use);
 	if (kind != MFS_CODING_BUCKETS || open_buckets(shared, &part))
 		return MFS_E_CORRUPT;
-	return open_trees(tables, shared, shared->buckets, &part, encode);
+	return open_trees(tables, shared, shared->buckets, &part, use);
 }
 
-static int open_parts(mfs_tables *tables, const uint8_t *stored, size_t size, int encode)
+static int open_parts(mfs_tables *tables, const uint8_t *stored, size_t size,
+		      enum mfs_tables_use use)
 {
 	size_t at = (size_t)tables->streams * WORD_BYTES;
 
@@ -161,7 +176,7 @@ static int open_parts(mfs_tables *tables, const uint8_t *stored, size_t size, in
 			continue;
 		if (part.left > size - at)
 			return MFS_E_CORRUPT;
-		err = open_part(tables, &tables->shared[s], word >> LENGTH_BITS, part, encode);
+		err = open_part(tables, &tables->shared[s], word >> LENGTH_BITS, part, use);
 		if (err)
 			return err;
 		at += word & LENGTH_MASK;
@@ -170,7 +185,7 @@ static int open_parts(mfs_tables *tables, const uint8_t *stored, size_t size, in
 }
 
 int mfs_tables_open(mfs_tables **out, const uint8_t *stored, size_t size, uint32_t streams,
-		    int encode)
+		    enum mfs_tables_use use)
 {
 	size_t memory = sizeof(mfs_tables) + streams * sizeof(struct mfs_shared);
 	mfs_tables *tables;
@@ -185,7 +200,7 @@ int mfs_tables_open(mfs_tables **out, const uint8_t *stored, size_t size, uint32
 		return MFS_E_MEMORY;
 	tables->streams = streams;
 	tables->memory = memory;
-	err = open_parts(tables, stored, size, encode);
+	err = open_parts(tables, stored, size, use);
 	if (err) {
 		mfs_tables_free(tables);
 		return err;
@@ -213,45 +228,111 @@ size_t mfs_tables_memory(const mfs_tables *tables)
 	return tables->memory;
 }
 
-/* ---- building: the sample ---- */
+/* ---- building: the sample ----
+ *
+ * Nothing is coded to find out what it would come to: what a tree makes of bytes
+ * follows from how often each value occurs. */
 
-/* One stream of one span of the sample. */
-struct piece {
-	const uint8_t *span; /* blocks as they are */
-	const uint8_t *stream;
-	uint32_t blocks;
-	size_t size;
+/* Stored bytes of a stream's frame that are neither codes nor tree: headers, and
+ * what the ends of four streams leave of their bytes. */
+#define FRAME_OVERHEAD 24
+
+#define WINDOWS_MAX 2 /* of contexts, that are compared */
+
+/* The symbols of the sample by the value of their context. */
+struct values {
+	uint32_t window; /* blocks */
+	uint64_t total;	 /* bytes */
+	uint32_t (*histogram)[256];
 };
 
-typedef void visit_piece(void *user, uint32_t number, const struct piece *piece);
+/* What the sample says about one stream. */
+struct stream_counts {
+	uint32_t histogram[256];
+	uint64_t raw;	/* bytes */
+	uint64_t alone; /* bytes that come of them if each frame has a tree of its own */
+};
 
-/* Calls `visit` for each stream of the slot, of each span of the sample. Returns
- * the number of spans. */
-static uint64_t visit_sample(mfs_encoder *encoder, const mfs_sample *sample, unsigned slot,
-			     visit_piece *visit, void *user)
+struct counts {
+	mfs_encoder *encoder;
+	const mfs_sample *sample;
+	uint32_t symbols; /* number of the stream of symbols in its slot */
+	uint64_t spans;
+	uint32_t windows;
+	struct values values[WINDOWS_MAX];
+	struct stream_counts stream[MFS_STREAMS_MAX];
+};
+
+static uint64_t with_own_tree(const uint32_t histogram[256], size_t size)
 {
-	const mfs_layout *layout = sample->layout;
-	const uint8_t *split[MFS_STREAMS_MAX];
-	struct piece piece = {0};
-	uint64_t spans = 0;
+	uint64_t coded = FRAME_OVERHEAD;
+	mfs_tree tree;
 
-	for (uint32_t first = 0; first < sample->blocks; first += piece.blocks, spans++) {
-		uint32_t number = 0;
+	if (mfs_histogram_bound(histogram) + FRAME_OVERHEAD >= size)
+		return size;
+	if (mfs_tree_make(&tree, histogram))
+		coded += tree.size + mfs_codes_bits(&tree.codes, histogram) / 8;
+	return coded < size ? coded : size;
+}
 
-		piece.span = sample->bytes + (size_t)first * layout->block_bytes;
-		piece.blocks = sample->blocks - first;
-		if (piece.blocks > sample->span_blocks)
-			piece.blocks = sample->span_blocks;
-		mfs_encoder_split(encoder, layout, piece.blocks, piece.span, split);
-		for (uint32_t s = 0; s < layout->stream_count; s++) {
-			if (layout->stream[s].slot != slot)
-				continue;
-			piece.stream = split[s];
-			piece.size = (size_t)piece.blocks * layout->stream[s].per_block;
-			visit(user, number++, &piece);
-		}
+static void count_stream(struct stream_counts *to, const uint8_t *bytes, size_t size)
+{
+	uint32_t histogram[256] = {0};
+
+	mfs_histogram_add(histogram, bytes, size);
+	to->raw += size;
+	to->alone += with_own_tree(histogram, size);
+	for (int k = 0; k < 256; k++)
+		to->histogram[k] += histogram[k];
+}
+
+static void count_values(const struct counts *counts, struct values *to, uint32_t blocks,
+			 const uint8_t *span, const uint8_t *symbols)
+{
+	const mfs_layout *layout = counts->sample->layout;
+	const uint32_t bytes = mfs_context_group_bytes(layout);
+	const uint32_t groups = blocks * mfs_context_groups(layout);
+	uint8_t *value = counts->encoder->buckets;
+
+	mfs_context_values(layout, blocks, to->window, span, value);
+	for (uint32_t g = 0; g < groups; g++) {
+		uint32_t *histogram = to->histogram[value[g]];
+
+		for (uint32_t i = 0; i < bytes; i++)
+			histogram[*symbols++]++;
 	}
-	return spans;
+	to->total += (uint64_t)groups * bytes;
+}
+
+static void count_span(struct counts *counts, unsigned slot, uint32_t blocks, const uint8_t *span)
+{
+	const mfs_layout *layout = counts->sample->layout;
+	const uint8_t *split[MFS_STREAMS_MAX];
+	uint32_t number = 0;
+
+	mfs_encoder_split(counts->encoder, layout, blocks, span, split);
+	for (uint32_t s = 0; s < layout->stream_count; s++) {
+		if (layout->stream[s].slot != slot)
+			continue;
+		for (uint32_t w = 0; w < counts->windows && number == counts->symbols; w++)
+			count_values(counts, &counts->values[w], blocks, span, split[s]);
+		count_stream(&counts->stream[number++], split[s],
+			     (size_t)blocks * layout->stream[s].per_block);
+	}
+}
+
+static void count_sample(struct counts *counts, unsigned slot)
+{
+	const mfs_sample *sample = counts->sample;
+	uint32_t blocks;
+
+	for (uint32_t first = 0; first < sample->blocks; first += blocks, counts->spans++) {
+		blocks = sample->blocks - first;
+		if (blocks > sample->span_blocks)
+			blocks = sample->span_blocks;
+		count_span(counts, slot, blocks,
+			   sample->bytes + (size_t)first * sample->layout->block_bytes);
+	}
 }
 
 /* ---- building: buckets ----
@@ -260,13 +341,13 @@ static uint64_t visit_sample(mfs_encoder *encoder, const mfs_sample *sample, uns
  * neighbours that lose least by sharing a tree are merged, again and again, and
  * the best of the numbers of buckets on the way is taken. */
 
-#define BINS_MAX       24
-#define FRAME_OVERHEAD 24 /* bytes of a bucket's zstd frame that are no literals */
-#define TREE_BYTES     80 /* about */
+#define BINS_MAX   24
+#define TREE_BYTES 80 /* about */
 
 struct bin {
 	uint32_t first; /* value of the context */
 	uint64_t cost;	/* bits << MFS_LOG_BITS */
+	uint64_t loss;	/* of sharing a tree with the next bin */
 	uint32_t histogram[256];
 };
 
@@ -285,33 +366,21 @@ static uint64_t histogram_cost(const uint32_t histogram[256])
 	for (int k = 0; k < 256; k++) {
 		total += histogram[k];
 		if (histogram[k])
-			cost -= (uint64_t)histogram[k] * mfs_log2_fixed(histogram[k]);
+			cost += (uint64_t)histogram[k] * mfs_log2_fixed(histogram[k]);
 	}
-	return total ? cost + (uint64_t)total * mfs_log2_fixed(total) : 0;
+	return total ? (uint64_t)total * mfs_log2_fixed(total) - cost : 0;
 }
 
-/* What a sample says about each value of the context. */
-struct values {
-	mfs_encoder *encoder;
-	const mfs_layout *layout;
-	uint32_t number; /* of the stream of symbols in its slot */
-	uint32_t window;
-	uint64_t total; /* bytes */
-	uint32_t (*histogram)[256];
-};
-
-static void add_values(void *user, uint32_t number, const struct piece *piece)
+static void find_loss(struct bin *bin)
 {
-	struct values *values = user;
-	uint32_t bytes = mfs_context_group_bytes(values->layout);
-	uint8_t *value = values->encoder->buckets;
+	uint64_t apart = bin[0].cost + bin[1].cost, together;
+	uint32_t sum[256];
 
-	if (number != values->number)
-		return;
-	mfs_context_values(values->layout, piece->blocks, values->window, piece->span, value);
-	for (size_t i = 0; i < piece->size; i++)
-		values->histogram[value[i / bytes]][piece->stream[i]]++;
-	values->total += piece->size;
+	for (int k = 0; k < 256; k++)
+		sum[k] = bin[0].histogram[k] + bin[1].histogram[k];
+	together = histogram_cost(sum);
+	/* Logarithms are rounded. */
+	bin->loss = together > apart ? together - apart : 0;
 }
 
 static void make_bins(const struct values *values, struct bucketing *out)
@@ -339,37 +408,28 @@ static void make_bins(const struct values *values, struct bucketing *out)
 	}
 	for (uint32_t b = 0; b < out->bins; b++)
 		out->bin[b].cost = histogram_cost(out->bin[b].histogram);
-}
-
-static uint64_t merged_cost(const struct bin *a, const struct bin *b)
-{
-	uint32_t sum[256];
-
-	for (int k = 0; k < 256; k++)
-		sum[k] = a->histogram[k] + b->histogram[k];
-	return histogram_cost(sum);
+	for (uint32_t b = 0; b + 1 < out->bins; b++)
+		find_loss(&out->bin[b]);
 }
 
 /* Merges the neighbours that lose least. */
 static void merge_two(struct bucketing *at)
 {
-	uint64_t least = UINT64_MAX;
+	struct bin *bin = at->bin;
 	uint32_t best = 0;
 
-	for (uint32_t b = 0; b + 1 < at->bins; b++) {
-		uint64_t loss = merged_cost(&at->bin[b], &at->bin[b + 1]) - at->bin[b].cost -
-				at->bin[b + 1].cost;
-
-		if (loss < least) {
-			least = loss;
+	for (uint32_t b = 1; b + 1 < at->bins; b++)
+		if (bin[b].loss < bin[best].loss)
 			best = b;
-		}
-	}
-	at->bin[best].cost += at->bin[best + 1].cost + least;
+	bin[best].cost += bin[best + 1].cost + bin[best].loss;
 	for (int k = 0; k < 256; k++)
-		at->bin[best].histogram[k] += at->bin[best + 1].histogram[k];
+		bin[best].histogram[k] += bin[best + 1].histogram[k];
 	at->bins--;
-	memmove(&at->bin[best + 1], &at->bin[best + 2], (at->bins - best - 1) * sizeof(at->bin[0]));
+	memmove(&bin[best + 1], &bin[best + 2], (at->bins - best - 1) * sizeof(*bin));
+	if (best > 0)
+		find_loss(&bin[best - 1]);
+	if (best + 1 < at->bins)
+		find_loss(&bin[best]);
 }
 
 static uint64_t bins_bits(const struct bucketing *at)
@@ -381,43 +441,19 @@ static uint64_t bins_bits(const struct bucketing *at)
 	return bits;
 }
 
-/* Leaves in `at` the bins that make the smallest sample; trees count for what
- * `spans` spans of `frames` frames would carry of them. */
+/* Leaves in `best` the bins that make the smallest sample, if smaller than what
+ * is there; trees count for what `spans` spans of `frames` frames would carry of
+ * them. */
 static void merge_bins(struct bucketing *at, struct bucketing *best, uint64_t spans,
 		       uint64_t frames)
 {
-	uint64_t least = UINT64_MAX;
-
 	for (; at->bins >= 2; merge_two(at)) {
 		uint64_t each = 8 * (FRAME_OVERHEAD * spans + TREE_BYTES * spans / frames);
-		uint64_t bits = bins_bits(at) + at->bins * each;
 
-		if (at->bins <= MFS_BUCKETS_MAX && bits < least) {
-			least = bits;
+		at->bits = bins_bits(at) + at->bins * each;
+		if (at->bins <= MFS_BUCKETS_MAX && at->bits < best->bits)
 			*best = *at;
-			best->bits = bits;
-		}
 	}
-}
-
-/* Finds the best buckets with windows of `window` blocks, if better than *best. */
-static void try_window(mfs_encoder *encoder, const mfs_sample *sample, struct values *values,
-		       uint32_t window, struct bucketing scratch[2], struct bucketing *best)
-{
-	uint64_t spans;
-
-	memset(values->histogram, 0, 256 * sizeof(*values->histogram));
-	values->total = 0;
-	values->window = window;
-	spans = visit_sample(encoder, sample, 0, add_values, values);
-	make_bins(values, &scratch[0]);
-	if (scratch[0].bins < 2)
-		return;
-	scratch[1].bits = UINT64_MAX;
-	merge_bins(&scratch[0], &scratch[1], spans, sample->frames);
-	scratch[1].window = window;
-	if (scratch[1].bits < best->bits)
-		*best = scratch[1];
 }
 
 /* ---- building: candidates ---- */
@@ -431,27 +467,7 @@ struct candidate {
 	unsigned kind;
 	uint64_t stored; /* what the sample comes to with it */
 	uint8_t bytes[PART_MAX];
-	mfs_tables *opened; /* with this part for one stream alone */
 };
-
-struct stream_candidates {
-	uint64_t alone; /* what the sample comes to without tables */
-	struct candidate shared, buckets;
-};
-
-struct builder {
-	mfs_encoder *encoder;
-	const mfs_sample *sample;
-	uint32_t symbols; /* number of the stream of symbols in the slot */
-	struct stream_candidates *stream;
-};
-
-static void add_histogram(void *user, uint32_t number, const struct piece *piece)
-{
-	struct builder *builder = user;
-
-	mfs_histogram_add(builder->encoder->histogram[number], piece->stream, piece->size);
-}
 
 /* Other frames may hold values that the sample lacks. Those next to values that
  * occur, above, below or in the other weight of a byte, are given a code: it takes
@@ -473,20 +489,35 @@ static void add_plausible(uint32_t histogram[256], unsigned half)
 	}
 }
 
-/* Opens a candidate as tables of one stream. */
-static void open_candidate(struct candidate *candidate)
+/* Writes the best tree; returns its size, or 0 if there is none. Adds the bytes
+ * that it makes of the histogram. */
+static size_t make_tree(const uint32_t histogram[256], uint8_t *out, uint64_t *stored)
 {
-	uint8_t stored[WORD_BYTES + PART_MAX];
+	mfs_tree tree;
+	uint64_t bits = 0;
 
-	if (!candidate->size)
-		return;
-	store_le32(stored, candidate->kind << LENGTH_BITS | (uint32_t)candidate->size);
-	memcpy(stored + WORD_BYTES, candidate->bytes, candidate->size);
-	if (mfs_tables_open(&candidate->opened, stored, WORD_BYTES + candidate->size, 1, 1))
-		candidate->size = 0;
+	if (mfs_tree_make(&tree, histogram)) {
+		memcpy(out, tree.bytes, tree.size);
+		*stored += mfs_codes_bits(&tree.codes, histogram) / 8;
+		return tree.size;
+	}
+	for (int k = 0; k < 256; k++)
+		bits += 8ull * histogram[k];
+	*stored += bits / 8;
+	return 0;
 }
 
-static void make_buckets(mfs_encoder *encoder, struct bucketing *from, unsigned half,
+/* Counts change on the way. */
+static void make_shared(const struct counts *counts, struct stream_counts *stream,
+			struct candidate *out)
+{
+	out->kind = MFS_CODING_SHARED;
+	out->stored = counts->spans * FRAME_OVERHEAD;
+	add_plausible(stream->histogram, 0);
+	out->size = make_tree(stream->histogram, out->bytes, &out->stored);
+}
+
+static void make_buckets(const struct counts *counts, struct bucketing *from, unsigned half,
 			 struct candidate *out)
 {
 	struct mfs_disk_buckets *d = (void *)out->bytes;
@@ -497,11 +528,12 @@ static void make_buckets(mfs_encoder *encoder, struct bucketing *from, unsigned 
 	store_le16(&d->window, (uint16_t)from->window);
 	for (uint32_t b = 1; b < from->bins; b++)
 		out->bytes[at++] = (uint8_t)from->bin[b].first;
+	out->stored = counts->spans * from->bins * FRAME_OVERHEAD;
 	for (uint32_t b = 0; b < from->bins; b++) {
 		size_t tree;
 
 		add_plausible(from->bin[b].histogram, half);
-		tree = mfs_literals_tree(encoder, from->bin[b].histogram, out->bytes + at);
+		tree = make_tree(from->bin[b].histogram, out->bytes + at, &out->stored);
 		if (tree == 0) {
 			out->bytes[at] = NO_TREE;
 			tree = 1;
@@ -512,140 +544,82 @@ static void make_buckets(mfs_encoder *encoder, struct bucketing *from, unsigned 
 	out->size = at;
 }
 
-/* Windows to compare: the whole span, and a row if there are several in a span. */
-static int build_buckets(struct builder *builder, uint32_t row_blocks, struct candidate *out)
+/* The best buckets of all windows. */
+static int build_buckets(const struct counts *counts, struct candidate *out)
 {
-	struct bucketing *work = calloc(3, sizeof(*work));
-	struct values values = {.encoder = builder->encoder,
-				.layout = builder->sample->layout,
-				.number = builder->symbols,
-				.histogram = calloc(256, sizeof(*values.histogram))};
-	int err = work && values.histogram ? 0 : MFS_E_MEMORY;
+	struct bucketing *work = calloc(2, sizeof(*work));
 
-	if (!err) {
-		work[2].bits = UINT64_MAX;
-		try_window(builder->encoder, builder->sample, &values, 0, work, &work[2]);
-		if (values.layout->context != MFS_CONTEXT_RATIO && row_blocks &&
-		    row_blocks < builder->sample->span_blocks && row_blocks <= UINT16_MAX)
-			try_window(builder->encoder, builder->sample, &values, row_blocks, work,
-				   &work[2]);
-		if (work[2].bits != UINT64_MAX)
-			make_buckets(builder->encoder, &work[2],
-				     values.layout->symbols.pack == 2 ? 16 : 0, out);
+	if (!work)
+		return MFS_E_MEMORY;
+	work[1].bits = UINT64_MAX;
+	for (uint32_t w = 0; w < counts->windows; w++) {
+		make_bins(&counts->values[w], &work[0]);
+		work[0].window = counts->values[w].window;
+		merge_bins(&work[0], &work[1], counts->spans, counts->sample->frames);
 	}
+	if (work[1].bits != UINT64_MAX)
+		make_buckets(counts, &work[1], counts->sample->layout->symbols.pack == 2 ? 16 : 0,
+			     out);
 	free(work);
-	free(values.histogram);
-	return err;
+	return 0;
 }
 
-static int make_candidates(struct builder *builder, unsigned slot, const mfs_coding_rules *rules)
-{
-	const mfs_layout *layout = builder->sample->layout;
-	mfs_encoder *encoder = builder->encoder;
-	int err = 0;
-
-	memset(encoder->histogram, 0, sizeof(encoder->histogram));
-	visit_sample(encoder, builder->sample, slot, add_histogram, builder);
-	for (uint32_t s = 0; s < layout->slot_streams[slot]; s++) {
-		struct candidate *shared = &builder->stream[s].shared;
-
-		if (rules->refused >> MFS_CODING_SHARED & 1)
-			break;
-		shared->kind = MFS_CODING_SHARED;
-		add_plausible(encoder->histogram[s], 0);
-		shared->size = mfs_literals_tree(encoder, encoder->histogram[s], shared->bytes);
-		open_candidate(shared);
-	}
-	if (builder->symbols != UINT32_MAX && !(rules->refused >> MFS_CODING_BUCKETS & 1)) {
-		struct candidate *buckets = &builder->stream[builder->symbols].buckets;
-
-		err = build_buckets(builder, rules->row_blocks, buckets);
-		open_candidate(buckets);
-	}
-	return err;
-}
-
-static size_t smaller(size_t coded, size_t raw)
-{
-	return coded && coded < raw ? coded : raw;
-}
-
-static size_t bucketed_size(const struct builder *builder, const struct mfs_shared *shared,
-			    const struct piece *piece)
-{
-	mfs_encoder *encoder = builder->encoder;
-	struct mfs_groups groups = {.bucket = encoder->buckets};
-
-	mfs_groups_find(&groups, builder->sample->layout, piece->blocks, piece->span, shared);
-	mfs_groups_sort(&groups, piece->stream, encoder->sorted);
-	return mfs_buckets_encode(encoder, shared, &groups, encoder->coded);
-}
-
-static void compare_sizes(void *user, uint32_t number, const struct piece *piece)
-{
-	struct builder *builder = user;
-	mfs_encoder *encoder = builder->encoder;
-	struct stream_candidates *stream = &builder->stream[number];
-	size_t raw = piece->size;
-
-	if (!stream->shared.size && !stream->buckets.size)
-		return;
-	stream->alone += smaller(
-	    mfs_literals_encode(encoder->literals, piece->stream, piece->size, encoder->coded),
-	    raw);
-	if (stream->shared.size)
-		stream->shared.stored +=
-		    smaller(mfs_codes_encode(stream->shared.opened->shared[0].encoding,
-					     piece->stream, piece->size, encoder->coded),
-			    raw);
-	if (stream->buckets.size)
-		stream->buckets.stored +=
-		    smaller(bucketed_size(builder, &stream->buckets.opened->shared[0], piece), raw);
-}
-
-/* What all frames save by a candidate, less its size, going by the `spans` frames
- * of the sample. */
-static double saved(const struct stream_candidates *stream, const struct candidate *candidate,
-		    uint64_t spans, uint64_t frames)
+/* What all frames save by a candidate, less its size, going by the spans of the
+ * sample. */
+static double saved(const struct counts *counts, const struct stream_counts *stream,
+		    const struct candidate *candidate)
 {
 	if (!candidate->size || candidate->stored >= stream->alone)
 		return 0;
-	return (double)(stream->alone - candidate->stored) * (double)frames / (double)spans -
+	return (double)(stream->alone - candidate->stored) * (double)counts->sample->frames /
+		   (double)counts->spans -
 	       (double)candidate->size;
 }
 
-static const struct candidate *best_of(const struct stream_candidates *stream, uint64_t spans,
-				       uint64_t frames)
+/* Finds what pays for one stream: best->size is 0 if nothing does. */
+static int choose_part(struct counts *counts, uint32_t number, const mfs_coding_rules *rules,
+		       struct candidate *best)
 {
-	double shared = saved(stream, &stream->shared, spans, frames);
-	double buckets = saved(stream, &stream->buckets, spans, frames);
+	struct stream_counts *stream = &counts->stream[number];
+	struct candidate buckets = {0};
+	int err = 0;
 
-	if (buckets > 0 && buckets >= shared)
-		return &stream->buckets;
-	return shared > 0 ? &stream->shared : NULL;
+	best->size = 0;
+	if (!(rules->refused >> MFS_CODING_SHARED & 1))
+		make_shared(counts, stream, best);
+	if (number == counts->symbols && counts->windows)
+		err = build_buckets(counts, &buckets);
+	if (saved(counts, stream, &buckets) > 0 &&
+	    saved(counts, stream, &buckets) >= saved(counts, stream, best))
+		*best = buckets;
+	else if (saved(counts, stream, best) <= 0)
+		best->size = 0;
+	return err;
 }
 
-static int64_t store_tables(const struct builder *builder, uint32_t streams, uint64_t spans,
+static int64_t store_tables(struct counts *counts, uint32_t streams, const mfs_coding_rules *rules,
 			    uint8_t *out, size_t capacity)
 {
 	size_t at = (size_t)streams * WORD_BYTES;
+	struct candidate best;
 	int any = 0;
 
 	if (capacity < at)
 		return MFS_E_ARGUMENT;
 	memset(out, 0, at);
 	for (uint32_t s = 0; s < streams; s++) {
-		const struct candidate *best =
-		    best_of(&builder->stream[s], spans, builder->sample->frames);
+		int err = choose_part(counts, s, rules, &best);
 
-		if (!best)
+		if (err)
+			return err;
+		if (best.size == 0)
 			continue;
-		if (best->size > capacity - at)
+		if (best.size > capacity - at)
 			return MFS_E_ARGUMENT;
 		store_le32(out + (size_t)s * WORD_BYTES,
-			   best->kind << LENGTH_BITS | (uint32_t)best->size);
-		memcpy(out + at, best->bytes, best->size);
-		at += best->size;
+			   best.kind << LENGTH_BITS | (uint32_t)best.size);
+		memcpy(out + at, best.bytes, best.size);
+		at += best.size;
 		any = 1;
 	}
 	return any ? (int64_t)at : 0;
@@ -663,11 +637,38 @@ static uint32_t symbols_number(const mfs_layout *layout, unsigned slot)
 	return number;
 }
 
+/* Windows to compare: the whole span, and a row if there are several in a span. */
+static int open_windows(struct counts *counts, const mfs_coding_rules *rules)
+{
+	const mfs_sample *sample = counts->sample;
+	uint32_t row = rules->row_blocks;
+
+	if (counts->symbols == UINT32_MAX || rules->refused >> MFS_CODING_BUCKETS & 1)
+		return 0;
+	counts->windows = 1;
+	if (sample->layout->context != MFS_CONTEXT_RATIO && row && row < sample->span_blocks &&
+	    row <= UINT16_MAX)
+		counts->values[counts->windows++].window = row;
+	for (uint32_t w = 0; w < counts->windows; w++) {
+		counts->values[w].histogram = calloc(256, sizeof(*counts->values[w].histogram));
+		if (!counts->values[w].histogram)
+			return MFS_E_MEMORY;
+	}
+	return 0;
+}
+
+static void free_counts(struct counts *counts)
+{
+	for (uint32_t w = 0; counts && w < WINDOWS_MAX; w++)
+		free(counts->values[w].histogram);
+	free(counts);
+}
+
 int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigned slot,
 			 const mfs_coding_rules *rules, uint8_t *out, size_t capacity)
 {
-	struct builder builder = {.encoder = encoder, .sample = sample};
 	uint32_t streams = slot < MFS_SLOTS ? sample->layout->slot_streams[slot] : 0;
+	struct counts *counts;
 	int64_t size;
 
 	if (sample->blocks == 0 || sample->span_blocks == 0 || sample->frames == 0 ||
@@ -676,20 +677,17 @@ int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigne
 		return MFS_E_ARGUMENT;
 	if (streams == 0)
 		return 0;
-	builder.symbols = symbols_number(sample->layout, slot);
-	builder.stream = calloc(streams, sizeof(*builder.stream));
-	if (!builder.stream)
+	counts = calloc(1, sizeof(*counts));
+	if (!counts)
 		return MFS_E_MEMORY;
-	size = make_candidates(&builder, slot, rules);
+	counts->encoder = encoder;
+	counts->sample = sample;
+	counts->symbols = symbols_number(sample->layout, slot);
+	size = open_windows(counts, rules);
 	if (!size) {
-		uint64_t spans = visit_sample(encoder, sample, slot, compare_sizes, &builder);
-
-		size = store_tables(&builder, streams, spans, out, capacity);
+		count_sample(counts, slot);
+		size = store_tables(counts, streams, rules, out, capacity);
 	}
-	for (uint32_t s = 0; s < streams; s++) {
-		mfs_tables_free(builder.stream[s].shared.opened);
-		mfs_tables_free(builder.stream[s].buckets.opened);
-	}
-	free(builder.stream);
+	free_counts(counts);
 	return size;
 }

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "../format/check.h"
+#include "large_alloc.h"
 #include "problem.h"
 
 /* A chunk that is not the last of its class in the group may end some frames
@@ -28,7 +29,7 @@ int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_place
 	w.frames = calloc(plan->frames + 1, sizeof(struct mfs_disk_frame));
 	w.chunks = calloc(plan->chunks_max + 1, sizeof(struct mfs_disk_chunk));
 	w.tables = calloc(plan->tables_count + 1, sizeof(*w.tables));
-	w.arena = malloc(plan->group_max + 1);
+	w.arena = mfs_large_alloc(plan->group_max + 1);
 	w.chunk = malloc(MFS_CHUNK_MAX + plan->page_bytes);
 	if (!w.frames || !w.chunks || !w.tables || !w.arena || !w.chunk) {
 		mfs_chunk_writer_close(&w);

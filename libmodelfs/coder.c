@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "large_alloc.h"
+
 enum job_state { JOB_FREE, JOB_FILLED, JOB_CODED };
 
 struct mfs_coders {
@@ -143,7 +145,7 @@ static int make_jobs(mfs_coders *c, size_t span_max)
 	size_t room = (span_max + 63) / 64 * 64;
 
 	c->jobs = calloc(c->count, sizeof(*c->jobs));
-	c->memory = aligned_alloc(64, (room * 2 * c->count + 64) / 64 * 64);
+	c->memory = mfs_large_alloc(room * 2 * c->count + 64);
 	if (!c->jobs || !c->memory)
 		return MFS_E_MEMORY;
 	for (unsigned i = 0; i < c->count; i++) {

@@ -640,13 +640,21 @@ static int report_verifying(void *user, uint64_t done, uint64_t total)
 	return atomic_load(&r->packer->cancel);
 }
 
+/* Memory for reading back: enough to keep every core busy. All of it is touched, and
+ * taking it costs time that a small model's verification does not have. */
+#define VERIFY_BYTES	  (16u << 20)
+#define VERIFY_BYTES_EACH (2u << 20)
+
 static int verify(struct run *r)
 {
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
 	mfs_container *container;
 	mfs_problem damage = {0};
 	int64_t problems;
 
-	if (mfs_open(&container, r->output->temporary_path, NULL, &damage) < 0) {
+	options.decoders = r->packer->threads;
+	options.arena_bytes = VERIFY_BYTES + (uint64_t)VERIFY_BYTES_EACH * r->packer->threads;
+	if (mfs_open(&container, r->output->temporary_path, &options, &damage) < 0) {
 		report_damage(r, &damage);
 		return MFS_E_IO;
 	}

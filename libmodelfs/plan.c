@@ -562,10 +562,11 @@ unsigned mfs_plan_slot_class(const mfs_plan_tensor *t, unsigned slot)
 int mfs_plan_open_tables(mfs_plan_tensor *t)
 {
 	for (int s = 0; s < MFS_SLOTS; s++) {
-		int error = t->tables[s]
-				? mfs_tables_open(&t->open_tables[s], t->tables[s],
-						  t->tables_bytes[s], t->layout->slot_streams[s], 1)
-				: 0;
+		int error =
+		    t->tables[s]
+			? mfs_tables_open(&t->open_tables[s], t->tables[s], t->tables_bytes[s],
+					  t->layout->slot_streams[s], MFS_TABLES_ENCODE)
+			: 0;
 
 		if (error)
 			return error;

@@ -24,10 +24,16 @@ static struct demands demands_of(mfs_profile_id profile)
 	return (struct demands){2, 2, true, 0};
 }
 
-/* Matches are worth much time for small metadata, which is read at every start,
- * and less for large opaque files. */
-static int match_level(uint64_t literal_bytes)
+/* Matches are worth much time for small metadata, which is read at every start, and
+ * less for large opaque files. Beside weights they may take about as long as these:
+ * a vocabulary is a fiftieth of a small model. (Of 128 KiB of a vocabulary's scores
+ * level 15 leaves less than level 19, and less than half of what level 9 does.) */
+static int match_level(uint64_t literal_bytes, uint64_t file_bytes)
 {
+	if (literal_bytes <= 16u << 10)
+		return 19;
+	if (literal_bytes < file_bytes / 2)
+		return literal_bytes <= file_bytes / 256 ? 15 : 9;
 	if (literal_bytes <= 8u << 20)
 		return 19;
 	return literal_bytes <= 64u << 20 ? 9 : 5;
@@ -160,13 +166,15 @@ static uint32_t refused(const mfs_plan *plan, const struct demands *demands)
 
 static void set_rules(const mfs_plan *plan, const struct demands *demands, mfs_plan_tensor *t)
 {
+	const mfs_plan_file *file = &plan->files[t->record.file];
+
 	t->rules.min_gain = demands->stream_gain;
 	t->rules.refused = refused(plan, demands);
 	if (t->row_bytes % t->layout->block_bytes == 0 &&
 	    t->row_bytes / t->layout->block_bytes <= UINT32_MAX)
 		t->rules.row_blocks = (uint32_t)(t->row_bytes / t->layout->block_bytes);
 	if (t->record.flags & MFS_TENSOR_LITERAL)
-		t->rules.match_level = match_level(plan->files[t->record.file].literal_bytes);
+		t->rules.match_level = match_level(file->literal_bytes, file->record.size);
 	else if (plan->codec == MFS_CODING_ZSTD)
 		t->rules.match_level = MATCH_LEVEL_ASKED;
 }
@@ -183,14 +191,19 @@ static int choose_class(struct sampler *s, struct scratch *w, const struct deman
 			mfs_plan_tensor *t)
 {
 	bool constants_split = demands->constants_split && mfs_plan_has_slot(t, 1);
-	int64_t original = (int64_t)w->blocks * t->layout->block_bytes;
-	int64_t stored = code_sample(w, t);
+	int64_t original = (int64_t)w->blocks * t->layout->block_bytes, stored;
 
+	t->choice.reason = reason_to_split(s, constants_split);
+	/* Then nothing depends on the sample. */
+	if (constants_split && s->plan->codec != MFS_PLAN_PLAIN && !s->plan->explain)
+		return 0;
+	stored = mfs_plan_open_tables(t);
+	if (!stored)
+		stored = code_sample(w, t);
 	if (stored < 0)
 		return (int)stored;
 	t->choice.sample_bytes = (uint64_t)original;
 	t->choice.chosen = (uint64_t)stored;
-	t->choice.reason = reason_to_split(s, constants_split);
 	if (s->plan->codec == MFS_PLAN_PLAIN) {
 		t->choice.reason = "asked for";
 	} else if (constants_split || s->plan->codec >= 0 ||
@@ -231,8 +244,6 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 	error = read_sample(s, w, t);
 	if (!error)
 		error = build_tables(w, t);
-	if (!error)
-		error = mfs_plan_open_tables(t);
 	if (!error)
 		error = choose_class(s, w, &demands, t);
 	if (!error && s->plan->explain)

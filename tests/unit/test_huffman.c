@@ -63,6 +63,7 @@ static const struct mfs_shared *make_tree(struct fixture *f, unsigned values)
 {
 	uint32_t histogram[256] = {0};
 	uint8_t stored[4 + MFS_TREE_MAX];
+	mfs_tree tree;
 	size_t size;
 
 	for (size_t i = 0; i < BYTES_MAX; i++) {
@@ -71,8 +72,9 @@ static const struct mfs_shared *make_tree(struct fixture *f, unsigned values)
 		f->in[i] = (uint8_t)(a < b ? a : b);
 	}
 	mfs_histogram_add(histogram, f->in, BYTES_MAX);
-	size = mfs_literals_tree(f->encoder, histogram, stored + 4);
+	size = mfs_tree_make(&tree, histogram);
 	assert_true(size > 0);
+	memcpy(stored + 4, tree.bytes, size);
 	store_le32(stored, (uint32_t)MFS_CODING_SHARED << 28 | (uint32_t)size);
 	mfs_tables_free(f->tables);
 	f->tables = NULL;
@@ -244,6 +246,262 @@ static void what_is_no_tree_is_refused(void **state)
 	assert_true(trees > 0);
 }
 
+/* ---- making trees ---- */
+
+enum shape { FLAT, STEEP, FIBONACCI, RANDOM, SHAPES };
+
+/* Counts of `values` values spread over the bytes from `first` on. */
+static void make_histogram(uint32_t histogram[256], enum shape shape, unsigned values,
+			   unsigned first)
+{
+	uint32_t a = 1, b = 1;
+
+	memset(histogram, 0, 256 * sizeof(*histogram));
+	for (unsigned i = 0; i < values; i++) {
+		unsigned k = (first + i * (256 / values)) % 256;
+		uint32_t next = a + b;
+
+		switch (shape) {
+		case FLAT:
+			histogram[k] = 1000;
+			break;
+		case STEEP:
+			histogram[k] = 1 + (1u << 20 >> i / 2 % 21);
+			break;
+		case FIBONACCI:
+			histogram[k] = a;
+			a = b;
+			b = next > 1u << 20 ? 1 : next;
+			break;
+		default:
+			histogram[k] = 1 + (random_next() >> random_next() % 24 >> 8);
+		}
+	}
+}
+
+static void trees_are_read_as_they_were_made(void **state)
+{
+	uint32_t histogram[256];
+	int made = 0;
+
+	(void)state;
+	for (int i = 0; i < 20000; i++) {
+		unsigned values = 1 + random_next() % 256;
+		uint8_t *exact;
+		mfs_tree tree;
+		mfs_codes codes;
+
+		make_histogram(histogram, (enum shape)(i % SHAPES), values, random_next() % 256);
+		if (!mfs_tree_make(&tree, histogram))
+			continue;
+		assert_true(values > 1 && tree.size <= MFS_TREE_MAX);
+		exact = malloc(tree.size);
+		assert_non_null(exact);
+		memcpy(exact, tree.bytes, tree.size);
+		assert_int_equal(mfs_codes_read(&codes, exact, tree.size), tree.size);
+		assert_memory_equal(&codes, &tree.codes, sizeof(codes));
+		free(exact);
+		made++;
+	}
+	assert_true(made > 19000);
+}
+
+/* Without a limit: what each joining of the two smallest counts adds. */
+static uint64_t least_bits(const uint32_t histogram[256])
+{
+	uint64_t weight[256], bits = 0;
+	unsigned n = 0;
+
+	for (int k = 0; k < 256; k++)
+		if (histogram[k])
+			weight[n++] = histogram[k];
+	for (; n > 1; n--) {
+		for (unsigned end = n; end > n - 2; end--)
+			for (unsigned i = 0; i + 1 < end; i++)
+				if (weight[i] < weight[i + 1]) {
+					uint64_t swap = weight[i];
+
+					weight[i] = weight[i + 1];
+					weight[i + 1] = swap;
+				}
+		weight[n - 2] += weight[n - 1];
+		bits += weight[n - 2];
+	}
+	return bits;
+}
+
+static uint64_t bits_of(const uint32_t histogram[256], const uint8_t length[256])
+{
+	uint64_t bits = 0;
+
+	for (int k = 0; k < 256; k++)
+		bits += (uint64_t)histogram[k] * length[k];
+	return bits;
+}
+
+static void codes_are_the_shortest_there_are(void **state)
+{
+	uint32_t histogram[256];
+	uint8_t length[256];
+	int unlimited = 0, limited = 0;
+
+	(void)state;
+	for (int i = 0; i < 2000; i++) {
+		uint64_t least;
+		uint32_t kraft = 0;
+		unsigned longest;
+
+		make_histogram(histogram, (enum shape)(i % SHAPES), 2 + random_next() % 255, 0);
+		longest = mfs_code_lengths(histogram, MFS_CODE_BITS_MAX, length);
+		assert_in_range(longest, 1, MFS_CODE_BITS_MAX);
+		for (int k = 0; k < 256; k++) {
+			assert_int_equal(histogram[k] > 0, length[k] > 0);
+			kraft += length[k] ? 2048u >> length[k] : 0;
+		}
+		assert_int_equal(kraft, 2048);
+		least = least_bits(histogram);
+		assert_true(bits_of(histogram, length) >= least);
+		unlimited += longest < MFS_CODE_BITS_MAX;
+		limited += bits_of(histogram, length) > least;
+		if (longest < MFS_CODE_BITS_MAX)
+			assert_true(bits_of(histogram, length) == least);
+	}
+	assert_true(unlimited > 100 && limited > 100);
+}
+
+/* Counts that double: without a limit the rarest two would have twelve bits. Of the
+ * five for which there is room below eight ones, one takes half of it, and four
+ * share the rest. */
+static void the_limit_costs_as_little_as_can_be(void **state)
+{
+	uint32_t histogram[256] = {0};
+	uint8_t length[256];
+
+	(void)state;
+	for (int k = 0; k < 13; k++)
+		histogram[k] = 1u << k;
+	assert_int_equal(mfs_code_lengths(histogram, 11, length), 11);
+	for (int k = 0; k < 13; k++)
+		assert_int_equal(length[k], k < 4 ? 11 : 13 - k);
+	assert_int_equal(bits_of(histogram, length), 16373);
+	assert_int_equal(mfs_code_lengths(histogram, 4, length), 4);
+	assert_int_equal(mfs_code_lengths(histogram, 3, length), 0);
+}
+
+static void one_value_alone_has_no_tree(void **state)
+{
+	uint32_t histogram[256] = {0};
+	mfs_tree tree;
+
+	(void)state;
+	assert_int_equal(mfs_tree_make(&tree, histogram), 0);
+	histogram[7] = 100;
+	assert_int_equal(mfs_tree_make(&tree, histogram), 0);
+	histogram[8] = 1;
+	assert_int_equal(mfs_tree_make(&tree, histogram), 1 + 4); /* eight nibbles */
+}
+
+/* ---- frames with trees of their own ---- */
+
+static void check_literals(struct fixture *f, size_t size, size_t most)
+{
+	size_t coded = mfs_literals_encode(NULL, f->in, size, f->coded);
+
+	assert_in_range(coded, 1, most);
+	assert_int_equal(ZSTD_findFrameCompressedSize(f->coded, coded), coded);
+	memset(f->out, 0xa5, size);
+	assert_int_equal(ZSTD_decompressDCtx(f->zstd, f->out, size, f->coded, coded), size);
+	assert_memory_equal(f->in, f->out, size);
+}
+
+static void zstd_decodes_frames_with_their_own_trees(void **state)
+{
+	static const size_t sizes[] = {1,   2,	  3,	9,     64,     255,    256,
+				       257, 1000, 4096, 40000, 131072, 131073, BYTES_MAX};
+	struct fixture *f = *state;
+
+	for (unsigned values = 2; values <= 256; values += values < 20 ? 1 : 59) {
+		make_tree(f, values);
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+			check_literals(f, sizes[i], sizes[i] + 6 + 3 * (sizes[i] / 131072 + 1));
+	}
+}
+
+static void the_tree_of_all_bytes_may_be_given(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t histogram[256] = {0};
+	size_t size = 50000, coded;
+	uint8_t *expected = malloc(mfs_codes_bound(size));
+	mfs_tree tree;
+
+	assert_non_null(expected);
+	make_tree(f, 77);
+	mfs_histogram_add(histogram, f->in, size);
+	assert_true(mfs_tree_make(&tree, histogram) > 0);
+	coded = mfs_literals_encode(NULL, f->in, size, expected);
+	assert_int_equal(mfs_literals_encode(&tree, f->in, size, f->coded), coded);
+	assert_memory_equal(f->coded, expected, coded);
+	free(expected);
+}
+
+/* Noise between, one value, what the tree before serves as well, and other values. */
+static void blocks_take_the_tree_that_serves_them_best(void **state)
+{
+	const size_t block = 128 << 10;
+	struct fixture *f = *state;
+	uint8_t *coded = f->coded;
+
+	make_tree(f, 16);
+	for (size_t i = block; i < 2 * block; i++)
+		f->in[i] = (uint8_t)random_next();
+	check_literals(f, BYTES_MAX, BYTES_MAX * 3 / 4);
+	assert_int_equal(coded[6] >> 1 & 3, 2);
+	assert_int_equal(coded[9] & 3, 2); /* its own tree */
+	coded += 6 + 3 + (load_le32(coded + 6) >> 3 & 0x1fffff);
+	assert_int_equal(coded[0] >> 1 & 3, 0); /* raw */
+	coded += 3 + block;
+	assert_int_equal(coded[0] >> 1 & 3, 2);
+	assert_int_equal(coded[3] & 3, 3); /* the tree of the first block */
+
+	memset(f->in, 9, block);
+	for (size_t i = block; i < BYTES_MAX; i++)
+		f->in[i] = (uint8_t)(200 + (f->in[i] & 7));
+	check_literals(f, BYTES_MAX, BYTES_MAX / 2);
+	assert_int_equal(f->coded[6] >> 1 & 3, 1); /* one value */
+	assert_int_equal(f->coded[9], 9);
+	assert_int_equal(f->coded[6 + 4 + 3] & 3, 2);
+}
+
+static size_t zstd_size(struct fixture *f, ZSTD_CCtx *context, size_t size)
+{
+	ZSTD_Sequence block = {.litLength = (unsigned)size};
+
+	ZSTD_CCtx_setParameter(context, ZSTD_c_blockDelimiters, ZSTD_sf_explicitBlockDelimiters);
+	ZSTD_CCtx_setParameter(context, ZSTD_c_strategy, ZSTD_btultra2);
+	ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+	return ZSTD_compressSequences(context, f->coded, mfs_codes_bound(BYTES_MAX), &block, 1,
+				      f->in, size);
+}
+
+static void trees_are_hardly_ever_larger_than_those_of_zstd(void **state)
+{
+	struct fixture *f = *state;
+	ZSTD_CCtx *context = ZSTD_createCCtx();
+
+	assert_non_null(context);
+	for (unsigned values = 3; values <= 256; values += 11) {
+		make_tree(f, values);
+		for (size_t size = 500; size < 130000; size *= 4) {
+			size_t other = zstd_size(f, context, size);
+
+			assert_false(ZSTD_isError(other));
+			check_literals(f, size, other + other / 128 + 4);
+		}
+	}
+	ZSTD_freeCCtx(context);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_new, fixture_free)
@@ -254,6 +512,14 @@ int main(void)
 	    TEST(bytes_without_a_code_are_not_coded),
 	    TEST(noise_becomes_raw_blocks),
 	    TEST(what_is_no_tree_is_refused),
+	    TEST(trees_are_read_as_they_were_made),
+	    TEST(codes_are_the_shortest_there_are),
+	    TEST(the_limit_costs_as_little_as_can_be),
+	    TEST(one_value_alone_has_no_tree),
+	    TEST(zstd_decodes_frames_with_their_own_trees),
+	    TEST(the_tree_of_all_bytes_may_be_given),
+	    TEST(blocks_take_the_tree_that_serves_them_best),
+	    TEST(trees_are_hardly_ever_larger_than_those_of_zstd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,468 @@
+#include "huffman.h"
+
+#include <string.h>
+
+#include "mfs_endian.h"
+
+#define LOG_MIN	      5 /* of the table that codes the weights */
+#define LOG_MAX	      6
+#define WEIGHT_MAX    12
+#define WEIGHTS_MAX   255 /* that are stored: the last is not */
+#define PLAIN_MAX     128 /* that may be stored as nibbles */
+#define RATE_FIRST(w) (1u << ((w)-1))
+
+/* ---- reading the weights of a tree ---- */
+
+/* Bits read upwards from the first byte; zeros follow the last. */
+struct reader {
+	const uint8_t *bytes;
+	size_t size;
+	size_t at; /* bit */
+};
+
+static unsigned peek(const struct reader *in, unsigned count)
+{
+	unsigned value = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		size_t bit = in->at + i;
+
+		if (bit / 8 < in->size)
+			value |= (in->bytes[bit / 8] >> bit % 8 & 1u) << i;
+	}
+	return value;
+}
+
+static unsigned take(struct reader *in, unsigned count)
+{
+	unsigned value = peek(in, count);
+
+	in->at += count;
+	return value;
+}
+
+/* How often the table's states hold each weight; -1: once, at its end. */
+struct counts {
+	int count[WEIGHT_MAX + 1];
+	unsigned number;
+	unsigned log;
+};
+
+/* A count is written in as few bits as what remains to be told allows. */
+static int take_count(struct reader *in, int remaining, int threshold, unsigned bits)
+{
+	int spare = 2 * threshold - 1 - remaining;
+	int value = (int)peek(in, bits) & (threshold - 1);
+
+	if (value < spare) {
+		in->at += bits - 1;
+		return value - 1;
+	}
+	value = (int)take(in, bits);
+	return (value >= threshold ? value - spare : value) - 1;
+}
+
+static int read_counts(struct reader *in, struct counts *out)
+{
+	int remaining, threshold;
+	unsigned bits;
+	int zero = 0;
+
+	memset(out, 0, sizeof(*out));
+	out->log = take(in, 4) + 5;
+	if (out->log > LOG_MAX)
+		return -1;
+	threshold = 1 << out->log;
+	remaining = threshold + 1;
+	bits = out->log + 1;
+	while (remaining > 1) {
+		int count;
+
+		for (unsigned skip = 3; zero && skip == 3; out->number += skip) {
+			skip = take(in, 2);
+			zero = skip == 3;
+		}
+		if (out->number > WEIGHT_MAX || in->at > in->size * 8)
+			return -1;
+		count = take_count(in, remaining, threshold, bits);
+		remaining -= count < 0 ? -count : count;
+		out->count[out->number++] = count;
+		zero = count == 0;
+		for (; remaining < threshold && threshold > 1; threshold >>= 1)
+			bits--;
+	}
+	in->at = (in->at + 7) & ~(size_t)7;
+	return remaining == 1 && in->at <= in->size * 8 ? 0 : -1;
+}
+
+struct state {
+	uint8_t weight;
+	uint8_t bits;
+	uint8_t next;
+};
+
+static void spread(const struct counts *counts, struct state table[1 << LOG_MAX])
+{
+	unsigned size = 1u << counts->log, step = (size >> 1) + (size >> 3) + 3;
+	unsigned last = size - 1, at = 0;
+	unsigned next[WEIGHT_MAX + 1];
+
+	for (unsigned w = 0; w < counts->number; w++) {
+		next[w] = counts->count[w] < 0 ? 1 : (unsigned)counts->count[w];
+		if (counts->count[w] < 0)
+			table[last--].weight = (uint8_t)w;
+	}
+	for (unsigned w = 0; w < counts->number; w++)
+		for (int i = 0; i < counts->count[w]; i++) {
+			table[at].weight = (uint8_t)w;
+			do
+				at = (at + step) & (size - 1);
+			while (at > last);
+		}
+	for (unsigned s = 0; s < size; s++) {
+		unsigned n = next[table[s].weight]++;
+
+		table[s].bits = (uint8_t)(counts->log - (31 - (unsigned)__builtin_clz(n)));
+		table[s].next = (uint8_t)((n << table[s].bits) - size);
+	}
+}
+
+/* Bits read downwards from the one that ends a stream. */
+struct backward {
+	const uint8_t *bytes;
+	long left;
+};
+
+static unsigned take_back(struct backward *in, unsigned count)
+{
+	unsigned value = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		long bit = --in->left;
+
+		value = value << 1 | (bit >= 0 ? in->bytes[bit / 8] >> bit % 8 & 1u : 0u);
+	}
+	return value;
+}
+
+/* Two states take turns until the bits are used up. */
+static unsigned read_coded(struct reader *in, uint8_t weight[WEIGHTS_MAX])
+{
+	struct state table[1 << LOG_MAX];
+	struct backward bits = {in->bytes, 0};
+	struct counts counts;
+	unsigned state[2], count = 0;
+
+	if (in->size == 0 || in->bytes[in->size - 1] == 0 || read_counts(in, &counts))
+		return 0;
+	bits.left = (long)in->size * 8 - 8 + (31 - __builtin_clz(in->bytes[in->size - 1]));
+	bits.bytes += in->at / 8;
+	bits.left -= (long)in->at;
+	spread(&counts, table);
+	state[0] = take_back(&bits, counts.log);
+	state[1] = take_back(&bits, counts.log);
+	for (unsigned turn = 0; bits.left >= 0; turn ^= 1) {
+		const struct state *at = &table[state[turn]];
+
+		if (count + 2 > WEIGHTS_MAX)
+			return 0;
+		weight[count++] = at->weight;
+		state[turn] = at->next + take_back(&bits, at->bits);
+		if (bits.left < 0)
+			weight[count++] = table[state[turn ^ 1]].weight;
+	}
+	return count;
+}
+
+static unsigned read_plain(struct reader *in, unsigned count, uint8_t weight[WEIGHTS_MAX])
+{
+	if ((count + 1) / 2 > in->size)
+		return 0;
+	for (unsigned i = 0; i < count; i++)
+		weight[i] = i % 2 ? in->bytes[i / 2] & 15 : in->bytes[i / 2] >> 4;
+	return count;
+}
+
+/* ---- codes ---- */
+
+/* The last weight fills the tree up. Returns the longest code, 0 on nonsense. */
+static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
+{
+	unsigned sum = 0, rest, log;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (weight[i] > WEIGHT_MAX)
+			return 0;
+		sum += weight[i] ? RATE_FIRST(weight[i]) : 0;
+	}
+	if (sum == 0)
+		return 0;
+	log = 32 - (unsigned)__builtin_clz(sum);
+	rest = (1u << log) - sum;
+	if (log > MFS_CODE_BITS_MAX || (rest & (rest - 1)))
+		return 0;
+	weight[count] = (uint8_t)(32 - __builtin_clz(rest));
+	return log;
+}
+
+/* Longest codes first, equal lengths in the order of the bytes. */
+static void assign(mfs_codes *codes, const uint8_t *weight, unsigned count, unsigned log)
+{
+	uint32_t next[WEIGHT_MAX + 2] = {0};
+	uint32_t number[WEIGHT_MAX + 1] = {0};
+
+	for (unsigned i = 0; i < count; i++)
+		number[weight[i]]++;
+	for (unsigned w = 1; w <= log; w++)
+		next[w + 1] = (next[w] + number[w]) >> 1;
+	for (unsigned i = 0; i < 256; i++)
+		codes->code[i] = i < count && weight[i]
+				     ? next[weight[i]]++ | (log + 1 - weight[i]) << 16
+				     : MFS_CODE_MISSING;
+}
+
+size_t mfs_codes_read(mfs_codes *codes, const uint8_t *tree, size_t size)
+{
+	uint8_t weight[WEIGHTS_MAX + 1];
+	struct reader in = {tree + 1, 0, 0};
+	unsigned count, log;
+
+	if (size == 0)
+		return 0;
+	in.size = tree[0] < 128 ? tree[0] : (tree[0] - 127u + 1) / 2;
+	if (in.size > size - 1)
+		return 0;
+	count = tree[0] < 128 ? read_coded(&in, weight) : read_plain(&in, tree[0] - 127u, weight);
+	log = count ? complete(weight, count) : 0;
+	if (log == 0)
+		return 0;
+	assign(codes, weight, count + 1, log);
+	return in.size + 1;
+}
+
+/* ---- writing the weights ---- */
+
+/* Bits written upwards; there is always room for eight bytes more. */
+struct upward {
+	uint8_t *at;
+	uint64_t bits;
+	unsigned count;
+};
+
+static void put_bits(struct upward *to, unsigned value, unsigned count)
+{
+	to->bits |= (uint64_t)value << to->count;
+	to->count += count;
+	store_le64(to->at, to->bits);
+	to->at += to->count / 8;
+	to->bits >>= to->count & ~7u;
+	to->count &= 7;
+}
+
+/* Shares of the table's states like those of the weights, at least one each. What
+ * rounding leaves over goes to the most frequent. Returns 0 if it has too little. */
+static int share_states(const uint8_t *weight, unsigned number, unsigned log, struct counts *out)
+{
+	int seen[WEIGHT_MAX + 1] = {0}, most = 0, left = 1 << log;
+
+	for (unsigned i = 0; i < number; i++)
+		seen[weight[i]]++;
+	*out = (struct counts){.log = log};
+	for (int w = 0; w <= WEIGHT_MAX; w++) {
+		int states = (int)(((unsigned)seen[w] << (log + 1)) / number + 1) / 2;
+
+		if (seen[w] == 0)
+			continue;
+		out->count[w] = states > 0 ? states : 1;
+		out->number = (unsigned)w + 1;
+		left -= out->count[w];
+		most = seen[w] > seen[most] ? w : most;
+	}
+	out->count[most] += left;
+	/* All states for one weight: such a table tells nothing and is not allowed. */
+	return out->count[most] > 0 && out->count[most] < 1 << log;
+}
+
+/* What read_counts() reads. */
+static void write_counts(struct upward *to, const struct counts *counts)
+{
+	int threshold = 1 << counts->log, remaining = threshold + 1;
+	unsigned bits = counts->log + 1;
+
+	put_bits(to, counts->log - LOG_MIN, 4);
+	for (unsigned w = 0; remaining > 1; w++) {
+		int spare = 2 * threshold - 1 - remaining, value = counts->count[w] + 1;
+
+		if (value < spare)
+			put_bits(to, (unsigned)value, bits - 1);
+		else
+			put_bits(to, (unsigned)(value + (value >= threshold ? spare : 0)), bits);
+		remaining -= counts->count[w];
+		for (; remaining < threshold && threshold > 1; threshold >>= 1)
+			bits--;
+		if (counts->count[w])
+			continue;
+		for (unsigned run = 3; run == 3; w += run) {
+			for (run = 0; run < 3 && counts->count[w + 1 + run] == 0; run++)
+				;
+			put_bits(to, run, 2);
+		}
+	}
+	put_bits(to, 0, (8 - to->count) % 8);
+}
+
+/* From the weight before and the state after: the state between. */
+typedef uint8_t way_back[WEIGHT_MAX + 1][1 << LOG_MAX];
+
+static void find_ways(const struct state *table, unsigned size, way_back from, uint8_t *first)
+{
+	memset(first, UINT8_MAX, WEIGHT_MAX + 1);
+	for (unsigned s = 0; s < size; s++) {
+		const struct state *at = &table[s];
+
+		/* Of a weight's states the first has the most bits. */
+		if (first[at->weight] == UINT8_MAX)
+			first[at->weight] = (uint8_t)s;
+		for (unsigned k = 0; k < 1u << at->bits; k++)
+			from[at->weight][at->next + k] = (uint8_t)s;
+	}
+}
+
+/* Writes the states from the last to the first; each is told by the bits that
+ * lead from the one before. The last but one has bits that the reader does not
+ * find any more: so it knows the end. */
+static void write_states(struct upward *to, const struct counts *counts, const uint8_t *weight,
+			 unsigned number)
+{
+	struct state table[1 << LOG_MAX];
+	uint8_t first[WEIGHT_MAX + 1];
+	way_back from;
+	unsigned state[2];
+
+	spread(counts, table);
+	find_ways(table, 1u << counts->log, from, first);
+	state[(number - 1) % 2] = first[weight[number - 1]];
+	state[number % 2] = first[weight[number - 2]];
+	for (unsigned i = number - 2; i-- > 0;) {
+		unsigned after = state[i % 2], before = from[weight[i]][after];
+
+		put_bits(to, after - table[before].next, table[before].bits);
+		state[i % 2] = before;
+	}
+	put_bits(to, state[1], counts->log);
+	put_bits(to, state[0], counts->log);
+	put_bits(to, 1, 1);
+	to->at += to->count > 0;
+}
+
+/* Room for 255 weights of six bits, the counts, and what is stored beyond. */
+#define CODED_ROOM 256
+
+/* Returns the size, 0 if the weights cannot be coded, or not in `most` bytes. */
+static size_t write_coded(const uint8_t *weight, unsigned number, size_t most, uint8_t *out)
+{
+	size_t best = 0;
+
+	for (unsigned log = LOG_MIN; log <= LOG_MAX; log++) {
+		uint8_t room[CODED_ROOM];
+		struct upward to = {room, 0, 0};
+		struct counts counts;
+		size_t size;
+
+		if (number < 2 || !share_states(weight, number, log, &counts))
+			continue;
+		write_counts(&to, &counts);
+		write_states(&to, &counts, weight, number);
+		size = (size_t)(to.at - room);
+		if (size > most)
+			continue;
+		memcpy(out, room, size);
+		best = size;
+		most = size - 1;
+	}
+	return best;
+}
+
+static size_t write_plain(const uint8_t *weight, unsigned number, uint8_t *out)
+{
+	memset(out, 0, (number + 1) / 2);
+	for (unsigned i = 0; i < number; i++)
+		out[i / 2] |= (uint8_t)(i % 2 ? weight[i] : weight[i] << 4);
+	return (number + 1) / 2;
+}
+
+/* Writes `number` weights, behind a byte that tells how. */
+static size_t write_weights(const uint8_t *weight, unsigned number, uint8_t *tree)
+{
+	size_t plain = number <= PLAIN_MAX ? (number + 1) / 2 : 0;
+	size_t coded = write_coded(weight, number, plain ? plain - 1 : 127, tree + 1);
+
+	if (coded) {
+		tree[0] = (uint8_t)coded;
+		return 1 + coded;
+	}
+	if (plain == 0)
+		return 0;
+	tree[0] = (uint8_t)(127 + number);
+	return 1 + write_plain(weight, number, tree + 1);
+}
+
+/* With codes of at most `limit` bits. Returns the longest, 0 if there is no tree. */
+static unsigned make_limited(mfs_tree *tree, const uint32_t histogram[256], unsigned limit)
+{
+	uint8_t length[256], weight[256];
+	unsigned last = 0, log = mfs_code_lengths(histogram, limit, length);
+
+	tree->size = 0;
+	if (log == 0)
+		return 0;
+	for (unsigned k = 0; k < 256; k++) {
+		weight[k] = (uint8_t)(length[k] ? log + 1 - length[k] : 0);
+		last = length[k] ? k : last;
+	}
+	assign(&tree->codes, weight, last + 1, log);
+	tree->size = write_weights(weight, last, tree->bytes);
+	return tree->size ? log : 0;
+}
+
+static uint64_t total_bits(const mfs_tree *tree, const uint32_t histogram[256])
+{
+	return mfs_codes_bits(&tree->codes, histogram) + 8 * tree->size;
+}
+
+/* Up to so many bytes it pays to look for a tree that itself takes less. */
+#define FEW_BYTES 512
+
+size_t mfs_tree_make(mfs_tree *tree, const uint32_t histogram[256])
+{
+	unsigned log = make_limited(tree, histogram, MFS_CODE_BITS_MAX);
+	uint64_t sum = 0, bits;
+	mfs_tree other;
+
+	for (int k = 0; k < 256; k++)
+		sum += histogram[k];
+	if (log == 0 || sum > FEW_BYTES)
+		return tree->size;
+	bits = total_bits(tree, histogram);
+	while (log > 1 && (log = make_limited(&other, histogram, log - 1))) {
+		uint64_t other_bits = total_bits(&other, histogram);
+
+		if (other_bits > bits)
+			break;
+		bits = other_bits;
+		*tree = other;
+	}
+	return tree->size;
+}
+
+uint64_t mfs_codes_bits(const mfs_codes *codes, const uint32_t histogram[256])
+{
+	uint64_t bits = 0;
+
+	for (int k = 0; k < 256; k++) {
+		if (histogram[k] && (codes->code[k] & MFS_CODE_MISSING))
+			return UINT64_MAX;
+		bits += (uint64_t)histogram[k] * (codes->code[k] >> 16 & 255);
+	}
+	return bits;
+}
