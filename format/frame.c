@@ -30,10 +30,10 @@ static size_t split_bound(size_t max_span)
 	return align_stream(max_span + (size_t)MFS_STREAMS_MAX * MFS_STREAM_ALIGN);
 }
 
-/* Room for the bucket of each group: a group is eight bytes at the least. */
+/* Room for the bucket of each group: a group is four bytes at the least. */
 static size_t groups_bound(size_t max_span)
 {
-	return max_span / 8 + 1;
+	return max_span / 4 + 1;
 }
 
 size_t mfs_coded_bound(size_t size)

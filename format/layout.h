@@ -53,6 +53,15 @@ enum mfs_context {
 	MFS_CONTEXT_EXPONENT = 3,
 	/* fp16 scale of the block, then a signed byte for each group. */
 	MFS_CONTEXT_HALF_BYTES = 4,
+	/* fp16 scale of the block, then 32 more than each group's scale in six bits, as
+	 * in ggml's IQ4_XS: the lower four, two groups to a byte, and the upper two,
+	 * four groups to a byte. */
+	MFS_CONTEXT_HALF_SIX = 5,
+	/* As RATIO, with a byte for each group: its scale in the lower four bits, its
+	 * minimum in the upper four. */
+	MFS_CONTEXT_RATIO_NIBBLES = 6,
+	/* As RATIO, with no more than fp16 scale and minimum of the block. */
+	MFS_CONTEXT_RATIO_HALVES = 7,
 	MFS_CONTEXTS
 };
 #define MFS_CONTEXT_OFFSETS 3

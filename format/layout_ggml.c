@@ -40,6 +40,9 @@
 #define SCALE_HALF(scale)              .context = MFS_CONTEXT_HALF, .context_offset = {scale}
 #define SCALE_EXPONENT(scale)          .context = MFS_CONTEXT_EXPONENT, .context_offset = {scale}
 #define SCALE_HALF_BYTES(scale, bytes) .context = MFS_CONTEXT_HALF_BYTES, .context_offset = {scale, bytes}
+#define SCALE_HALF_SIX(scale, low, high) .context = MFS_CONTEXT_HALF_SIX, .context_offset = {scale, low, high}
+#define RATIO_NIBBLES(scale, minimum, groups) .context = MFS_CONTEXT_RATIO_NIBBLES, .context_offset = {scale, minimum, groups}
+#define RATIO_HALVES(scale, minimum)   .context = MFS_CONTEXT_RATIO_HALVES, .context_offset = {scale, minimum}
 #define K_SCALES SCALES(scales_d, 4, 6), SCALES(scales_m, 4, 6), SCALES(scales_l, 4, 4)
 /* clang-format on */
 
@@ -70,12 +73,12 @@ static const struct row rows[] = {
 	{"F32", 0, 4, 1, .field = {FLOATS(4)}},
 	{"F16", 1, 2, 1, .field = {FIELD(values, WEIGHTS, PLANES, 2, 16, 2)}},
 	{"Q4_0", 2, 18, 32, .field = {HALF(d), SYMBOLS(qs, 16, 4, 16, 32)}, SCALE_HALF(0)},
-	{"Q4_1", 3, 20, 32, .field = {HALF(d), HALF(m), QUANTS(qs, 16, 4)}},
+	{"Q4_1", 3, 20, 32, .field = {HALF(d), HALF(m), SYMBOLS(qs, 16, 4, 16, 32)}, RATIO_HALVES(0, 2)},
 	{"Q5_0", 6, 22, 32, .field = {HALF(d), EXTEND(qh, 4, 1, 1), SYMBOLS(qs, 16, 4, 16, 32)}, SCALE_HALF(0)},
-	{"Q5_1", 7, 24, 32, .field = {HALF(d), HALF(m), EXTEND(qh, 4, 1, 1), SYMBOLS(qs, 16, 4, 16, 32)}},
+	{"Q5_1", 7, 24, 32, .field = {HALF(d), HALF(m), EXTEND(qh, 4, 1, 1), SYMBOLS(qs, 16, 4, 16, 32)}, RATIO_HALVES(0, 2)},
 	{"Q8_0", 8, 34, 32, .field = {HALF(d), SYMBOLS(qs, 32, 8, 32, 32)}, SCALE_HALF(0)},
 	{"Q8_1", 9, 36, 32, .field = {HALF(d), HALF(s), QUANTS(qs, 32, 8)}},
-	{"Q2_K", 10, 84, 256, .field = {SCALES(scales, 16, 4), QUANTS(qs, 64, 2), HALF(d), HALF(dmin)}},
+	{"Q2_K", 10, 84, 256, .field = {SCALES(scales, 16, 4), SYMBOLS(qs, 64, 2, 32, 16), HALF(d), HALF(dmin)}, RATIO_NIBBLES(80, 82, 0)},
 	{"Q3_K", 11, 110, 256, .field = {EXTEND(hmask, 32, 1, 32), SYMBOLS(qs, 64, 2, 32, 32), SCALES(scales, 12, 6), HALF(d)}},
 	{"Q4_K", 12, 144, 256, .field = {HALF(d), HALF(dmin), K_SCALES, SYMBOLS(qs, 128, 4, 32, 32)}, RATIO(0, 2, 4)},
 	{"Q5_K", 13, 176, 256, .field = {HALF(d), HALF(dmin), K_SCALES, EXTEND(qh, 32, 1, 32), SYMBOLS(qs, 128, 4, 32, 32)}, RATIO(0, 2, 4)},
@@ -94,7 +97,7 @@ static const struct row rows[] = {
 	{"IQ4_NL", 20, 18, 32, .field = {HALF(d), SYMBOLS(qs, 16, 4, 16, 32)}, SCALE_HALF(0)},
 	{"IQ3_S", 21, 110, 256, .field = {HALF(d), QUANTS(qs, 64, 8), QUANTS(qh, 8, 1), QUANTS(signs, 32, 1), SCALES(scales, 4, 4)}},
 	{"IQ2_S", 22, 82, 256, .field = {HALF(d), QUANTS(qs, 32, 8), QUANTS(signs, 32, 1), QUANTS(qh, 8, 2), SCALES(scales, 8, 4)}},
-	{"IQ4_XS", 23, 136, 256, .field = {HALF(d), SCALES(scales_h, 2, 2), SCALES(scales_l, 4, 4), QUANTS(qs, 128, 4)}},
+	{"IQ4_XS", 23, 136, 256, .field = {HALF(d), SCALES(scales_h, 2, 2), SCALES(scales_l, 4, 4), SYMBOLS(qs, 128, 4, 16, 32)}, SCALE_HALF_SIX(0, 4, 2)},
 	{"I8", 24, 1, 1, .field = {QUANTS(values, 1, 8)}},
 	{"I16", 25, 2, 1, .field = {INTEGERS(2)}},
 	{"I32", 26, 4, 1, .field = {INTEGERS(4)}},

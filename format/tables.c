@@ -525,7 +525,7 @@ static int build_buckets(struct builder *builder, uint32_t row_blocks, struct ca
 	if (!err) {
 		work[2].bits = UINT64_MAX;
 		try_window(builder->encoder, builder->sample, &values, 0, work, &work[2]);
-		if (values.layout->context != MFS_CONTEXT_RATIO && row_blocks &&
+		if (mfs_context_has_window(values.layout) && row_blocks &&
 		    row_blocks < builder->sample->span_blocks && row_blocks <= UINT16_MAX)
 			try_window(builder->encoder, builder->sample, &values, row_blocks, work,
 				   &work[2]);

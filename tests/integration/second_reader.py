@@ -31,7 +31,7 @@ LITERAL, DELTA, DERIVED, INTEGER = 1, 2, 4, 8
 LORA, NF4 = 0, 1
 WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
 SYMBOLS, EXTEND = 3, 4
-RATIO, HALF, EXPONENT, HALF_BYTES = 1, 2, 3, 4
+RATIO, HALF, EXPONENT, HALF_BYTES, HALF_SIX, RATIO_NIBBLES, RATIO_HALVES = range(1, 8)
 CLASSES = ("weights", "constants", "adapter", "plain", "metadata")
 CODINGS = ("raw", "zero", "zstd", "literals", "shared", "buckets", "sparse")
 PROFILES = ("sd", "emmc", "usb", "sata", "nvme", "nand", "nor")
@@ -385,11 +385,14 @@ class Cut:
     def check_context(self, layout):
         self.context = layout.context
         self.context_places = places = layout[-3:]
-        require(self.context <= HALF_BYTES and not layout.reserved, "context")
-        require(not self.context or (self.low and self.group_bytes >= 8), "context without groups")
+        require(self.context <= RATIO_HALVES and not layout.reserved, "context")
+        require(not self.context or (self.low and self.group_bytes >= 4), "context without groups")
         require(self.context != RATIO or self.groups == 8, "context of eight groups")
+        require(self.context != HALF_SIX or self.groups % 4 == 0, "context of four groups")
         needs = {RATIO: (2, 2, 12), HALF: (2, 0, 0), EXPONENT: (1, 0, 0),
-                 HALF_BYTES: (2, self.groups, 0)}.get(self.context, (0, 0, 0))
+                 HALF_BYTES: (2, self.groups, 0), RATIO_NIBBLES: (2, 2, self.groups),
+                 HALF_SIX: (2, self.groups // 2, self.groups // 4),
+                 RATIO_HALVES: (2, 2, 0)}.get(self.context, (0, 0, 0))
         for place, size in zip(places, needs):
             require(place == 0 or size, "place without use")
             require(place + size <= self.block_bytes, "context outside of the block")
@@ -443,18 +446,33 @@ class Cut:
         """The value of the context for each group of a span, given its constants put back."""
         block = [constants[b * self.block_bytes:(b + 1) * self.block_bytes] for b in range(blocks)]
         p0, p1, p2 = self.context_places
-        if self.context == RATIO:
-            return [v for x in block for v in ratios(half(x, p0), half(x, p1), x[p2:p2 + 12])]
+        if self.context in (RATIO, RATIO_NIBBLES, RATIO_HALVES):
+            return [v for x in block
+                    for v in ratios(half(x, p0), half(x, p1), self.pairs(x[p2:p2 + 16]))]
         out = []
         for first in range(0, blocks, window or blocks):
             logs = [log for x in block[first:first + (window or blocks)]
-                    for log in self.scale_logs(x, p0, p1)]
+                    for log in self.scale_logs(x, p0, p1, p2)]
             mean = sum(logs) // len(logs)
             out += [clamp(log - mean + 128) for log in logs]
         return out
 
-    def scale_logs(self, block, p0, p1):
+    def pairs(self, packed):
+        """Scale and minimum of each group, in units of those of the block."""
+        if self.context == RATIO_HALVES:
+            return [(1, 1)] * self.groups
+        if self.context == RATIO_NIBBLES:
+            return [(x & 15, x >> 4) for x in packed[:self.groups]]
+        return [(packed[g] & 63, packed[4 + g] & 63) for g in range(4)] + [
+            (packed[8 + g] & 15 | packed[g] >> 6 << 4, packed[8 + g] >> 4 | packed[4 + g] >> 6 << 4)
+            for g in range(4)]
+
+    def scale_logs(self, block, p0, p1, p2):
         base = 32 * block[p0] if self.context == EXPONENT else log_of_half(half(block, p0))
+        if self.context == HALF_SIX:
+            codes = [block[p1 + g // 2] >> 4 * (g % 2) & 15 |
+                     (block[p2 + g // 4] >> 2 * (g % 4) & 3) << 4 for g in range(self.groups)]
+            return [base + log_of(abs(code - 32)) for code in codes]
         if self.context != HALF_BYTES:
             return [base] * self.groups
         signed = struct.unpack_from(f"<{self.groups}b", block, p1)
@@ -489,14 +507,9 @@ def clamp(value):
     return min(max(value, 0), 255)
 
 
-def ratios(scale_half, minimum_half, packed):
+def ratios(scale_half, minimum_half, pairs):
     base = 32 + log_of_half(minimum_half) - log_of_half(scale_half)
-    for g in range(8):
-        if g < 4:
-            scale, minimum = packed[g] & 63, packed[4 + g] & 63
-        else:
-            scale = packed[4 + g] & 15 | packed[g - 4] >> 6 << 4
-            minimum = packed[4 + g] >> 4 | packed[g] >> 6 << 4
+    for scale, minimum in pairs:
         if not minimum_half & 0x7FFF or not minimum:
             yield 0
         elif not scale_half & 0x7FFF or not scale:

@@ -415,7 +415,13 @@ static void finish_refuses_contexts_that_do_not_fit(void **state)
 	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_NONE; layout.context_offset[2] = 1);
 	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO);
 	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_HALF_BYTES; layout.context_offset[1] = 2);
-	SYMBOLS_REFUSED(symbols->width = 8); /* groups of four bytes */
+	SYMBOLS_REFUSED(symbols->width = 4);			/* groups of two bytes */
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_HALF_SIX); /* one group */
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_HALF_SIX; symbols->width = 8;
+			layout.context_offset[2] = 2); /* reads a weight */
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO_HALVES; layout.context_offset[1] = 1);
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO_HALVES; layout.context_offset[2] = 1);
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO_NIBBLES; layout.context_offset[2] = 2);
 }
 
 static void fast_paths_handle_blocks_larger_than_a_tile(void **state)

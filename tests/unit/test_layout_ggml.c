@@ -214,16 +214,27 @@ static unsigned q3_k_weight(const void *block, unsigned j)
 					      << (position));                                      \
 	} while (0)
 
-/* Four weights to a byte: groups of 32, weights 8 apart. */
-static void take_quarters(const struct q3_k *block, uint8_t *to)
+static unsigned q3_k_upper(const void *block, unsigned j)
 {
-	for (int b = 0; b < BLOCKS; b++)
-		for (unsigned g = 0; g < 256; g += 32)
-			for (unsigned i = 0; i < 8; i++) {
+	return q3_k_weight(block, j) >> 1;
+}
+
+static unsigned q2_k_weight(const void *block, unsigned j)
+{
+	return ((const struct q2_k *)block)->qs[j / 128 * 32 + j % 32] >> 2 * (j % 128 / 32) & 3u;
+}
+
+/* Four weights to a byte: those of a group that lie a quarter of it apart. */
+static void take_quarters(const uint8_t *block, size_t stride, get_weight *get, unsigned group,
+			  uint8_t *to)
+{
+	for (int b = 0; b < BLOCKS; b++, block += stride)
+		for (unsigned g = 0; g < 256; g += group)
+			for (unsigned i = 0; i < group / 4; i++) {
 				unsigned byte = 0;
 
 				for (unsigned q = 0; q < 4; q++)
-					byte |= q3_k_weight(block + b, g + i + 8 * q) >> 1 << 2 * q;
+					byte |= get(block, g + i + group / 4 * q) << 2 * q;
 				*to++ = (uint8_t)byte;
 			}
 }
@@ -253,10 +264,13 @@ SPLITTER(q5_1, HALF(q5_1, d); HALF(q5_1, m); TAKE_REST(q5_1, qh, 32, 1, j / 8, j
 	 TAKE_NIBBLES(q5_1, 32, 32, 1);)
 SPLITTER(q8_0, HALF(q8_0, d); TAKE(q8_0, qs, WEIGHTS);)
 SPLITTER(q8_1, HALF(q8_1, d); HALF(q8_1, s); TAKE(q8_1, qs, WEIGHTS);)
-SPLITTER(q2_k, TAKE(q2_k, scales, CONSTANTS); TAKE(q2_k, qs, WEIGHTS); HALF(q2_k, d);
+SPLITTER(q2_k, TAKE(q2_k, scales, CONSTANTS);
+	 take_quarters(in, sizeof(struct q2_k), q2_k_weight, 16, sink_stream(sink, "qs", WEIGHTS, BLOCKS * 64));
+	 HALF(q2_k, d);
 	 HALF(q2_k, dmin);)
 SPLITTER(q3_k, TAKE_REST(q3_k, hmask, 256, 1, j % 32, j / 32);
-	 take_quarters(block, sink_stream(sink, "qs", WEIGHTS, BLOCKS * 64)); TAKE(q3_k, scales, CONSTANTS);
+	 take_quarters(in, sizeof(struct q3_k), q3_k_upper, 32, sink_stream(sink, "qs", WEIGHTS, BLOCKS * 64));
+	 TAKE(q3_k, scales, CONSTANTS);
 	 HALF(q3_k, d);)
 SPLITTER(q4_k, HALF(q4_k, d); HALF(q4_k, dmin);
 	 TAKE_PART(q4_k, scales, 0, 4, "scales_d", CONSTANTS);
