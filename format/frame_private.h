@@ -87,6 +87,13 @@ size_t mfs_sparse_count(const uint8_t *mask, size_t words);
 void mfs_sparse_pack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
 void mfs_sparse_unpack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
 
+/* ---- blocks.c ---- */
+
+/* Cuts a block's bytes, at most 128 KiB, into blocks that serve them better: writes
+ * their sizes, returns their number. */
+#define MFS_CUT_MAX 16
+uint32_t mfs_blocks_cut(const uint8_t *in, size_t size, uint32_t bytes[MFS_CUT_MAX]);
+
 /* ---- literals.c: standard zstd frames that hold literals only ---- */
 
 /* A context for mfs_literals_encode(), or NULL. */

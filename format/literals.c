@@ -5,10 +5,7 @@
 #include "mfs_endian.h"
 
 #define BLOCK_BYTES ZSTD_BLOCKSIZE_MAX
-/* A block may end behind each piece. */
-#define PIECE_BYTES  (8u << 10)
-#define BLOCK_PIECES (BLOCK_BYTES / PIECE_BYTES)
-#define BLOCKS_MAX   (MFS_FRAME_MAX / PIECE_BYTES)
+#define BLOCKS_MAX  (MFS_FRAME_MAX / BLOCK_BYTES * MFS_CUT_MAX)
 
 /* btultra2 keeps literals that gain 0.4 %, where lower strategies want 1.6 %.
  * Nothing searches for matches, so all search tables have their least size. */
@@ -59,132 +56,6 @@ ZSTD_CCtx *mfs_literals_context(void)
 	return context;
 }
 
-/* ---- where blocks end ----
- *
- * A tensor is not the same everywhere: rows may differ, or parts of a network have
- * been put together. Each block of a frame may have a tree of its own, so a block
- * ends where a tree for what follows saves more than it takes. */
-
-#define BLOCK_COST (88u * 8 << MFS_LOG_BITS) /* of a tree and headers, about */
-/* What the pieces seem to save together, as each of them fits its few bytes best. */
-#define CHANCE_COST (40u * 8 << MFS_LOG_BITS)
-
-/* Neighbouring pieces that share a block. */
-struct part {
-	unsigned bytes;
-	uint64_t cost; /* bits << MFS_LOG_BITS */
-	uint32_t histogram[256];
-};
-
-/* As mfs_log2_fixed(), but fast, with what that finds for the leading 8 bits. */
-struct logs {
-	uint16_t of[256];
-};
-
-static void logs_make(struct logs *logs)
-{
-	for (unsigned k = 0; k < 256; k++)
-		logs->of[k] = (uint16_t)(mfs_log2_fixed(256 + k) - (8u << MFS_LOG_BITS));
-}
-
-static uint32_t log_of(const struct logs *logs, uint32_t v)
-{
-	uint32_t exponent = 31 - (uint32_t)__builtin_clz(v);
-
-	return (exponent << MFS_LOG_BITS) + logs->of[(uint64_t)v << 8 >> exponent & 255];
-}
-
-/* Bits of two parts' bytes with one tree, << MFS_LOG_BITS; `b` may be NULL. */
-static uint64_t cost_of(const struct logs *logs, const struct part *a, const struct part *b)
-{
-	uint32_t total = a->bytes + (b ? b->bytes : 0);
-	uint64_t cost = (uint64_t)total * log_of(logs, total);
-
-	for (int k = 0; k < 256; k++) {
-		uint32_t n = a->histogram[k] + (b ? b->histogram[k] : 0);
-
-		if (n)
-			cost -= (uint64_t)n * log_of(logs, n);
-	}
-	return cost;
-}
-
-static void merge_next(struct part *parts, unsigned at, unsigned count, uint64_t cost)
-{
-	struct part *part = &parts[at];
-
-	for (int k = 0; k < 256; k++)
-		part->histogram[k] += part[1].histogram[k];
-	part->bytes += part[1].bytes;
-	part->cost = cost;
-	memmove(part + 1, part + 2, (count - at - 2) * sizeof(*part));
-}
-
-/* Merges the neighbours that save most by it, until none do. Returns how many are
- * left. */
-static unsigned merge_parts(const struct logs *logs, struct part *parts, unsigned count)
-{
-	uint64_t together[BLOCK_PIECES];
-
-	for (unsigned i = 0; i + 1 < count; i++)
-		together[i] = cost_of(logs, &parts[i], &parts[i + 1]);
-	while (count > 1) {
-		uint64_t least = BLOCK_COST;
-		unsigned best = count;
-
-		for (unsigned i = 0; i + 1 < count; i++) {
-			uint64_t apart = parts[i].cost + parts[i + 1].cost;
-			uint64_t loss = together[i] > apart ? together[i] - apart : 0;
-
-			if (loss < least) {
-				least = loss;
-				best = i;
-			}
-		}
-		if (best == count)
-			break;
-		merge_next(parts, best, count, together[best]);
-		count--;
-		memmove(together + best, together + best + 1, (count - best) * sizeof(*together));
-		if (best > 0)
-			together[best - 1] = cost_of(logs, &parts[best - 1], &parts[best]);
-		if (best + 1 < count)
-			together[best] = cost_of(logs, &parts[best], &parts[best + 1]);
-	}
-	return count;
-}
-
-/* Cuts at most BLOCK_BYTES into blocks; returns how many. */
-static size_t cut_block(const uint8_t *in, size_t size, ZSTD_Sequence *block)
-{
-	struct part parts[BLOCK_PIECES], whole = {0};
-	struct logs logs;
-	unsigned count = 0;
-	uint64_t apart = 0;
-
-	logs_make(&logs);
-	for (size_t at = 0; at < size; at += parts[count++].bytes) {
-		struct part *part = &parts[count];
-
-		memset(part, 0, sizeof(*part));
-		part->bytes = (unsigned)(size - at < PIECE_BYTES ? size - at : PIECE_BYTES);
-		mfs_histogram_add(part->histogram, in + at, part->bytes);
-		part->cost = cost_of(&logs, part, NULL);
-		apart += part->cost;
-		whole.bytes += part->bytes;
-		for (int k = 0; k < 256; k++)
-			whole.histogram[k] += part->histogram[k];
-	}
-	block[0].litLength = (unsigned)size;
-	if (count == 1 ||
-	    cost_of(&logs, &whole, NULL) < apart + BLOCK_COST + (uint64_t)count * CHANCE_COST)
-		return 1;
-	count = merge_parts(&logs, parts, count);
-	for (unsigned i = 0; i < count; i++)
-		block[i].litLength = parts[i].bytes;
-	return count;
-}
-
 /* A sequence without a match ends a block. */
 static size_t encode_blocks(ZSTD_CCtx *context, const ZSTD_Sequence *block, size_t blocks,
 			    const uint8_t *in, size_t size, uint8_t *out)
@@ -200,13 +71,19 @@ static size_t encode_blocks(ZSTD_CCtx *context, const ZSTD_Sequence *block, size
 size_t mfs_literals_encode(ZSTD_CCtx *context, const uint8_t *in, size_t size, uint8_t *out)
 {
 	ZSTD_Sequence block[BLOCKS_MAX] = {0};
+	uint32_t part[MFS_CUT_MAX];
 	size_t blocks = 0;
 
 	if (size == 0 || size > MFS_FRAME_MAX)
 		return 0;
-	for (size_t at = 0; at < size; at += BLOCK_BYTES)
-		blocks += cut_block(in + at, size - at < BLOCK_BYTES ? size - at : BLOCK_BYTES,
-				    block + blocks);
+	for (size_t at = 0; at < size; at += BLOCK_BYTES) {
+		size_t left = size - at;
+		uint32_t parts =
+		    mfs_blocks_cut(in + at, left < BLOCK_BYTES ? left : BLOCK_BYTES, part);
+
+		for (uint32_t i = 0; i < parts; i++)
+			block[blocks++].litLength = part[i];
+	}
 	return encode_blocks(context, block, blocks, in, size, out);
 }
 
