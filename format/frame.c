@@ -13,8 +13,8 @@
 
 const char *mfs_coding_name(unsigned coding)
 {
-	static const char *const name[MFS_CODINGS] = {"raw",	"zero",	   "zstd",  "literals",
-						      "shared", "buckets", "sparse"};
+	static const char *const name[MFS_CODINGS] = {"raw",	"zero",	   "zstd",   "literals",
+						      "shared", "buckets", "sparse", "packed"};
 
 	return coding < MFS_CODINGS ? name[coding] : "unknown";
 }
@@ -189,6 +189,25 @@ static void try_shared(const struct mfs_shared *shared, const uint32_t histogram
 		keep(stream, MFS_CODING_SHARED, out, size);
 }
 
+static size_t smaller(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Packs the stream if that comes to `limit` bytes or fewer; true if it did. */
+static int try_packed(const mfs_encoder *encoder, const struct span *span, struct coded *stream,
+		      size_t limit, uint8_t *out)
+{
+	struct mfs_packed plan;
+	size_t size = mfs_packed_plan(&plan, encoder->histogram[0], stream->size);
+
+	if (size == 0 || size > limit || !allowed(span, MFS_CODING_PACKED))
+		return 0;
+	keep(stream, MFS_CODING_PACKED, out,
+	     mfs_packed_encode(&plan, stream->bytes, stream->size, out));
+	return 1;
+}
+
 static void try_literals(mfs_encoder *encoder, const struct span *span,
 			 const struct mfs_shared *shared, struct coded *stream, size_t limit,
 			 uint8_t *out)
@@ -199,7 +218,9 @@ static void try_literals(mfs_encoder *encoder, const struct span *span,
 	memset(histogram, 0, sizeof(encoder->histogram[0]));
 	mfs_histogram_add(histogram, stream->bytes, stream->size);
 	bound = mfs_histogram_bound(histogram);
-	if (bound > limit)
+	/* What comes so near to the entropy is decoded faster than any tree. */
+	if (bound > limit ||
+	    try_packed(encoder, span, stream, smaller(limit, mfs_packed_enough(bound)), out))
 		return;
 	if (shared && shared->count == 1 && !shared->buckets && allowed(span, MFS_CODING_SHARED))
 		try_shared(shared, histogram, stream, limit, out);
@@ -207,13 +228,16 @@ static void try_literals(mfs_encoder *encoder, const struct span *span,
 		at = stream->stored_size;
 		limit = at - 1;
 	}
-	if (bound + TREE_LEAST > limit || !allowed(span, MFS_CODING_LITERALS))
-		return;
-	size = mfs_literals_encode(encoder->literals, stream->bytes, stream->size, out + at);
-	if (size && size <= limit) {
-		memmove(out, out + at, size);
-		keep(stream, MFS_CODING_LITERALS, out, size);
+	if (bound + TREE_LEAST <= limit && allowed(span, MFS_CODING_LITERALS)) {
+		size =
+		    mfs_literals_encode(encoder->literals, stream->bytes, stream->size, out + at);
+		if (size && size <= limit) {
+			memmove(out, out + at, size);
+			keep(stream, MFS_CODING_LITERALS, out, size);
+			limit = size - 1;
+		}
 	}
+	try_packed(encoder, span, stream, limit, out);
 }
 
 static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
@@ -627,6 +651,8 @@ static int decode_stream(struct target *to, const struct stored *stream, uint8_t
 			return MFS_E_CORRUPT;
 		return decode_shared(to->decoder, stream->shared, 0, stream->bytes, stream->size,
 				     room, stream->raw_size);
+	case MFS_CODING_PACKED:
+		return mfs_packed_decode(stream->bytes, stream->size, room, stream->raw_size);
 	case MFS_CODING_ZSTD:
 	case MFS_CODING_LITERALS:
 		break;

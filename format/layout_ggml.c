@@ -6,8 +6,10 @@
 
 /*
  * Which transform serves which field (measured on trained weights):
- *   F32, F64, BF16  ROTATE: the exponent fills a plane of its own, and the flat
- *                   low planes are stored raw
+ *   F32, BF16       FLOAT: a code for exponent and two bits of mantissa together is
+ *                   nearer to their entropy than one for the exponent, and the flat
+ *                   bits are stored as they are
+ *   F64             ROTATE: eight bits of its exponent fill a plane
  *   F16             PLANES: its exponent shares a byte either way, and where the
  *                   values came from bfloat16 this is faster
  *   integers        PLANES: the high bytes are nearly constant
@@ -24,7 +26,7 @@
 /* clang-format off */
 #define FIELD(field, cls_, transform_, width_, bits_, size_) \
 	{.name = #field, .cls = MFS_DISK_##cls_, .transform = MFS_TRANSFORM_##transform_, .width = width_, .bits = bits_, .size = size_}
-#define FLOATS(size)                   FIELD(values, WEIGHTS, ROTATE, size, 8 * size, size)
+#define FLOATS(size)                   FIELD(values, WEIGHTS, FLOAT, size, 8 * size, size)
 #define INTEGERS(size)                 FIELD(values, WEIGHTS, PLANES, size, 8 * size, size)
 #define QUANTS(field, size, bits)      FIELD(field, WEIGHTS, BYTES, 1, bits, size)
 #define QUANT_WORDS(field, size, word) FIELD(field, WEIGHTS, PLANES, word, 8 * word, size)
@@ -35,7 +37,7 @@
 #define SCALES(field, size, bits)      FIELD(field, CONSTANTS, BYTES, 1, bits, size)
 #define SCALE_WORDS(field, size)       FIELD(field, CONSTANTS, PLANES, 2, 16, size)
 #define HALF(field)                    FIELD(field, CONSTANTS, PLANES, 2, 16, 2)
-#define FLOAT(field)                   FIELD(field, CONSTANTS, ROTATE, 4, 32, 4)
+#define FLOAT(field)                   FIELD(field, CONSTANTS, FLOAT, 4, 32, 4)
 #define RATIO(scale, minimum, packed)  .context = MFS_CONTEXT_RATIO, .context_offset = {scale, minimum, packed}
 #define SCALE_HALF(scale)              .context = MFS_CONTEXT_HALF, .context_offset = {scale}
 #define SCALE_EXPONENT(scale)          .context = MFS_CONTEXT_EXPONENT, .context_offset = {scale}
@@ -102,7 +104,7 @@ static const struct row rows[] = {
 	{"I16", 25, 2, 1, .field = {INTEGERS(2)}},
 	{"I32", 26, 4, 1, .field = {INTEGERS(4)}},
 	{"I64", 27, 8, 1, .field = {INTEGERS(8)}},
-	{"F64", 28, 8, 1, .field = {FLOATS(8)}},
+	{"F64", 28, 8, 1, .field = {FIELD(values, WEIGHTS, ROTATE, 8, 64, 8)}},
 	/* The block's fp16 scale is spread over the top four bits of the four words
 	 * of scales. */
 	{"IQ1_M", 29, 56, 256, .field = {QUANTS(qs, 32, 8), QUANTS(qh, 16, 4), SCALE_WORDS(scales, 8)}},

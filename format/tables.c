@@ -538,6 +538,19 @@ static int build_buckets(struct builder *builder, uint32_t row_blocks, struct ca
 	return err;
 }
 
+/* True if the frames will be packed: a tree would not serve them. */
+static int packs(const uint32_t histogram[256], const mfs_coding_rules *rules)
+{
+	struct mfs_packed plan;
+	size_t size = 0, packed;
+
+	for (int k = 0; k < 256; k++)
+		size += histogram[k];
+	packed = mfs_packed_plan(&plan, histogram, size);
+	return packed && !(rules->refused >> MFS_CODING_PACKED & 1) &&
+	       packed <= mfs_packed_enough(mfs_histogram_bound(histogram));
+}
+
 static int make_candidates(struct builder *builder, unsigned slot, const mfs_coding_rules *rules)
 {
 	const mfs_layout *layout = builder->sample->layout;
@@ -551,6 +564,8 @@ static int make_candidates(struct builder *builder, unsigned slot, const mfs_cod
 
 		if (rules->refused >> MFS_CODING_SHARED & 1)
 			break;
+		if (packs(encoder->histogram[s], rules))
+			continue;
 		shared->kind = MFS_CODING_SHARED;
 		add_plausible(encoder->histogram[s], 0);
 		shared->size = mfs_literals_tree(encoder, encoder->histogram[s], shared->bytes);

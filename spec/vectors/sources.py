@@ -152,6 +152,15 @@ def pruned(name, dims, seed):
     return name, "BF16", dims, data
 
 
+def with_zeros(tensor_of_bf16, places):
+    """The same with some weights of zero: exceptions in a packed stream."""
+    name, kind, dims, data = tensor_of_bf16
+    data = bytearray(data)
+    for i in places:
+        data[2 * i:2 * i + 2] = b"\0\0"
+    return name, kind, dims, bytes(data)
+
+
 def string(text):
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
@@ -189,7 +198,8 @@ def main(directory):
         "hello.txt": b"Hello, flash! " * 40 + b"\n",
         "types.gguf": gguf([tensor("blk.0.attn_q.weight", "Q4_K", [512, 32], 1),
                             tensor("blk.0.attn_norm.weight", "F32", [300], 2),
-                            tensor("blk.0.ffn_up.weight", "BF16", [64, 40], 3)]),
+                            with_zeros(tensor("blk.0.ffn_up.weight", "BF16", [64, 40], 3),
+                                       [0, 77, 1500, 2559])]),
         "experts.gguf": gguf([tensor("blk.0.ffn_up_exps.weight", "Q8_0", [32, 512, 2], 4),
                               tensor("output_norm.weight", "F32", [32], 5)]),
         "zeros.gguf": gguf([("all_zero.weight", "F16", [64, 64], bytes(8192)),

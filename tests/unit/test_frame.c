@@ -229,7 +229,7 @@ static void skewed_weights_are_coded_and_flat_ones_are_not(void **state)
 	}
 	round_trip(c, mfs_layout_ggml(BF16), SPAN / 2);
 	assert_int_equal(c->info[0].by_coding[MFS_CODING_LITERALS], SPAN / 2);
-	assert_int_equal(c->info[0].by_coding[MFS_CODING_RAW], SPAN / 2);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_PACKED], SPAN / 2);
 	assert_true(c->info[0].stored < SPAN / 4 * 3);
 }
 
@@ -398,6 +398,7 @@ static void codings_have_names(void **state)
 	assert_string_equal(mfs_coding_name(MFS_CODING_SHARED), "shared");
 	assert_string_equal(mfs_coding_name(MFS_CODING_BUCKETS), "buckets");
 	assert_string_equal(mfs_coding_name(MFS_CODING_SPARSE), "sparse");
+	assert_string_equal(mfs_coding_name(MFS_CODING_PACKED), "packed");
 	assert_string_equal(mfs_coding_name(MFS_CODINGS), "unknown");
 }
 

@@ -98,6 +98,8 @@ static uint8_t *sink_stream(struct sink *sink, const char *field, int constants,
 #define TAKE(type, member, cls)                                                                    \
 	TAKE_PART(type, member, 0, sizeof(((struct type *)0)->member), #member, cls)
 
+#define AS_FLOAT 3
+
 /* The words of a part of each block, one stream for each byte of a word, after
  * rotating left by `rotate`. */
 #define TAKE_WORDS_PART(type, member, from, bytes, word, rotate, name, cls)                        \
@@ -112,8 +114,13 @@ static uint8_t *sink_stream(struct sink *sink, const char *field, int constants,
                                                                                                    \
 					memcpy(&w, (const uint8_t *)&block[b].member + (from) + i, \
 					       sizeof(w));                                         \
+					if ((rotate) == AS_FLOAT) {                                \
+						w -= (word)8 << (8 * sizeof(w) - 8);               \
+						w ^= (word)0xf8 << (8 * sizeof(w) - 8);            \
+					}                                                          \
 					if (rotate)                                                \
-						w = (word)(w << 1 | w >> (8 * sizeof(w) - 1));     \
+						w = (word)(w << (rotate) |                         \
+							   w >> (8 * sizeof(w) - (rotate)) % (8 * sizeof(w)));       \
 					*to++ = (uint8_t)(w >> 8 * k);                             \
 				}                                                                  \
 			}                                                                          \
@@ -248,10 +255,10 @@ static void take_quarters(const uint8_t *block, size_t stride, get_weight *get, 
 	}
 
 /* clang-format off */
-SPLITTER(f32, TAKE_WORDS(f32, values, uint32_t, 1, WEIGHTS);)
+SPLITTER(f32, TAKE_WORDS(f32, values, uint32_t, AS_FLOAT, WEIGHTS);)
 SPLITTER(f16, TAKE_WORDS(f16, values, uint16_t, 0, WEIGHTS);)
 SPLITTER(f64, TAKE_WORDS(f64, values, uint64_t, 1, WEIGHTS);)
-SPLITTER(bf16, TAKE_WORDS(bf16, values, uint16_t, 1, WEIGHTS);)
+SPLITTER(bf16, TAKE_WORDS(bf16, values, uint16_t, AS_FLOAT, WEIGHTS);)
 SPLITTER(i8, TAKE(i8, values, WEIGHTS);)
 SPLITTER(i16, TAKE_WORDS(i16, values, uint16_t, 0, WEIGHTS);)
 SPLITTER(i32, TAKE_WORDS(i32, values, uint32_t, 0, WEIGHTS);)
@@ -284,7 +291,7 @@ SPLITTER(q5_k, HALF(q5_k, d); HALF(q5_k, dmin);
 SPLITTER(q6_k, TAKE_NIBBLES(q6_k, 256, 16, 2);
 	 TAKE_REST(q6_k, qh, 256, 2, j / 128 * 32 + j % 32, 2 * (j / 32 % 4)); TAKE(q6_k, scales, CONSTANTS);
 	 HALF(q6_k, d);)
-SPLITTER(q8_k, TAKE_WORDS(q8_k, d, uint32_t, 1, CONSTANTS); TAKE(q8_k, qs, WEIGHTS);
+SPLITTER(q8_k, TAKE_WORDS(q8_k, d, uint32_t, AS_FLOAT, CONSTANTS); TAKE(q8_k, qs, WEIGHTS);
 	 TAKE_WORDS(q8_k, bsums, uint16_t, 0, CONSTANTS);)
 SPLITTER(iq2_xxs, HALF(iq2_xxs, d); TAKE_WORDS(iq2_xxs, qs, uint64_t, 0, WEIGHTS);)
 SPLITTER(iq2_xs, HALF(iq2_xs, d); TAKE_WORDS(iq2_xs, qs, uint16_t, 0, WEIGHTS);
