@@ -77,7 +77,9 @@ ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t 
 /* Copies of a size that the compiler knows are a move or two. */
 void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out)
 {
-	if (groups->bytes == 16)
+	if (groups->bytes == 4)
+		sort_sized(groups, in, out, 4);
+	else if (groups->bytes == 16)
 		sort_sized(groups, in, out, 16);
 	else if (groups->bytes == 32)
 		sort_sized(groups, in, out, 32);
@@ -87,7 +89,9 @@ void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t
 
 void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out)
 {
-	if (groups->bytes == 16)
+	if (groups->bytes == 4)
+		scatter_sized(groups, in, out, 4);
+	else if (groups->bytes == 16)
 		scatter_sized(groups, in, out, 16);
 	else if (groups->bytes == 32)
 		scatter_sized(groups, in, out, 32);

@@ -1,11 +1,14 @@
 #include "context.h"
 
+#include <string.h>
+
 #include "modelfs_error.h"
 
-#define GROUP_BYTES_MIN 8
+#define GROUP_BYTES_MIN 4
 #define RATIO_GROUPS	8
 #define RATIO_BYTES	12
 #define RATIO_BIAS	32
+#define SIX_GROUPS	4 /* whose upper bits share a byte */
 #define SCALE_BIAS	128
 #define ONE_OCTAVE	32
 
@@ -29,15 +32,17 @@ static int are_constants(const mfs_layout *layout, uint32_t offset, uint32_t siz
 int mfs_context_check(const mfs_layout *layout)
 {
 	uint32_t size[MFS_CONTEXT_OFFSETS] = {0};
+	uint32_t groups;
 
 	if (layout->context >= MFS_CONTEXTS)
 		return MFS_E_CORRUPT;
 	if (layout->context != MFS_CONTEXT_NONE &&
 	    (!layout->symbols.weights || mfs_context_group_bytes(layout) < GROUP_BYTES_MIN))
 		return MFS_E_CORRUPT;
+	groups = layout->context ? mfs_context_groups(layout) : 0;
 	switch (layout->context) {
 	case MFS_CONTEXT_RATIO:
-		if (mfs_context_groups(layout) != RATIO_GROUPS)
+		if (groups != RATIO_GROUPS)
 			return MFS_E_CORRUPT;
 		size[0] = 2;
 		size[1] = 2;
@@ -51,7 +56,23 @@ int mfs_context_check(const mfs_layout *layout)
 		break;
 	case MFS_CONTEXT_HALF_BYTES:
 		size[0] = 2;
-		size[1] = mfs_context_groups(layout);
+		size[1] = groups;
+		break;
+	case MFS_CONTEXT_HALF_SIX:
+		if (groups % SIX_GROUPS)
+			return MFS_E_CORRUPT;
+		size[0] = 2;
+		size[1] = groups / 2;
+		size[2] = groups / 4;
+		break;
+	case MFS_CONTEXT_RATIO_NIBBLES:
+		size[0] = 2;
+		size[1] = 2;
+		size[2] = groups;
+		break;
+	case MFS_CONTEXT_RATIO_HALVES:
+		size[0] = 2;
+		size[1] = 2;
 		break;
 	default:
 		break;
@@ -147,23 +168,60 @@ ALWAYS_INLINE uint64_t eight_of(uint32_t low, uint32_t high)
 	return (low & 0x3f3f3f3f) | (uint64_t)rest << 32;
 }
 
+/* The value of a block whose groups had scale and minimum 1. */
+ALWAYS_INLINE int ratio_of_halves(const mfs_layout *layout, const uint8_t *block)
+{
+	uint16_t scale = load_le16(block + layout->context_offset[0]);
+	uint16_t minimum = load_le16(block + layout->context_offset[1]);
+	int base = RATIO_BIAS + log_half(minimum) - log_half(scale);
+
+	base -= minimum & 0x7fff ? 0 : NO_MINIMUM;
+	return base + (scale & 0x7fff ? 0 : NO_SCALE);
+}
+
 ALWAYS_INLINE void ratio_values(const mfs_layout *layout, const struct ratio_logs *logs,
 				const uint8_t *block, uint8_t *out)
 {
-	uint16_t scale_half = load_le16(block + layout->context_offset[0]);
-	uint16_t minimum_half = load_le16(block + layout->context_offset[1]);
 	const uint8_t *packed = block + layout->context_offset[2];
 	uint32_t high = load_le32(packed + 8);
 	uint64_t scale = eight_of(load_le32(packed), high);
 	uint64_t minimum = eight_of(load_le32(packed + 4), high >> 4);
-	int base = RATIO_BIAS + log_half(minimum_half) - log_half(scale_half);
+	int base = ratio_of_halves(layout, block);
 
-	base -= minimum_half & 0x7fff ? 0 : NO_MINIMUM;
-	base += scale_half & 0x7fff ? 0 : NO_SCALE;
 #pragma GCC unroll 8
 	for (unsigned g = 0; g < RATIO_GROUPS; g++)
 		out[g] = clamp(base + logs->minimum[minimum >> 8 * g & 63] -
 			       logs->scale[scale >> 8 * g & 63]);
+}
+
+ALWAYS_INLINE void nibble_values(const mfs_layout *layout, uint32_t groups,
+				 const struct ratio_logs *logs, const uint8_t *block, uint8_t *out)
+{
+	const uint8_t *packed = block + layout->context_offset[2];
+	int base = ratio_of_halves(layout, block);
+
+	for (uint32_t g = 0; g < groups; g++)
+		out[g] = clamp(base + logs->minimum[packed[g] >> 4] - logs->scale[packed[g] & 15]);
+}
+
+static void all_nibble_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
+			      uint8_t *out)
+{
+	uint32_t groups = mfs_context_groups(layout);
+	struct ratio_logs logs;
+
+	ratio_logs_make(&logs);
+	for (uint32_t b = 0; b < blocks; b++, in += layout->block_bytes, out += groups)
+		nibble_values(layout, groups, &logs, in, out);
+}
+
+static void all_half_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
+			    uint8_t *out)
+{
+	uint32_t groups = mfs_context_groups(layout);
+
+	for (uint32_t b = 0; b < blocks; b++, in += layout->block_bytes, out += groups)
+		memset(out, clamp(ratio_of_halves(layout, in)), groups);
 }
 
 static void all_ratio_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
@@ -176,13 +234,23 @@ static void all_ratio_values(const mfs_layout *layout, uint32_t blocks, const ui
 		ratio_values(layout, &logs, in, out);
 }
 
+static void ratios(const mfs_layout *layout, uint32_t blocks, const uint8_t *in, uint8_t *out)
+{
+	if (layout->context == MFS_CONTEXT_RATIO)
+		all_ratio_values(layout, blocks, in, out);
+	else if (layout->context == MFS_CONTEXT_RATIO_NIBBLES)
+		all_nibble_values(layout, blocks, in, out);
+	else
+		all_half_values(layout, blocks, in, out);
+}
+
 /* ---- scale and neighbourhood ---- */
 
 /* Where each block's scale stands, or each group's. */
 struct scales {
 	uint32_t blocks, block_bytes;
 	uint32_t groups;
-	const uint8_t *of_block, *of_groups;
+	const uint8_t *of_block, *of_groups, *upper;
 };
 
 ALWAYS_INLINE int block_log(unsigned context, const uint8_t *at)
@@ -197,10 +265,25 @@ static void byte_logs_make(uint8_t logs[256])
 		logs[i] = (uint8_t)small_log[i < 128 ? i : 256 - i];
 }
 
+/* Logarithm of a group's scale in units of its block's. */
+ALWAYS_INLINE int group_log(unsigned context, const struct scales *at, size_t offset, uint32_t g,
+			    const uint8_t logs[256])
+{
+	unsigned low, high;
+
+	if (context == MFS_CONTEXT_HALF_BYTES)
+		return logs[at->of_groups[offset + g]];
+	if (context != MFS_CONTEXT_HALF_SIX)
+		return 0;
+	low = at->of_groups[offset + g / 2] >> 4 * (g % 2) & 15;
+	high = at->upper[offset + g / 4] >> 2 * (g % 4) & 3;
+	return logs[(uint8_t)((low | high << 4) - 32)];
+}
+
 ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const uint8_t logs[256],
 				uint8_t *out)
 {
-	const int of_groups = context == MFS_CONTEXT_HALF_BYTES;
+	const int of_groups = context == MFS_CONTEXT_HALF_BYTES || context == MFS_CONTEXT_HALF_SIX;
 	uint64_t sum = 0;
 	int mean;
 
@@ -209,7 +292,7 @@ ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const
 
 		sum += (uint64_t)block_log(context, at->of_block + offset) * at->groups;
 		for (uint32_t g = 0; of_groups && g < at->groups; g++)
-			sum += logs[at->of_groups[offset + g]];
+			sum += (uint64_t)group_log(context, at, offset, g, logs);
 	}
 	mean = (int)(sum / ((uint64_t)at->blocks * at->groups)) - SCALE_BIAS;
 	for (uint32_t b = 0; b < at->blocks; b++) {
@@ -217,7 +300,7 @@ ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const
 		int log = block_log(context, at->of_block + offset) - mean;
 
 		for (uint32_t g = 0; g < at->groups; g++)
-			*out++ = clamp(of_groups ? log + logs[at->of_groups[offset + g]] : log);
+			*out++ = clamp(log + group_log(context, at, offset, g, logs));
 	}
 }
 
@@ -229,6 +312,8 @@ static void window_values(unsigned context, const struct scales *at, const uint8
 		scale_values(MFS_CONTEXT_HALF, at, logs, out);
 	else if (context == MFS_CONTEXT_EXPONENT)
 		scale_values(MFS_CONTEXT_EXPONENT, at, logs, out);
+	else if (context == MFS_CONTEXT_HALF_SIX)
+		scale_values(MFS_CONTEXT_HALF_SIX, at, logs, out);
 	else
 		scale_values(MFS_CONTEXT_HALF_BYTES, at, logs, out);
 }
@@ -239,11 +324,12 @@ void mfs_context_values(const mfs_layout *layout, uint32_t blocks, uint32_t wind
 	struct scales at = {.block_bytes = layout->block_bytes,
 			    .groups = mfs_context_groups(layout),
 			    .of_block = in + layout->context_offset[0],
-			    .of_groups = in + layout->context_offset[1]};
+			    .of_groups = in + layout->context_offset[1],
+			    .upper = in + layout->context_offset[2]};
 	uint8_t logs[256];
 
-	if (layout->context == MFS_CONTEXT_RATIO) {
-		all_ratio_values(layout, blocks, in, out);
+	if (!mfs_context_has_window(layout)) {
+		ratios(layout, blocks, in, out);
 		return;
 	}
 	byte_logs_make(logs);
@@ -254,6 +340,7 @@ void mfs_context_values(const mfs_layout *layout, uint32_t blocks, uint32_t wind
 		window_values(layout->context, &at, logs, out);
 		at.of_block += (size_t)at.blocks * at.block_bytes;
 		at.of_groups += (size_t)at.blocks * at.block_bytes;
+		at.upper += (size_t)at.blocks * at.block_bytes;
 		out += (size_t)at.blocks * at.groups;
 	}
 }

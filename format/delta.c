@@ -113,7 +113,8 @@ static void words_field(bool encode, unsigned width, const uint8_t *base, uint8_
 static void field_difference(bool encode, const mfs_field *field, const uint8_t *base,
 			     uint8_t *bytes, uint32_t size)
 {
-	if (field->transform == MFS_TRANSFORM_PLANES || field->transform == MFS_TRANSFORM_ROTATE) {
+	if (field->transform == MFS_TRANSFORM_PLANES || field->transform == MFS_TRANSFORM_ROTATE ||
+	    field->transform == MFS_TRANSFORM_FLOAT) {
 		words_field(encode, field->width, base, bytes, size);
 		return;
 	}

@@ -13,8 +13,8 @@
 
 const char *mfs_coding_name(unsigned coding)
 {
-	static const char *const name[MFS_CODINGS] = {"raw",	"zero",	   "zstd",  "literals",
-						      "shared", "buckets", "sparse"};
+	static const char *const name[MFS_CODINGS] = {"raw",	"zero",	   "zstd",   "literals",
+						      "shared", "buckets", "sparse", "packed"};
 
 	return coding < MFS_CODINGS ? name[coding] : "unknown";
 }
@@ -30,10 +30,10 @@ static size_t split_bound(size_t max_span)
 	return align_stream(max_span + (size_t)MFS_STREAMS_MAX * MFS_STREAM_ALIGN);
 }
 
-/* Room for the bucket of each group: a group is eight bytes at the least. */
+/* Room for the bucket of each group: a group is four bytes at the least. */
 static size_t groups_bound(size_t max_span)
 {
-	return max_span / 8 + 1;
+	return max_span / 4 + 1;
 }
 
 size_t mfs_coded_bound(size_t size)
@@ -186,6 +186,25 @@ static size_t shared_size(const struct span *span, const struct mfs_shared *shar
 	return bits == UINT64_MAX ? SIZE_MAX : bits / 8;
 }
 
+static size_t smaller(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Packs the stream if that comes to `limit` bytes or fewer; true if it did. */
+static int try_packed(const mfs_encoder *encoder, const struct span *span, struct coded *stream,
+		      size_t limit, uint8_t *out)
+{
+	struct mfs_packed plan;
+	size_t size = mfs_packed_plan(&plan, encoder->histogram[0], stream->size);
+
+	if (size == 0 || size > limit || !allowed(span, MFS_CODING_PACKED))
+		return 0;
+	keep(stream, MFS_CODING_PACKED, out,
+	     mfs_packed_encode(&plan, stream->bytes, stream->size, out));
+	return 1;
+}
+
 static size_t own_size(const struct span *span, const uint32_t histogram[256], size_t bound,
 		       size_t limit, mfs_tree *tree)
 {
@@ -198,14 +217,30 @@ static size_t own_size(const struct span *span, const uint32_t histogram[256], s
 	return mfs_codes_bits(&tree->codes, histogram) / 8 + tree->size;
 }
 
-/* The coding with the tensor's tree or with a tree of its own, whichever the
+/* With trees for parts of it, where the bytes change on the way; true if that comes
+ * to `limit` bytes or fewer. */
+static int try_parts(const struct span *span, struct coded *stream, size_t limit, uint8_t *out)
+{
+	size_t size;
+
+	if (!allowed(span, MFS_CODING_LITERALS) ||
+	    !mfs_literals_change(stream->bytes, stream->size))
+		return 0;
+	size = mfs_literals_encode(NULL, stream->bytes, stream->size, out);
+	if (!size || size > limit)
+		return 0;
+	keep(stream, MFS_CODING_LITERALS, out, size);
+	return 1;
+}
+
+/* The coding with the tensor's tree or with trees of its own, whichever the
  * histogram says is smaller. */
 static void try_literals(mfs_encoder *encoder, const struct span *span,
 			 const struct mfs_shared *shared, struct coded *stream, size_t limit,
 			 uint8_t *out)
 {
 	uint32_t *histogram = encoder->histogram[0];
-	size_t bound, with_shared, with_own, size;
+	size_t bound, with_shared, with_own, best, size;
 	enum mfs_coding coding;
 	mfs_tree tree;
 
@@ -213,19 +248,26 @@ static void try_literals(mfs_encoder *encoder, const struct span *span,
 	mfs_histogram_add(histogram, stream->bytes, stream->size);
 	stream->zeros = histogram[0];
 	bound = mfs_histogram_bound(histogram);
-	if (bound > limit)
+	/* What comes so near to the entropy is decoded faster than any tree. */
+	if (bound > limit ||
+	    try_packed(encoder, span, stream, smaller(limit, mfs_packed_enough(bound)), out))
 		return;
 	with_shared = shared_size(span, shared, histogram);
-	with_own =
-	    own_size(span, histogram, bound, with_shared < limit ? with_shared : limit, &tree);
-	coding = with_shared <= with_own ? MFS_CODING_SHARED : MFS_CODING_LITERALS;
-	if ((with_shared < with_own ? with_shared : with_own) > limit)
+	with_own = own_size(span, histogram, bound, smaller(with_shared, limit), &tree);
+	best = smaller(smaller(with_shared, with_own), limit);
+	if (try_parts(span, stream, best, out))
 		return;
-	size = coding == MFS_CODING_SHARED
-		   ? mfs_codes_encode(shared->encoding, stream->bytes, stream->size, out)
-		   : mfs_literals_encode(&tree, stream->bytes, stream->size, out);
-	if (size && size <= limit)
-		keep(stream, coding, out, size);
+	coding = with_shared <= with_own ? MFS_CODING_SHARED : MFS_CODING_LITERALS;
+	if (smaller(with_shared, with_own) <= limit) {
+		size = coding == MFS_CODING_SHARED
+			   ? mfs_codes_encode(shared->encoding, stream->bytes, stream->size, out)
+			   : mfs_literals_encode(&tree, stream->bytes, stream->size, out);
+		if (size && size <= limit) {
+			keep(stream, coding, out, size);
+			limit = size - 1;
+		}
+	}
+	try_packed(encoder, span, stream, limit, out);
 }
 
 static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
@@ -650,6 +692,8 @@ static int decode_stream(struct target *to, const struct stored *stream, uint8_t
 			return MFS_E_CORRUPT;
 		return decode_shared(to->decoder, stream->shared, 0, stream->bytes, stream->size,
 				     room, stream->raw_size);
+	case MFS_CODING_PACKED:
+		return mfs_packed_decode(stream->bytes, stream->size, room, stream->raw_size);
 	case MFS_CODING_ZSTD:
 	case MFS_CODING_LITERALS:
 		break;

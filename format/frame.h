@@ -31,16 +31,20 @@ enum mfs_coding {
 	 * each bucket in the order of the blocks; of each bucket that is not empty a
 	 * zstd frame of literals with the bucket's tree. */
 	MFS_CODING_BUCKETS = 5,
-	/* Only in place of a frame's first stream, for frames of one field of PLANES
-	 * or ROTATE: a mask with a bit for each word, the first in the lowest bit,
+	/* Only in place of a frame's first stream, for frames of one field of PLANES,
+	 * ROTATE or FLOAT: a mask with a bit for each word, the first in the lowest bit,
 	 * set where the word is not zero; raw, or a zstd frame. The streams follow as
 	 * in any frame, without the words that are zero. */
 	MFS_CODING_SPARSE = 6,
+	/* The bits that vary, where the other bits of all bytes have one value: mask of
+	 * the first, value of the others, a le16 number of exceptions, a le32 for each
+	 * (place | byte << 24), then the bits, packed (packed.c). */
+	MFS_CODING_PACKED = 7,
 	MFS_CODINGS
 };
 
 /* Name of a coding, as in modelfs-stat: "raw", "zero", "zstd", "literals",
- * "shared", "buckets", "sparse". */
+ * "shared", "buckets", "sparse", "packed". */
 const char *mfs_coding_name(unsigned coding);
 
 /* ---- tables: Huffman trees that the frames of one tensor and class share ---- */

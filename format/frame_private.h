@@ -72,6 +72,30 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared,
 			  const struct mfs_groups *groups, uint8_t *out);
 
+/* ---- packed.c ---- */
+
+/* Which bits of a stream's bytes vary, and the value of the others. */
+struct mfs_packed {
+	uint8_t mask;
+	uint8_t value;
+	uint32_t exceptions; /* bytes that have another value there */
+};
+
+/* Finds them for bytes distributed like the histogram; returns the coded size, 0 if
+ * such bytes cannot be packed. */
+size_t mfs_packed_plan(struct mfs_packed *plan, const uint32_t histogram[256], size_t size);
+/* The size up to which nothing else need be tried, for bytes of that entropy. */
+static inline size_t mfs_packed_enough(size_t bound)
+{
+	return bound + bound / 256 + 8;
+}
+
+/* Writes as many bytes as the plan says. */
+size_t mfs_packed_encode(const struct mfs_packed *plan, const uint8_t *in, size_t size,
+			 uint8_t *out);
+/* 0, or MFS_E_CORRUPT. */
+int mfs_packed_decode(const uint8_t *in, size_t in_size, uint8_t *out, size_t size);
+
 /* ---- sparse.c ---- */
 
 /* True if frames of slot 0 may be sparse. */
@@ -83,6 +107,13 @@ size_t mfs_sparse_count(const uint8_t *mask, size_t words);
 /* One plane without the words that are zero, and with them again. */
 void mfs_sparse_pack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
 void mfs_sparse_unpack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
+
+/* ---- blocks.c ---- */
+
+/* Cuts a block's bytes, at most 128 KiB, into blocks that serve them better: writes
+ * their sizes, returns their number. */
+#define MFS_CUT_MAX 16
+uint32_t mfs_blocks_cut(const uint8_t *in, size_t size, uint32_t bytes[MFS_CUT_MAX]);
 
 /* ---- histogram.c ---- */
 

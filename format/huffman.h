@@ -48,6 +48,9 @@ size_t mfs_codes_bound(size_t size);
  * missing. */
 size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out);
 
+/* Whether mfs_literals_encode() would use several trees for these bytes. */
+int mfs_literals_change(const uint8_t *in, size_t size);
+
 /* The same with trees of its own; any bytes can be coded so, at least as raw blocks.
  * `tree`: that of all the bytes, for whom it has a code, or NULL. */
 size_t mfs_literals_encode(const mfs_tree *tree, const uint8_t *in, size_t size, uint8_t *out);

@@ -17,6 +17,7 @@ static uint32_t field_streams(const mfs_field *field)
 	switch (field->transform) {
 	case MFS_TRANSFORM_PLANES:
 	case MFS_TRANSFORM_ROTATE:
+	case MFS_TRANSFORM_FLOAT:
 		return field->width;
 	default:
 		return 1;
@@ -198,86 +199,135 @@ ALWAYS_INLINE void copy_sized(uint8_t *out, const uint8_t *in, size_t size, stru
 
 /* ---- words in planes ----
  *
- * Rotation is done on bytes: bit 7 of each byte moves to its neighbour. So the
- * processor's byte order does not matter, and the loops become shifts and
+ * Rotation is done on bytes: the upper bits of each byte move to its neighbour. So
+ * the processor's byte order does not matter, and the loops become shifts and
  * interleaves of whole vectors. */
 
-ALWAYS_INLINE void join_words(uint8_t *restrict out, const uint8_t *const plane[], size_t n,
-			      unsigned width, int rotate)
+ALWAYS_INLINE unsigned rotation(unsigned transform)
 {
-	const uint8_t *p[8];
+	return transform == MFS_TRANSFORM_FLOAT ? 3 : transform == MFS_TRANSFORM_ROTATE;
+}
 
-	for (unsigned k = 0; k < width; k++)
-		p[k] = plane[k];
-	for (size_t i = 0; i < n; i++) {
-		for (unsigned k = 0; k < width; k++) {
-			uint8_t low = p[k][i];
-			uint8_t high = p[(k + 1) % width][i];
+ALWAYS_INLINE uint8_t joined_byte(uint8_t low, uint8_t high, unsigned transform, int top)
+{
+	unsigned n = rotation(transform);
+	uint8_t byte = (uint8_t)(low >> n | (unsigned)high << (8 - n));
 
-			out[i * width + k] = rotate ? (uint8_t)(low >> 1 | high << 7) : low;
-		}
+	return transform == MFS_TRANSFORM_FLOAT && top ? mfs_float_top_back(byte) : byte;
+}
+
+/* Words that are handled together: rotated plane by plane, then interleaved, which
+ * compilers make vectors of where they do not of both at once. */
+#define RUN 64
+
+ALWAYS_INLINE void join_some(uint8_t *restrict out, const uint8_t *const plane[], size_t n,
+			     unsigned width, unsigned transform)
+{
+	uint8_t byte[8][RUN];
+
+	for (unsigned k = 0; k < width; k++) {
+		const uint8_t *low = plane[k], *high = plane[(k + 1) % width];
+
+		for (size_t i = 0; i < n; i++)
+			byte[k][i] = joined_byte(low[i], high[i], transform, k == width - 1);
+	}
+	for (size_t i = 0; i < n; i++)
+		for (unsigned k = 0; k < width; k++)
+			out[i * width + k] = byte[k][i];
+}
+
+ALWAYS_INLINE void split_some(uint8_t *const plane[], const uint8_t *restrict in, size_t n,
+			      unsigned width, unsigned transform)
+{
+	const unsigned r = rotation(transform), top = width - 1;
+	uint8_t byte[8][RUN];
+
+	for (size_t i = 0; i < n; i++)
+		for (unsigned k = 0; k < width; k++)
+			byte[k][i] = in[i * width + k];
+	for (size_t i = 0; i < n && transform == MFS_TRANSFORM_FLOAT; i++)
+		byte[top][i] = mfs_float_top(byte[top][i]);
+	for (unsigned k = 0; k < width; k++) {
+		const uint8_t *high = byte[k], *low = byte[(k + top) % width];
+		uint8_t *to = plane[k];
+
+		for (size_t i = 0; i < n; i++)
+			to[i] = (uint8_t)((unsigned)high[i] << r | low[i] >> (8 - r));
 	}
 }
 
+ALWAYS_INLINE void move_planes(uint8_t *plane[], unsigned width, size_t by)
+{
+	for (unsigned k = 0; k < width; k++)
+		plane[k] += by;
+}
+
+ALWAYS_INLINE void join_words(uint8_t *restrict out, const uint8_t *const plane[], size_t n,
+			      unsigned width, unsigned transform)
+{
+	uint8_t *p[8];
+
+	for (unsigned k = 0; k < width; k++)
+		p[k] = (uint8_t *)plane[k];
+	for (; n >= RUN; n -= RUN, out += (size_t)RUN * width, move_planes(p, width, RUN))
+		join_some(out, (const uint8_t *const *)p, RUN, width, transform);
+	join_some(out, (const uint8_t *const *)p, n, width, transform);
+}
+
 ALWAYS_INLINE void split_words(uint8_t *const plane[], const uint8_t *restrict in, size_t n,
-			       unsigned width, int rotate)
+			       unsigned width, unsigned transform)
 {
 	uint8_t *p[8];
 
 	for (unsigned k = 0; k < width; k++)
 		p[k] = plane[k];
-	for (size_t i = 0; i < n; i++) {
-		for (unsigned k = 0; k < width; k++) {
-			uint8_t high = in[i * width + k];
-			uint8_t low = in[i * width + (k + width - 1) % width];
-
-			p[k][i] = rotate ? (uint8_t)(high << 1 | low >> 7) : high;
-		}
-	}
+	for (; n >= RUN; n -= RUN, in += (size_t)RUN * width, move_planes(p, width, RUN))
+		split_some(p, in, RUN, width, transform);
+	split_some(p, in, n, width, transform);
 }
 
 /* `words` of each block; 1 is told apart because the call is inlined. */
 ALWAYS_INLINE void join_planes(uint8_t *out, const uint8_t *const plane[], size_t words,
-			       struct place at, unsigned width, int rotate)
+			       struct place at, unsigned width, unsigned transform)
 {
 	const uint8_t *p[8];
 
 	for (uint32_t block = 0; block < at.blocks; block++) {
 		for (unsigned k = 0; k < width; k++)
 			p[k] = plane[k] + block * words;
-		join_words(out + (size_t)block * at.stride, p, words, width, rotate);
+		join_words(out + (size_t)block * at.stride, p, words, width, transform);
 	}
 }
 
 ALWAYS_INLINE void split_planes(uint8_t *const plane[], const uint8_t *in, size_t words,
-				struct place at, unsigned width, int rotate)
+				struct place at, unsigned width, unsigned transform)
 {
 	uint8_t *p[8];
 
 	for (uint32_t block = 0; block < at.blocks; block++) {
 		for (unsigned k = 0; k < width; k++)
 			p[k] = plane[k] + block * words;
-		split_words(p, in + (size_t)block * at.stride, words, width, rotate);
+		split_words(p, in + (size_t)block * at.stride, words, width, transform);
 	}
 }
 
-#define WORDS(call, first, second, width, rotate)                                                  \
+#define WORDS(call, first, second, width, transform)                                               \
 	do {                                                                                       \
 		if (words == 1)                                                                    \
-			call(first, second, 1, at, width, rotate);                                 \
+			call(first, second, 1, at, width, transform);                              \
 		else                                                                               \
-			call(first, second, words, at, width, rotate);                             \
+			call(first, second, words, at, width, transform);                          \
 	} while (0)
-#define WIDTHS(call, first, second, rotate)                                                        \
+#define WIDTHS(call, first, second, transform)                                                     \
 	do {                                                                                       \
 		if (width == 2)                                                                    \
-			WORDS(call, first, second, 2, rotate);                                     \
+			WORDS(call, first, second, 2, transform);                                  \
 		else if (width == 4)                                                               \
-			WORDS(call, first, second, 4, rotate);                                     \
+			WORDS(call, first, second, 4, transform);                                  \
 		else if (width == 8)                                                               \
-			WORDS(call, first, second, 8, rotate);                                     \
+			WORDS(call, first, second, 8, transform);                                  \
 		else                                                                               \
-			WORDS(call, first, second, 1, rotate);                                     \
+			WORDS(call, first, second, 1, transform);                                  \
 	} while (0)
 
 static void join_planes_of(const mfs_field *field, uint8_t *out, const uint8_t *const plane[],
@@ -285,10 +335,12 @@ static void join_planes_of(const mfs_field *field, uint8_t *out, const uint8_t *
 {
 	unsigned width = field->width;
 
-	if (field->transform == MFS_TRANSFORM_ROTATE)
-		WIDTHS(join_planes, out, plane, 1);
+	if (field->transform == MFS_TRANSFORM_FLOAT)
+		WIDTHS(join_planes, out, plane, MFS_TRANSFORM_FLOAT);
+	else if (field->transform == MFS_TRANSFORM_ROTATE)
+		WIDTHS(join_planes, out, plane, MFS_TRANSFORM_ROTATE);
 	else
-		WIDTHS(join_planes, out, plane, 0);
+		WIDTHS(join_planes, out, plane, MFS_TRANSFORM_PLANES);
 }
 
 static void split_planes_of(const mfs_field *field, uint8_t *const plane[], const uint8_t *in,
@@ -296,10 +348,12 @@ static void split_planes_of(const mfs_field *field, uint8_t *const plane[], cons
 {
 	unsigned width = field->width;
 
-	if (field->transform == MFS_TRANSFORM_ROTATE)
-		WIDTHS(split_planes, plane, in, 1);
+	if (field->transform == MFS_TRANSFORM_FLOAT)
+		WIDTHS(split_planes, plane, in, MFS_TRANSFORM_FLOAT);
+	else if (field->transform == MFS_TRANSFORM_ROTATE)
+		WIDTHS(split_planes, plane, in, MFS_TRANSFORM_ROTATE);
 	else
-		WIDTHS(split_planes, plane, in, 0);
+		WIDTHS(split_planes, plane, in, MFS_TRANSFORM_PLANES);
 }
 
 /* ---- whole blocks ---- */
@@ -474,20 +528,38 @@ void mfs_layout_join_slot(const mfs_layout *layout, unsigned slot, uint32_t bloc
 
 /* ---- the reference ---- */
 
-static uint64_t rotate_left(uint64_t word, unsigned width)
+static uint64_t rotate_left(uint64_t word, unsigned width, unsigned n)
 {
 	unsigned bits = 8 * width;
 	uint64_t mask = UINT64_MAX >> (64 - bits);
 
-	return (word << 1 | word >> (bits - 1)) & mask;
+	word &= mask;
+	return (word << n | word >> (bits - n)) & mask;
 }
 
-static uint64_t rotate_right(uint64_t word, unsigned width)
+/* A word as its transform makes it, and back. */
+static uint64_t transformed(const mfs_field *field, uint64_t word)
 {
-	unsigned bits = 8 * width;
-	uint64_t mask = UINT64_MAX >> (64 - bits);
+	unsigned top = 8u * field->width - 8;
 
-	return (word >> 1 | word << (bits - 1)) & mask;
+	if (field->transform == MFS_TRANSFORM_ROTATE)
+		return rotate_left(word, field->width, 1);
+	if (field->transform == MFS_TRANSFORM_FLOAT)
+		return rotate_left((word - (UINT64_C(8) << top)) ^ UINT64_C(0xf8) << top,
+				   field->width, 3);
+	return word;
+}
+
+static uint64_t restored(const mfs_field *field, uint64_t word)
+{
+	unsigned bits = 8u * field->width;
+
+	if (field->transform == MFS_TRANSFORM_ROTATE)
+		return rotate_left(word, field->width, bits - 1);
+	if (field->transform == MFS_TRANSFORM_FLOAT)
+		return (rotate_left(word, field->width, bits - 3) ^ UINT64_C(0xf8) << (bits - 8)) +
+		       (UINT64_C(8) << (bits - 8));
+	return word;
 }
 
 static uint64_t load_word(const uint8_t *in, unsigned width)
@@ -514,10 +586,8 @@ void mfs_layout_split_reference(const mfs_layout *layout, uint32_t blocks, const
 			    in + (size_t)block * layout->block_bytes + field->offset;
 
 			for (uint32_t i = 0; i < field->size; i += field->width) {
-				uint64_t word = load_word(at + i, field->width);
+				uint64_t word = transformed(field, load_word(at + i, field->width));
 
-				if (field->transform == MFS_TRANSFORM_ROTATE)
-					word = rotate_left(word, field->width);
 				*out++ = (uint8_t)(word >> 8 * about->plane);
 			}
 		}
@@ -537,7 +607,7 @@ static uint64_t gather_word(const mfs_field *field, const uint8_t *const plane[]
 
 	for (unsigned k = 0; k < field->width; k++)
 		word |= (uint64_t)plane[k][number] << 8 * k;
-	return field->transform == MFS_TRANSFORM_ROTATE ? rotate_right(word, field->width) : word;
+	return restored(field, word);
 }
 
 void mfs_layout_join_reference(const mfs_layout *layout, uint32_t blocks,

@@ -10,6 +10,12 @@
  *   ROTATE  as PLANES, after rotating each little-endian word left by one bit,
  *           which puts the sign of an IEEE or bfloat16 number behind its
  *           mantissa and lets 8-bit exponents fill a byte of their own
+ *   FLOAT   as PLANES, for numbers with eight bits of exponent: 8 is taken from the
+ *           highest byte of each little-endian word (16 from the exponent), its
+ *           upper five bits are inverted (so that 0 stays 0), and the word is
+ *           rotated left by three bits. Then six bits of exponent and two of mantissa
+ *           fill the highest plane, and the two lowest bits of the lowest plane are
+ *           the same for all magnitudes from 2^-47 to 2^17
  *   SYMBOLS the field holds some bits (1, 2, 4 or 8) of each weight, packed in
  *           runs: weight j lies in byte j / (run * n) * run + j % run, shifted by
  *           bits * (j / run % n), where n = 8 / bits. One stream of the same size:
@@ -37,8 +43,20 @@ enum mfs_transform {
 	MFS_TRANSFORM_ROTATE = 2,
 	MFS_TRANSFORM_SYMBOLS = 3,
 	MFS_TRANSFORM_EXTEND = 4,
+	MFS_TRANSFORM_FLOAT = 5,
 	MFS_TRANSFORMS
 };
+
+/* What FLOAT does to the highest byte of a word. */
+static inline uint8_t mfs_float_top(uint8_t top)
+{
+	return (uint8_t)(top - 8) ^ 0xf8;
+}
+
+static inline uint8_t mfs_float_top_back(uint8_t top)
+{
+	return (uint8_t)((top ^ 0xf8) + 8);
+}
 
 /* What is known of a group of symbols once the constants are decoded: a value
  * from 0 to 255 that depends on these bytes of the block (context.h). */
@@ -53,6 +71,15 @@ enum mfs_context {
 	MFS_CONTEXT_EXPONENT = 3,
 	/* fp16 scale of the block, then a signed byte for each group. */
 	MFS_CONTEXT_HALF_BYTES = 4,
+	/* fp16 scale of the block, then 32 more than each group's scale in six bits, as
+	 * in ggml's IQ4_XS: the lower four, two groups to a byte, and the upper two,
+	 * four groups to a byte. */
+	MFS_CONTEXT_HALF_SIX = 5,
+	/* As RATIO, with a byte for each group: its scale in the lower four bits, its
+	 * minimum in the upper four. */
+	MFS_CONTEXT_RATIO_NIBBLES = 6,
+	/* As RATIO, with no more than fp16 scale and minimum of the block. */
+	MFS_CONTEXT_RATIO_HALVES = 7,
 	MFS_CONTEXTS
 };
 #define MFS_CONTEXT_OFFSETS 3

@@ -6,8 +6,10 @@
 
 /*
  * Which transform serves which field (measured on trained weights):
- *   F32, F64, BF16  ROTATE: the exponent fills a plane of its own, and the flat
- *                   low planes are stored raw
+ *   F32, BF16       FLOAT: a code for exponent and two bits of mantissa together is
+ *                   nearer to their entropy than one for the exponent, and the flat
+ *                   bits are stored as they are
+ *   F64             ROTATE: eight bits of its exponent fill a plane
  *   F16             PLANES: its exponent shares a byte either way, and where the
  *                   values came from bfloat16 this is faster
  *   integers        PLANES: the high bytes are nearly constant
@@ -24,7 +26,7 @@
 /* clang-format off */
 #define FIELD(field, cls_, transform_, width_, bits_, size_) \
 	{.name = #field, .cls = MFS_DISK_##cls_, .transform = MFS_TRANSFORM_##transform_, .width = width_, .bits = bits_, .size = size_}
-#define FLOATS(size)                   FIELD(values, WEIGHTS, ROTATE, size, 8 * size, size)
+#define FLOATS(size)                   FIELD(values, WEIGHTS, FLOAT, size, 8 * size, size)
 #define INTEGERS(size)                 FIELD(values, WEIGHTS, PLANES, size, 8 * size, size)
 #define QUANTS(field, size, bits)      FIELD(field, WEIGHTS, BYTES, 1, bits, size)
 #define QUANT_WORDS(field, size, word) FIELD(field, WEIGHTS, PLANES, word, 8 * word, size)
@@ -35,11 +37,14 @@
 #define SCALES(field, size, bits)      FIELD(field, CONSTANTS, BYTES, 1, bits, size)
 #define SCALE_WORDS(field, size)       FIELD(field, CONSTANTS, PLANES, 2, 16, size)
 #define HALF(field)                    FIELD(field, CONSTANTS, PLANES, 2, 16, 2)
-#define FLOAT(field)                   FIELD(field, CONSTANTS, ROTATE, 4, 32, 4)
+#define FLOAT(field)                   FIELD(field, CONSTANTS, FLOAT, 4, 32, 4)
 #define RATIO(scale, minimum, packed)  .context = MFS_CONTEXT_RATIO, .context_offset = {scale, minimum, packed}
 #define SCALE_HALF(scale)              .context = MFS_CONTEXT_HALF, .context_offset = {scale}
 #define SCALE_EXPONENT(scale)          .context = MFS_CONTEXT_EXPONENT, .context_offset = {scale}
 #define SCALE_HALF_BYTES(scale, bytes) .context = MFS_CONTEXT_HALF_BYTES, .context_offset = {scale, bytes}
+#define SCALE_HALF_SIX(scale, low, high) .context = MFS_CONTEXT_HALF_SIX, .context_offset = {scale, low, high}
+#define RATIO_NIBBLES(scale, minimum, groups) .context = MFS_CONTEXT_RATIO_NIBBLES, .context_offset = {scale, minimum, groups}
+#define RATIO_HALVES(scale, minimum)   .context = MFS_CONTEXT_RATIO_HALVES, .context_offset = {scale, minimum}
 #define K_SCALES SCALES(scales_d, 4, 6), SCALES(scales_m, 4, 6), SCALES(scales_l, 4, 4)
 /* clang-format on */
 
@@ -70,12 +75,12 @@ static const struct row rows[] = {
 	{"F32", 0, 4, 1, .field = {FLOATS(4)}},
 	{"F16", 1, 2, 1, .field = {FIELD(values, WEIGHTS, PLANES, 2, 16, 2)}},
 	{"Q4_0", 2, 18, 32, .field = {HALF(d), SYMBOLS(qs, 16, 4, 16, 32)}, SCALE_HALF(0)},
-	{"Q4_1", 3, 20, 32, .field = {HALF(d), HALF(m), QUANTS(qs, 16, 4)}},
+	{"Q4_1", 3, 20, 32, .field = {HALF(d), HALF(m), SYMBOLS(qs, 16, 4, 16, 32)}, RATIO_HALVES(0, 2)},
 	{"Q5_0", 6, 22, 32, .field = {HALF(d), EXTEND(qh, 4, 1, 1), SYMBOLS(qs, 16, 4, 16, 32)}, SCALE_HALF(0)},
-	{"Q5_1", 7, 24, 32, .field = {HALF(d), HALF(m), EXTEND(qh, 4, 1, 1), SYMBOLS(qs, 16, 4, 16, 32)}},
+	{"Q5_1", 7, 24, 32, .field = {HALF(d), HALF(m), EXTEND(qh, 4, 1, 1), SYMBOLS(qs, 16, 4, 16, 32)}, RATIO_HALVES(0, 2)},
 	{"Q8_0", 8, 34, 32, .field = {HALF(d), SYMBOLS(qs, 32, 8, 32, 32)}, SCALE_HALF(0)},
 	{"Q8_1", 9, 36, 32, .field = {HALF(d), HALF(s), QUANTS(qs, 32, 8)}},
-	{"Q2_K", 10, 84, 256, .field = {SCALES(scales, 16, 4), QUANTS(qs, 64, 2), HALF(d), HALF(dmin)}},
+	{"Q2_K", 10, 84, 256, .field = {SCALES(scales, 16, 4), SYMBOLS(qs, 64, 2, 32, 16), HALF(d), HALF(dmin)}, RATIO_NIBBLES(80, 82, 0)},
 	{"Q3_K", 11, 110, 256, .field = {EXTEND(hmask, 32, 1, 32), SYMBOLS(qs, 64, 2, 32, 32), SCALES(scales, 12, 6), HALF(d)}},
 	{"Q4_K", 12, 144, 256, .field = {HALF(d), HALF(dmin), K_SCALES, SYMBOLS(qs, 128, 4, 32, 32)}, RATIO(0, 2, 4)},
 	{"Q5_K", 13, 176, 256, .field = {HALF(d), HALF(dmin), K_SCALES, EXTEND(qh, 32, 1, 32), SYMBOLS(qs, 128, 4, 32, 32)}, RATIO(0, 2, 4)},
@@ -94,12 +99,12 @@ static const struct row rows[] = {
 	{"IQ4_NL", 20, 18, 32, .field = {HALF(d), SYMBOLS(qs, 16, 4, 16, 32)}, SCALE_HALF(0)},
 	{"IQ3_S", 21, 110, 256, .field = {HALF(d), QUANTS(qs, 64, 8), QUANTS(qh, 8, 1), QUANTS(signs, 32, 1), SCALES(scales, 4, 4)}},
 	{"IQ2_S", 22, 82, 256, .field = {HALF(d), QUANTS(qs, 32, 8), QUANTS(signs, 32, 1), QUANTS(qh, 8, 2), SCALES(scales, 8, 4)}},
-	{"IQ4_XS", 23, 136, 256, .field = {HALF(d), SCALES(scales_h, 2, 2), SCALES(scales_l, 4, 4), QUANTS(qs, 128, 4)}},
+	{"IQ4_XS", 23, 136, 256, .field = {HALF(d), SCALES(scales_h, 2, 2), SCALES(scales_l, 4, 4), SYMBOLS(qs, 128, 4, 16, 32)}, SCALE_HALF_SIX(0, 4, 2)},
 	{"I8", 24, 1, 1, .field = {QUANTS(values, 1, 8)}},
 	{"I16", 25, 2, 1, .field = {INTEGERS(2)}},
 	{"I32", 26, 4, 1, .field = {INTEGERS(4)}},
 	{"I64", 27, 8, 1, .field = {INTEGERS(8)}},
-	{"F64", 28, 8, 1, .field = {FLOATS(8)}},
+	{"F64", 28, 8, 1, .field = {FIELD(values, WEIGHTS, ROTATE, 8, 64, 8)}},
 	/* The block's fp16 scale is spread over the top four bits of the four words
 	 * of scales. */
 	{"IQ1_M", 29, 56, 256, .field = {QUANTS(qs, 32, 8), QUANTS(qh, 16, 4), SCALE_WORDS(scales, 8)}},

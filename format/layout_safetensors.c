@@ -45,7 +45,7 @@ static const struct row rows[] = {
 	PACKED("F6_E3M2", 3, 4, 6),
 	PACKED("F4", 1, 2, 4),
 	/* Two floats, each as F32 is cut. */
-	{"C64", NOT_IN_GGML, 8, 1, MFS_DISK_WEIGHTS, MFS_TRANSFORM_ROTATE, 4, 32},
+	{"C64", NOT_IN_GGML, 8, 1, MFS_DISK_WEIGHTS, MFS_TRANSFORM_FLOAT, 4, 32},
 	GGML("I64", 27),
 	GGML("I32", 26),
 	GGML("I16", 25),

@@ -13,7 +13,9 @@
 size_t mfs_codes_bound(size_t size)
 {
 	/* Eleven bits of eight, headers and trees, and what whole-word stores write beyond. */
-	return size + size / 2 + (size / (BLOCK_BYTES - UNEVEN) + 1) * (32 + MFS_TREE_MAX) + 64;
+	size_t blocks = (size / (BLOCK_BYTES - UNEVEN) + 1) * MFS_CUT_MAX;
+
+	return size + size / 2 + blocks * (32 + MFS_TREE_MAX) + 64;
 }
 
 struct writer {
@@ -214,28 +216,52 @@ static size_t encode_own(const mfs_tree **before, const mfs_tree *own,
 	return coded;
 }
 
+/* The trees of the block at hand and of the one before. */
+struct trees {
+	const mfs_tree *before; /* NULL: there is none */
+	mfs_tree tree[2];
+};
+
+static size_t encode_part(struct trees *trees, const uint8_t *in, size_t size, int last,
+			  uint8_t *out)
+{
+	mfs_tree *own = &trees->tree[trees->before == &trees->tree[0]];
+	uint32_t histogram[256] = {0};
+
+	mfs_histogram_add(histogram, in, size);
+	if (histogram[in[0]] == size)
+		return same_block(in, size, last, out);
+	mfs_tree_make(own, histogram);
+	return encode_own(&trees->before, own, histogram, in, size, last, out);
+}
+
 static size_t encode_parts(const uint8_t *in, size_t size, uint8_t *out)
 {
-	const mfs_tree *before = NULL;
-	mfs_tree tree[2];
+	struct trees trees = {0};
+	uint32_t part[MFS_CUT_MAX];
 	uint8_t *at = out;
 
 	while (size) {
-		size_t part = size < BLOCK_BYTES ? size : BLOCK_BYTES;
-		mfs_tree *own = &tree[before == &tree[0]];
-		uint32_t histogram[256] = {0};
+		uint32_t parts = mfs_blocks_cut(in, size < BLOCK_BYTES ? size : BLOCK_BYTES, part);
 
-		mfs_histogram_add(histogram, in, part);
-		if (histogram[in[0]] == part) {
-			at += same_block(in, part, part == size, at);
-		} else {
-			mfs_tree_make(own, histogram);
-			at += encode_own(&before, own, histogram, in, part, part == size, at);
+		for (uint32_t i = 0; i < parts; i++) {
+			at += encode_part(&trees, in, part[i], part[i] == size, at);
+			in += part[i];
+			size -= part[i];
 		}
-		in += part;
-		size -= part;
 	}
 	return (size_t)(at - out);
+}
+
+int mfs_literals_change(const uint8_t *in, size_t size)
+{
+	uint32_t part[MFS_CUT_MAX];
+
+	for (size_t at = 0; at < size; at += BLOCK_BYTES)
+		if (mfs_blocks_cut(in + at, size - at < BLOCK_BYTES ? size - at : BLOCK_BYTES,
+				   part) > 1)
+			return 1;
+	return 0;
 }
 
 size_t mfs_literals_encode(const mfs_tree *tree, const uint8_t *in, size_t size, uint8_t *out)

@@ -8,7 +8,8 @@ int mfs_sparse_fits(const mfs_layout *layout)
 
 	return layout->field_count == 1 && layout->slot_streams[0] > 0 &&
 	       (field->transform == MFS_TRANSFORM_PLANES ||
-		field->transform == MFS_TRANSFORM_ROTATE) &&
+		field->transform == MFS_TRANSFORM_ROTATE ||
+		field->transform == MFS_TRANSFORM_FLOAT) &&
 	       field->width > 1;
 }
 

@@ -303,6 +303,70 @@ ALWAYS_INLINE void join8(const struct shape shape, const uint8_t *upper, const u
 			  shape.high_run, high);
 }
 
+/* ---- four weights at a time: groups of four bytes ---- */
+
+ALWAYS_INLINE uint32_t load4(const uint8_t *from)
+{
+	uint32_t word;
+
+	memcpy(&word, from, 4);
+	return word;
+}
+
+ALWAYS_INLINE uint32_t four_of(uint32_t word, unsigned shift, unsigned bits)
+{
+	return word >> shift & ((1u << bits) - 1) * UINT32_C(0x01010101);
+}
+
+ALWAYS_INLINE void split4(const struct shape shape, const uint8_t *low, uint8_t *upper)
+{
+	unsigned bits = shape.low_bits, run = shape.low_run;
+
+	UNROLL(16)
+	for (unsigned first = 0; first < shape.weights; first += shape.group, upper += 4) {
+		uint32_t word = 0;
+
+		UNROLL(4)
+		for (unsigned k = 0; k < shape.pack; k++) {
+			unsigned j = first + 4 * k;
+
+			word |= four_of(load4(low + byte_of(j, bits, run)), shift_of(j, bits, run),
+					bits)
+				<< k * bits;
+		}
+		memcpy(upper, &word, 4);
+	}
+}
+
+ALWAYS_INLINE void join4(const struct shape shape, const uint8_t *upper, uint8_t *low)
+{
+	unsigned bits = shape.low_bits, run = shape.low_run, n = 8 / bits;
+
+	UNROLL(4)
+	for (unsigned first = 0; first < shape.weights; first += run * n) {
+		UNROLL(8)
+		for (unsigned i = 0; i < run; i += 4, low += 4) {
+			uint32_t word = 0;
+
+			UNROLL(4)
+			for (unsigned k = 0; k < n; k++) {
+				unsigned j = first + k * run + i;
+
+				word |= four_of(load4(upper + upper_byte_of(&shape, j)),
+						upper_shift_of(&shape, j), bits)
+					<< k * bits;
+			}
+			memcpy(low, &word, 4);
+		}
+	}
+}
+
+/* Whether four neighbours lie together, and nothing extends them. */
+static int four_fit(const struct shape *shape)
+{
+	return !shape->high_bits && shape->group == 4 * shape->pack && shape->low_run % 4 == 0;
+}
+
 /* ---- blocks ---- */
 
 struct blocks {
@@ -325,6 +389,20 @@ ALWAYS_INLINE void join_blocks(const struct shape shape, struct blocks at, const
 	for (uint32_t b = 0; b < at.count; b++, out += at.stride)
 		join8(shape, upper + (size_t)b * at.low->size, rest + (size_t)b * at.high->size,
 		      out + at.low->offset, out + at.high->offset);
+}
+
+ALWAYS_INLINE void split_fours(const struct shape shape, struct blocks at, const uint8_t *in,
+			       uint8_t *upper)
+{
+	for (uint32_t b = 0; b < at.count; b++, in += at.stride)
+		split4(shape, in + at.low->offset, upper + (size_t)b * at.low->size);
+}
+
+ALWAYS_INLINE void join_fours(const struct shape shape, struct blocks at, const uint8_t *upper,
+			      uint8_t *out)
+{
+	for (uint32_t b = 0; b < at.count; b++, out += at.stride)
+		join4(shape, upper + (size_t)b * at.low->size, out + at.low->offset);
 }
 
 /* Whether eight neighbours lie together wherever eight_at_a_time looks. */
@@ -354,6 +432,7 @@ static const struct shape q4_k = {4, 32, 0, 0, 32, 2, 256};
 static const struct shape q5_k = {4, 32, 1, 32, 32, 2, 256};
 static const struct shape q6_k = {4, 64, 2, 32, 16, 2, 256};
 static const struct shape q3_k = {2, 32, 1, 32, 32, 4, 256};
+static const struct shape q2_k = {2, 32, 0, 0, 16, 4, 256};
 static const struct shape q5_0 = {4, 16, 1, 1, 32, 2, 32};
 
 #define EACH_SHAPE(call)                                                                           \
@@ -409,6 +488,10 @@ void mfs_symbols_split(const mfs_layout *layout, uint32_t blocks, const uint8_t 
 		copy_fields(b, at.low->size, a + at.low->offset, at.stride, at.low->size, blocks);
 	else if (eight_fit(&shape))
 		EACH_SHAPE(split_blocks);
+	else if (shapes_equal(&shape, &q2_k))
+		split_fours(q2_k, at, a, b);
+	else if (four_fit(&shape))
+		split_fours(shape, at, a, b);
 	else
 		mfs_symbols_split_reference(layout, blocks, a, b, c);
 }
@@ -423,6 +506,10 @@ void mfs_symbols_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *
 		copy_fields(c + at.low->offset, at.stride, a, at.low->size, at.low->size, blocks);
 	else if (eight_fit(&shape))
 		EACH_SHAPE(join_blocks);
+	else if (shapes_equal(&shape, &q2_k))
+		join_fours(q2_k, at, a, c);
+	else if (four_fit(&shape))
+		join_fours(shape, at, a, c);
 	else
 		mfs_symbols_join_reference(layout, blocks, a, b, c);
 }

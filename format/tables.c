@@ -507,10 +507,25 @@ static size_t make_tree(const uint32_t histogram[256], uint8_t *out, uint64_t *s
 	return 0;
 }
 
+/* True if the frames will be packed: a tree would not serve them. */
+static int packs(const uint32_t histogram[256], const mfs_coding_rules *rules)
+{
+	struct mfs_packed plan;
+	size_t size = 0, packed;
+
+	for (int k = 0; k < 256; k++)
+		size += histogram[k];
+	packed = mfs_packed_plan(&plan, histogram, size);
+	return packed && !(rules->refused >> MFS_CODING_PACKED & 1) &&
+	       packed <= mfs_packed_enough(mfs_histogram_bound(histogram));
+}
+
 /* Counts change on the way. */
 static void make_shared(const struct counts *counts, struct stream_counts *stream,
-			struct candidate *out)
+			const mfs_coding_rules *rules, struct candidate *out)
 {
+	if (packs(stream->histogram, rules))
+		return;
 	out->kind = MFS_CODING_SHARED;
 	out->stored = counts->spans * FRAME_OVERHEAD;
 	add_plausible(stream->histogram, 0);
@@ -586,7 +601,7 @@ static int choose_part(struct counts *counts, uint32_t number, const mfs_coding_
 
 	best->size = 0;
 	if (!(rules->refused >> MFS_CODING_SHARED & 1))
-		make_shared(counts, stream, best);
+		make_shared(counts, stream, rules, best);
 	if (number == counts->symbols && counts->windows)
 		err = build_buckets(counts, &buckets);
 	if (saved(counts, stream, &buckets) > 0 &&
@@ -646,7 +661,7 @@ static int open_windows(struct counts *counts, const mfs_coding_rules *rules)
 	if (counts->symbols == UINT32_MAX || rules->refused >> MFS_CODING_BUCKETS & 1)
 		return 0;
 	counts->windows = 1;
-	if (sample->layout->context != MFS_CONTEXT_RATIO && row && row < sample->span_blocks &&
+	if (mfs_context_has_window(sample->layout) && row && row < sample->span_blocks &&
 	    row <= UINT16_MAX)
 		counts->values[counts->windows++].window = row;
 	for (uint32_t w = 0; w < counts->windows; w++) {

@@ -10,7 +10,7 @@ import sys
 STRING, UINT32 = 8, 4
 # name: (number in GGUF, weights of a block, bytes of a block)
 TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "Q5_0": (6, 32, 22), "Q8_0": (8, 32, 34),
-         "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144), "Q5_K": (13, 256, 176),
+         "Q4_1": (3, 32, 20), "Q2_K": (10, 256, 84), "IQ4_XS": (23, 256, 136), "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144), "Q5_K": (13, 256, 176),
          "Q6_K": (14, 256, 210), "BF16": (30, 1, 2), "MXFP4": (39, 32, 17)}
 
 
@@ -100,6 +100,21 @@ def block_with_context(kind, row, numbers):
             return d + bytes((q - 128) & 255 for q in spread(level, 8, 0, 32, numbers))
         q = spread(level, 5, 1, 32, numbers)
         return d + packed([x >> 4 for x in q], 1, 1) + packed(q, 4, 16)
+    if kind == "Q4_1":
+        level = numbers.next() % 3
+        return (half(5, numbers) + half(5 + level, numbers) +
+                packed(spread(level, 4, 0, 32, numbers), 4, 16))
+    if kind == "Q2_K":
+        levels = [numbers.next() % 3 for _ in range(16)]
+        q = [numbers.bell(0, (0, 2, 3)[level]) for level in levels for _ in range(16)]
+        return (bytes((numbers.next() & 1) + 6 | (15, 7, 2)[level] << 4 for level in levels) +
+                packed(q, 2, 32) + half(5, numbers) + half(5, numbers))
+    if kind == "IQ4_XS":
+        levels = [numbers.next() % 3 for _ in range(8)]
+        q = [x for level in levels for x in spread(level, 4, 0, 32, numbers)]
+        codes = [32 + (1 - (numbers.next() & 2)) * (7 << level) for level in levels]
+        return (half(5 + row, numbers) + bytes(packed([c >> 4 for c in codes], 2, 1)) +
+                packed(codes, 4, 1) + packed(q, 4, 16))
     if kind in ("Q4_K", "Q5_K"):
         bits = 4 if kind == "Q4_K" else 5
         levels = [numbers.next() % 3 for _ in range(8)]
@@ -135,6 +150,15 @@ def pruned(name, dims, seed):
     data = b"".join(data[i:i + 2] if numbers.next() % 4 == 0 else b"\0\0"
                     for i in range(0, len(data), 2))
     return name, "BF16", dims, data
+
+
+def with_zeros(tensor_of_bf16, places):
+    """The same with some weights of zero: exceptions in a packed stream."""
+    name, kind, dims, data = tensor_of_bf16
+    data = bytearray(data)
+    for i in places:
+        data[2 * i:2 * i + 2] = b"\0\0"
+    return name, kind, dims, bytes(data)
 
 
 def string(text):
@@ -174,7 +198,8 @@ def main(directory):
         "hello.txt": b"Hello, flash! " * 40 + b"\n",
         "types.gguf": gguf([tensor("blk.0.attn_q.weight", "Q4_K", [512, 32], 1),
                             tensor("blk.0.attn_norm.weight", "F32", [300], 2),
-                            tensor("blk.0.ffn_up.weight", "BF16", [64, 40], 3)]),
+                            with_zeros(tensor("blk.0.ffn_up.weight", "BF16", [64, 40], 3),
+                                       [0, 77, 1500, 2559])]),
         "experts.gguf": gguf([tensor("blk.0.ffn_up_exps.weight", "Q8_0", [32, 512, 2], 4),
                               tensor("output_norm.weight", "F32", [32], 5)]),
         "zeros.gguf": gguf([("all_zero.weight", "F16", [64, 64], bytes(8192)),
@@ -188,7 +213,10 @@ def main(directory):
                               context_tensor("ratio", "Q4_K", [1024, 14], 15),
                               context_tensor("ratio_extended", "Q5_K", [1024, 12], 16),
                               context_tensor("none", "Q3_K", [1024, 12], 17),
-                              context_tensor("bytes", "Q8_0", [512, 16], 18)]),
+                              context_tensor("bytes", "Q8_0", [512, 16], 18),
+                              context_tensor("half_and_six_bits", "IQ4_XS", [1024, 14], 20),
+                              context_tensor("ratio_of_nibbles", "Q2_K", [1024, 20], 21),
+                              context_tensor("ratio_of_halves", "Q4_1", [512, 30], 22)]),
         "noise.gguf": gguf([("noise.weight", "F16", [64, 96], Numbers(8).noise(12288)),
                             tensor("norm.weight", "F32", [64], 9)]),
         "empty": b"",

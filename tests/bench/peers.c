@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <zstd.h>
 #ifdef HAVE_BLOSC2
@@ -85,8 +86,11 @@ static size_t lz4_unpack(const uint8_t *in, size_t size, uint8_t *out, size_t ro
 }
 
 #ifdef HAVE_BLOSC2
-/* Shuffled by two bytes, zstd inside: its best for 16-bit weights. */
-static size_t blosc2_pack(const uint8_t *in, size_t size, uint8_t *out, size_t room)
+/* Bytes of a number in the file at hand: shuffling wants to know. */
+static int number_bytes = 1;
+
+static size_t blosc2_filtered(const uint8_t *in, size_t size, uint8_t *out, size_t room,
+			      uint8_t filter)
 {
 	blosc2_cparams options = BLOSC2_CPARAMS_DEFAULTS;
 	blosc2_context *context;
@@ -94,11 +98,22 @@ static size_t blosc2_pack(const uint8_t *in, size_t size, uint8_t *out, size_t r
 
 	options.compcode = BLOSC_ZSTD;
 	options.clevel = 5;
-	options.typesize = 2;
+	options.typesize = number_bytes;
+	options.filters[BLOSC2_MAX_FILTERS - 1] = filter;
 	context = blosc2_create_cctx(options);
 	n = blosc2_compress_ctx(context, in, (int32_t)size, out, (int32_t)room);
 	blosc2_free_ctx(context);
 	return n < 0 ? 0 : (size_t)n;
+}
+
+static size_t blosc2_bytes(const uint8_t *in, size_t size, uint8_t *out, size_t room)
+{
+	return blosc2_filtered(in, size, out, room, BLOSC_SHUFFLE);
+}
+
+static size_t blosc2_bits(const uint8_t *in, size_t size, uint8_t *out, size_t room)
+{
+	return blosc2_filtered(in, size, out, room, BLOSC_BITSHUFFLE);
 }
 
 static size_t blosc2_unpack(const uint8_t *in, size_t size, uint8_t *out, size_t room)
@@ -113,10 +128,10 @@ static size_t blosc2_unpack(const uint8_t *in, size_t size, uint8_t *out, size_t
 #endif
 
 static const struct peer peers[] = {
-    {"zstd -3", zstd_3, zstd_unpack, 0},       {"zstd -19", zstd_19, zstd_unpack, 1},
-    {"xz -6", xz_pack, xz_unpack, 1},	       {"lz4", lz4_pack, lz4_unpack, 0},
+    {"zstd -3", zstd_3, zstd_unpack, 0},	{"zstd -19", zstd_19, zstd_unpack, 1},
+    {"xz -6", xz_pack, xz_unpack, 1},		{"lz4", lz4_pack, lz4_unpack, 0},
 #ifdef HAVE_BLOSC2
-    {"blosc2", blosc2_pack, blosc2_unpack, 0},
+    {"blosc2", blosc2_bytes, blosc2_unpack, 0}, {"blosc2 bits", blosc2_bits, blosc2_unpack, 0},
 #else
     {"blosc2", NULL, NULL, 0},
 #endif
@@ -172,6 +187,23 @@ static void measure(const struct peer *peer, const char *file, const uint8_t *in
 	free(back);
 }
 
+/* From the name of the type, with which the name of the file begins. */
+static void find_number_bytes(const char *path)
+{
+#ifdef HAVE_BLOSC2
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+	if (!strncasecmp(name, "F32", 3))
+		number_bytes = 4;
+	else if (!strncasecmp(name, "F16", 3) || !strncasecmp(name, "BF16", 4))
+		number_bytes = 2;
+	else
+		number_bytes = 1;
+#else
+	(void)path;
+#endif
+}
+
 static uint8_t *load(const char *path, size_t *size)
 {
 	FILE *file = fopen(path, "rb");
@@ -197,6 +229,7 @@ int main(int argc, char **argv)
 		size_t size;
 		uint8_t *bytes = load(argv[f], &size);
 
+		find_number_bytes(argv[f]);
 		for (size_t p = 0; p < sizeof(peers) / sizeof(*peers); p++) {
 			size_t part = peers[p].slow && size > SLOW_BYTES ? SLOW_BYTES : size;
 

@@ -30,10 +30,10 @@ NO_TABLES = NO_TENSOR = NO_FILE = 0xFFFFFFFF
 LITERAL, DELTA, DERIVED, INTEGER = 1, 2, 4, 8
 LORA, NF4 = 0, 1
 WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
-SYMBOLS, EXTEND = 3, 4
-RATIO, HALF, EXPONENT, HALF_BYTES = 1, 2, 3, 4
+ROTATE, SYMBOLS, EXTEND, FLOAT = 2, 3, 4, 5
+RATIO, HALF, EXPONENT, HALF_BYTES, HALF_SIX, RATIO_NIBBLES, RATIO_HALVES = range(1, 8)
 CLASSES = ("weights", "constants", "adapter", "plain", "metadata")
-CODINGS = ("raw", "zero", "zstd", "literals", "shared", "buckets", "sparse")
+CODINGS = ("raw", "zero", "zstd", "literals", "shared", "buckets", "sparse", "packed")
 PROFILES = ("sd", "emmc", "usb", "sata", "nvme", "nand", "nor")
 FORMATS = ("opaque", "gguf", "safetensors")
 
@@ -334,7 +334,7 @@ class Cut:
         end = 0
         for f in self.fields:
             root.raw_name(f)
-            require(f.cls in (0, 1) and f.transform <= EXTEND, "field")
+            require(f.cls in (0, 1) and f.transform <= FLOAT, "field")
             if f.transform in (SYMBOLS, EXTEND):
                 require(f.cls == WEIGHTS and f.bits in (1, 2, 4, 8) and f.run and
                         f.size % f.run == 0 and f.width, "field of symbols")
@@ -385,11 +385,14 @@ class Cut:
     def check_context(self, layout):
         self.context = layout.context
         self.context_places = places = layout[-3:]
-        require(self.context <= HALF_BYTES and not layout.reserved, "context")
-        require(not self.context or (self.low and self.group_bytes >= 8), "context without groups")
+        require(self.context <= RATIO_HALVES and not layout.reserved, "context")
+        require(not self.context or (self.low and self.group_bytes >= 4), "context without groups")
         require(self.context != RATIO or self.groups == 8, "context of eight groups")
+        require(self.context != HALF_SIX or self.groups % 4 == 0, "context of four groups")
         needs = {RATIO: (2, 2, 12), HALF: (2, 0, 0), EXPONENT: (1, 0, 0),
-                 HALF_BYTES: (2, self.groups, 0)}.get(self.context, (0, 0, 0))
+                 HALF_BYTES: (2, self.groups, 0), RATIO_NIBBLES: (2, 2, self.groups),
+                 HALF_SIX: (2, self.groups // 2, self.groups // 4),
+                 RATIO_HALVES: (2, 2, 0)}.get(self.context, (0, 0, 0))
         for place, size in zip(places, needs):
             require(place == 0 or size, "place without use")
             require(place + size <= self.block_bytes, "context outside of the block")
@@ -414,8 +417,10 @@ class Cut:
             if f.transform in (SYMBOLS, EXTEND):
                 packed[f.transform] = got[0]
                 continue
-            if f.transform == 2:
-                got = rotate_back(got)
+            if f.transform in (ROTATE, FLOAT):
+                got = rotate_back(got, 1 if f.transform == ROTATE else 3)
+            if f.transform == FLOAT:
+                got = got[:-1] + [got[-1].translate(FLOAT_TOP)]
             # Byte j of the field in every block: of word j / planes, from plane j % planes.
             for j in range(f.size):
                 out[f.offset + j::self.block_bytes] = got[j % planes][j // planes::f.size // planes]
@@ -443,18 +448,33 @@ class Cut:
         """The value of the context for each group of a span, given its constants put back."""
         block = [constants[b * self.block_bytes:(b + 1) * self.block_bytes] for b in range(blocks)]
         p0, p1, p2 = self.context_places
-        if self.context == RATIO:
-            return [v for x in block for v in ratios(half(x, p0), half(x, p1), x[p2:p2 + 12])]
+        if self.context in (RATIO, RATIO_NIBBLES, RATIO_HALVES):
+            return [v for x in block
+                    for v in ratios(half(x, p0), half(x, p1), self.pairs(x[p2:p2 + 16]))]
         out = []
         for first in range(0, blocks, window or blocks):
             logs = [log for x in block[first:first + (window or blocks)]
-                    for log in self.scale_logs(x, p0, p1)]
+                    for log in self.scale_logs(x, p0, p1, p2)]
             mean = sum(logs) // len(logs)
             out += [clamp(log - mean + 128) for log in logs]
         return out
 
-    def scale_logs(self, block, p0, p1):
+    def pairs(self, packed):
+        """Scale and minimum of each group, in units of those of the block."""
+        if self.context == RATIO_HALVES:
+            return [(1, 1)] * self.groups
+        if self.context == RATIO_NIBBLES:
+            return [(x & 15, x >> 4) for x in packed[:self.groups]]
+        return [(packed[g] & 63, packed[4 + g] & 63) for g in range(4)] + [
+            (packed[8 + g] & 15 | packed[g] >> 6 << 4, packed[8 + g] >> 4 | packed[4 + g] >> 6 << 4)
+            for g in range(4)]
+
+    def scale_logs(self, block, p0, p1, p2):
         base = 32 * block[p0] if self.context == EXPONENT else log_of_half(half(block, p0))
+        if self.context == HALF_SIX:
+            codes = [block[p1 + g // 2] >> 4 * (g % 2) & 15 |
+                     (block[p2 + g // 4] >> 2 * (g % 4) & 3) << 4 for g in range(self.groups)]
+            return [base + log_of(abs(code - 32)) for code in codes]
         if self.context != HALF_BYTES:
             return [base] * self.groups
         signed = struct.unpack_from(f"<{self.groups}b", block, p1)
@@ -462,7 +482,7 @@ class Cut:
 
 
 def planes_of(field):
-    return field.width if field.transform in (1, 2) else 1
+    return field.width if field.transform in (1, ROTATE, FLOAT) else 1
 
 
 def half(block, place):
@@ -489,14 +509,9 @@ def clamp(value):
     return min(max(value, 0), 255)
 
 
-def ratios(scale_half, minimum_half, packed):
+def ratios(scale_half, minimum_half, pairs):
     base = 32 + log_of_half(minimum_half) - log_of_half(scale_half)
-    for g in range(8):
-        if g < 4:
-            scale, minimum = packed[g] & 63, packed[4 + g] & 63
-        else:
-            scale = packed[4 + g] & 15 | packed[g - 4] >> 6 << 4
-            minimum = packed[4 + g] >> 4 | packed[g] >> 6 << 4
+    for scale, minimum in pairs:
         if not minimum_half & 0x7FFF or not minimum:
             yield 0
         elif not scale_half & 0x7FFF or not scale:
@@ -505,16 +520,53 @@ def ratios(scale_half, minimum_half, packed):
             yield clamp(base + log_of(minimum) - log_of(scale))
 
 
-HALVED = bytes(x >> 1 for x in range(256))
-LOWEST_BIT_ON_TOP = bytes(x << 7 & 255 for x in range(256))
+FLOAT_TOP = bytes((x ^ 0xF8) + 8 & 255 for x in range(256))
 
 
-def rotate_back(planes):
-    """W = R >> 1 | (R mod 2) << (8w - 1): each byte takes its top bit from the next one, the
+def rotate_back(planes, n):
+    """A word is rotated right by n bits: each byte takes its top bits from the next one, the
     highest byte from the lowest."""
+    lower = bytes(x >> n for x in range(256))
+    upper = bytes(x << 8 - n & 255 for x in range(256))
     above = planes[1:] + planes[:1]
-    return [bytes(map(operator.or_, low.translate(HALVED), high.translate(LOWEST_BIT_ON_TOP)))
+    return [bytes(map(operator.or_, low.translate(lower), high.translate(upper)))
             for low, high in zip(planes, above)]
+
+
+# Section 11
+
+def runs_of(mask):
+    """Runs of 4, 2 or 1 set bits, from the lowest on: (first bit, bits)."""
+    bit, runs = 0, []
+    while mask >> bit:
+        n = next((n for n in (4, 2, 1) if mask >> bit & (1 << n) - 1 == (1 << n) - 1), 0)
+        if n:
+            runs.append((bit, n))
+        bit += n or 1
+    return runs
+
+
+def decode_packed(stored, size):
+    require(len(stored) >= 4, "packed stream")
+    mask, value, count = struct.unpack_from("<BBH", stored)
+    require(mask < 255 and not mask & value, "mask of a packed stream")
+    at = 4 + 4 * count
+    require(len(stored) >= at, "exceptions")
+    exceptions = [(word % (1 << 24), word >> 24)
+                  for word in struct.unpack_from(f"<{count}I", stored, 4)]
+    out = bytearray([value]) * size
+    for shift, n in runs_of(mask):
+        part = stored[at:at + ceil_div(size * n, 8)]
+        require(len(part) == ceil_div(size * n, 8), "part of a packed stream")
+        at += len(part)
+        for i in range(size):
+            out[i] |= (part[i % len(part)] >> n * (i // len(part)) & (1 << n) - 1) << shift
+    require(at == len(stored), "bytes behind the parts")
+    places = [-1] + [place for place, _ in exceptions]
+    require(all(a < b for a, b in zip(places, places[1:])) and places[-1] < size, "exceptions")
+    for place, byte in exceptions:
+        out[place] = byte
+    return bytes(out)
 
 
 # Section 12
@@ -704,6 +756,8 @@ class Container:
         if coding == 1:
             require(not raw, "zero stream")
             return bytes(size)
+        if coding == 7:
+            return decode_packed(raw, size)
         if coding == 5:
             require(span and shared and shared.bounds is not None, "coding")
             return self.decode_buckets(raw, shared, span)

@@ -12,7 +12,7 @@
 #include "context.h"
 #include "layout_ggml.h"
 
-enum { Q4_0 = 2, Q4_K = 12, Q6_K = 14, MXFP4 = 39 };
+enum { Q4_0 = 2, Q4_1 = 3, Q2_K = 10, IQ4_XS = 23, Q4_K = 12, Q6_K = 14, MXFP4 = 39 };
 
 #define HALF_ONE      0x3c00
 #define HALF_INFINITY 0x7c00
@@ -119,6 +119,39 @@ static void special_numbers_have_their_values(void **state)
 		}
 }
 
+static void ratios_of_nibbles_and_of_halves_are_ratios(void **state)
+{
+	uint8_t block[84] = {0}, value[16];
+
+	(void)state;
+	for (unsigned g = 0; g < 16; g++)
+		block[g] = (uint8_t)(g | (15 - g) << 4);
+	store_le16(block + 80, HALF_ONE);
+	store_le16(block + 82, HALF_ONE + 1024); /* twice */
+	mfs_context_values(mfs_layout_ggml(Q2_K), 1, 0, block, value);
+	assert_int_equal(value[0], 255); /* no scale */
+	assert_int_equal(value[15], 0);	 /* no minimum */
+	assert_int_equal(value[5], 32 + 32 + 32);
+	for (unsigned g = 1; g < 15; g++) {
+		double exact = fmax(0, 64 + 32 * log2((15.0 - g) / g));
+
+		assert_true(fabs(value[g] - exact) < 2.5);
+	}
+	store_le16(block, HALF_ONE + 1024);
+	store_le16(block + 2, 0x8000 | HALF_ONE); /* the sign does not count */
+	mfs_context_values(mfs_layout_ggml(Q4_1), 1, 0, block, value);
+	assert_int_equal(value[0], 0);
+	store_le16(block, HALF_ONE - 1024);
+	mfs_context_values(mfs_layout_ggml(Q4_1), 1, 0, block, value);
+	assert_int_equal(value[0], 64);
+	store_le16(block, 0);
+	mfs_context_values(mfs_layout_ggml(Q4_1), 1, 0, block, value);
+	assert_int_equal(value[0], 255);
+	store_le16(block + 2, 0);
+	mfs_context_values(mfs_layout_ggml(Q4_1), 1, 0, block, value);
+	assert_int_equal(value[0], 0);
+}
+
 /* ---- scales ---- */
 
 static void scales_are_compared_with_their_window(void **state)
@@ -161,6 +194,27 @@ static void groups_scales_count_with_their_blocks(void **state)
 	assert_int_equal(value[4] - value[3], 1);
 }
 
+static void six_bits_of_scale_lie_in_two_places(void **state)
+{
+	static const uint8_t code[8] = {32, 33, 34, 36, 28, 48, 0, 63};
+	uint8_t block[136] = {0}, value[8];
+
+	(void)state;
+	store_le16(block, HALF_ONE);
+	for (unsigned g = 0; g < 8; g++) {
+		block[4 + g / 2] |= (uint8_t)((code[g] & 15) << 4 * (g % 2));
+		block[2 + g / 4] |= (uint8_t)(code[g] >> 4 << 2 * (g % 4));
+	}
+	mfs_context_values(mfs_layout_ggml(IQ4_XS), 1, 0, block, value);
+	assert_int_equal(value[1] - value[0], 1);
+	assert_int_equal(value[2] - value[1], 32);
+	assert_int_equal(value[3] - value[1], 64);
+	assert_int_equal(value[4], value[3]);
+	assert_int_equal(value[5] - value[1], 128);
+	assert_int_equal(value[6] - value[1], 160);
+	assert_in_range(value[7], value[6] - 3, value[6]);
+}
+
 static void exponents_are_logarithms(void **state)
 {
 	uint8_t in[4 * 17] = {0}, value[4];
@@ -185,6 +239,8 @@ int main(void)
 	    cmocka_unit_test(logarithms_of_integers_are_right_to_a_unit),
 	    cmocka_unit_test(ratios_grow_with_the_minimum_and_fall_with_the_scale),
 	    cmocka_unit_test(special_numbers_have_their_values),
+	    cmocka_unit_test(ratios_of_nibbles_and_of_halves_are_ratios),
+	    cmocka_unit_test(six_bits_of_scale_lie_in_two_places),
 	    cmocka_unit_test(scales_are_compared_with_their_window),
 	    cmocka_unit_test(groups_scales_count_with_their_blocks),
 	    cmocka_unit_test(exponents_are_logarithms),

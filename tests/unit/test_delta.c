@@ -52,7 +52,8 @@ static uint8_t lane_difference(uint8_t base, uint8_t byte, unsigned bits)
 static void expect_field(const mfs_field *f, const uint8_t *base, const uint8_t *bytes,
 			 const uint8_t *got)
 {
-	bool words = f->transform == MFS_TRANSFORM_PLANES || f->transform == MFS_TRANSFORM_ROTATE;
+	bool words = f->transform == MFS_TRANSFORM_PLANES || f->transform == MFS_TRANSFORM_ROTATE ||
+		     f->transform == MFS_TRANSFORM_FLOAT;
 
 	for (uint32_t i = 0; i < f->size; i += words ? f->width : 1) {
 		if (words) {

@@ -229,8 +229,23 @@ static void skewed_weights_are_coded_and_flat_ones_are_not(void **state)
 	}
 	round_trip(c, mfs_layout_ggml(BF16), SPAN / 2);
 	assert_int_equal(c->info[0].by_coding[MFS_CODING_LITERALS], SPAN / 2);
-	assert_int_equal(c->info[0].by_coding[MFS_CODING_RAW], SPAN / 2);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_PACKED], SPAN / 2);
 	assert_true(c->info[0].stored < SPAN / 4 * 3);
+}
+
+/* Half of the weights lie near 0, the other half are noise: one tree for both takes
+ * six bits for each at least. */
+static void parts_of_a_stream_get_trees_of_their_own(void **state)
+{
+	struct codec *c = *state;
+
+	for (size_t i = 0; i < SPAN / 2; i++)
+		c->in[i] = (uint8_t)(bell(1) & 3);
+	for (size_t i = SPAN / 2; i < SPAN; i++)
+		c->in[i] = bell(1);
+	round_trip(c, mfs_layout_bytes(), SPAN);
+	assert_int_equal(SPAN, c->info[0].by_coding[MFS_CODING_LITERALS]);
+	assert_in_range(c->info[0].stored, SPAN * 5 / 8, SPAN * 5 / 8 + 256);
 }
 
 static void small_gains_are_kept(void **state)
@@ -383,6 +398,7 @@ static void codings_have_names(void **state)
 	assert_string_equal(mfs_coding_name(MFS_CODING_SHARED), "shared");
 	assert_string_equal(mfs_coding_name(MFS_CODING_BUCKETS), "buckets");
 	assert_string_equal(mfs_coding_name(MFS_CODING_SPARSE), "sparse");
+	assert_string_equal(mfs_coding_name(MFS_CODING_PACKED), "packed");
 	assert_string_equal(mfs_coding_name(MFS_CODINGS), "unknown");
 }
 
@@ -1081,6 +1097,7 @@ int main(void)
 	    TEST(zero_planes_store_four_bytes_each),
 	    TEST(noise_is_stored_as_it_is),
 	    TEST(skewed_weights_are_coded_and_flat_ones_are_not),
+	    TEST(parts_of_a_stream_get_trees_of_their_own),
 	    TEST(small_gains_are_kept),
 	    TEST(gains_below_the_rule_are_not_coded),
 	    TEST(matches_are_looked_for_only_if_asked),

@@ -171,20 +171,54 @@ static void finish_refuses_more_streams_than_there_may_be(void **state)
 	assert_int_equal(mfs_layout_finish(&layout), MFS_E_CORRUPT);
 }
 
-static void rotation_moves_the_sign_behind_the_mantissa(void **state)
+/* -1.0 and 1.5 as bfloat16: sign 1, exponent 127, mantissa 0; sign 0, exponent 127,
+ * mantissa 0x40. */
+static void two_numbers_become(uint8_t transform, const uint8_t low[2], const uint8_t high[2])
 {
-	/* -1.0 and 1.5 as bfloat16: sign 1, exponent 127, mantissa 0; sign 0,
-	 * exponent 127, mantissa 0x40. */
 	const uint8_t in[4] = {0x80, 0xbf, 0xc0, 0x3f};
-	const uint8_t low[2] = {0x01, 0x80}, high[2] = {127, 127};
-	const mfs_layout *layout = mfs_layout_ggml(30);
+	mfs_layout layout = {.name = "bf16", .name_length = 4};
 	uint8_t plane[2][2];
 	uint8_t *const stream[2] = {plane[0], plane[1]};
 
-	(void)state;
-	mfs_layout_split(layout, 2, in, stream);
+	add_field(&layout, MFS_DISK_WEIGHTS, transform, 2, 2);
+	assert_int_equal(mfs_layout_finish(&layout), 0);
+	mfs_layout_split(&layout, 2, in, stream);
 	assert_memory_equal(plane[0], low, 2);
 	assert_memory_equal(plane[1], high, 2);
+}
+
+static void rotation_moves_the_sign_behind_the_mantissa(void **state)
+{
+	(void)state;
+	two_numbers_become(MFS_TRANSFORM_ROTATE, (const uint8_t[]){0x01, 0x80},
+			   (const uint8_t[]){127, 127});
+}
+
+/* Mantissa, sign, and the same two bits for both; six bits of exponent above two of
+ * mantissa. */
+static void floats_end_with_two_bits_that_do_not_vary(void **state)
+{
+	(void)state;
+	two_numbers_become(MFS_TRANSFORM_FLOAT, (const uint8_t[]){0x02, 0x06},
+			   (const uint8_t[]){0x7c, 0x7e});
+}
+
+static void zero_stays_zero_as_a_float(void **state)
+{
+	(void)state;
+	for (uint8_t width = 1; width <= 8; width *= 2) {
+		mfs_layout layout = {.name = "float", .name_length = 5};
+		uint8_t in[8] = {0}, plane[8];
+		uint8_t *stream[8];
+
+		for (int k = 0; k < 8; k++)
+			stream[k] = &plane[k];
+		memset(plane, 1, sizeof(plane));
+		add_field(&layout, MFS_DISK_WEIGHTS, MFS_TRANSFORM_FLOAT, width, width);
+		assert_int_equal(mfs_layout_finish(&layout), 0);
+		mfs_layout_split(&layout, 1, in, stream);
+		assert_memory_equal(plane, in, width);
+	}
 }
 
 static void planes_are_numbered_from_the_least_significant_byte(void **state)
@@ -284,7 +318,9 @@ static mfs_layout random_layout(void)
 	uint32_t fields = 1 + random_next() % 4;
 
 	for (uint32_t i = 0; i < fields; i++) {
-		uint8_t transform = (uint8_t)(random_next() % MFS_TRANSFORM_SYMBOLS);
+		static const uint8_t transforms[] = {MFS_TRANSFORM_BYTES, MFS_TRANSFORM_PLANES,
+						     MFS_TRANSFORM_ROTATE, MFS_TRANSFORM_FLOAT};
+		uint8_t transform = transforms[random_next() % 4];
 		uint8_t width = (uint8_t)(1u << random_next() % 4);
 		uint32_t words = 1 + random_next() % 40;
 
@@ -415,7 +451,13 @@ static void finish_refuses_contexts_that_do_not_fit(void **state)
 	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_NONE; layout.context_offset[2] = 1);
 	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO);
 	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_HALF_BYTES; layout.context_offset[1] = 2);
-	SYMBOLS_REFUSED(symbols->width = 8); /* groups of four bytes */
+	SYMBOLS_REFUSED(symbols->width = 4);			/* groups of two bytes */
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_HALF_SIX); /* one group */
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_HALF_SIX; symbols->width = 8;
+			layout.context_offset[2] = 2); /* reads a weight */
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO_HALVES; layout.context_offset[1] = 1);
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO_HALVES; layout.context_offset[2] = 1);
+	SYMBOLS_REFUSED(layout.context = MFS_CONTEXT_RATIO_NIBBLES; layout.context_offset[2] = 2);
 }
 
 static void fast_paths_handle_blocks_larger_than_a_tile(void **state)
@@ -440,6 +482,8 @@ int main(void)
 	    cmocka_unit_test(finish_refuses_transforms_that_do_not_fit),
 	    cmocka_unit_test(finish_refuses_more_streams_than_there_may_be),
 	    cmocka_unit_test(rotation_moves_the_sign_behind_the_mantissa),
+	    cmocka_unit_test(floats_end_with_two_bits_that_do_not_vary),
+	    cmocka_unit_test(zero_stays_zero_as_a_float),
 	    cmocka_unit_test(planes_are_numbered_from_the_least_significant_byte),
 	    cmocka_unit_test(opaque_bytes_are_one_stream),
 	    cmocka_unit_test(fast_paths_equal_the_reference_for_every_row),

@@ -98,6 +98,8 @@ static uint8_t *sink_stream(struct sink *sink, const char *field, int constants,
 #define TAKE(type, member, cls)                                                                    \
 	TAKE_PART(type, member, 0, sizeof(((struct type *)0)->member), #member, cls)
 
+#define AS_FLOAT 3
+
 /* The words of a part of each block, one stream for each byte of a word, after
  * rotating left by `rotate`. */
 #define TAKE_WORDS_PART(type, member, from, bytes, word, rotate, name, cls)                        \
@@ -112,8 +114,13 @@ static uint8_t *sink_stream(struct sink *sink, const char *field, int constants,
                                                                                                    \
 					memcpy(&w, (const uint8_t *)&block[b].member + (from) + i, \
 					       sizeof(w));                                         \
+					if ((rotate) == AS_FLOAT) {                                \
+						w -= (word)8 << (8 * sizeof(w) - 8);               \
+						w ^= (word)0xf8 << (8 * sizeof(w) - 8);            \
+					}                                                          \
 					if (rotate)                                                \
-						w = (word)(w << 1 | w >> (8 * sizeof(w) - 1));     \
+						w = (word)(w << (rotate) |                         \
+							   w >> (8 * sizeof(w) - (rotate)) % (8 * sizeof(w)));       \
 					*to++ = (uint8_t)(w >> 8 * k);                             \
 				}                                                                  \
 			}                                                                          \
@@ -214,16 +221,27 @@ static unsigned q3_k_weight(const void *block, unsigned j)
 					      << (position));                                      \
 	} while (0)
 
-/* Four weights to a byte: groups of 32, weights 8 apart. */
-static void take_quarters(const struct q3_k *block, uint8_t *to)
+static unsigned q3_k_upper(const void *block, unsigned j)
 {
-	for (int b = 0; b < BLOCKS; b++)
-		for (unsigned g = 0; g < 256; g += 32)
-			for (unsigned i = 0; i < 8; i++) {
+	return q3_k_weight(block, j) >> 1;
+}
+
+static unsigned q2_k_weight(const void *block, unsigned j)
+{
+	return ((const struct q2_k *)block)->qs[j / 128 * 32 + j % 32] >> 2 * (j % 128 / 32) & 3u;
+}
+
+/* Four weights to a byte: those of a group that lie a quarter of it apart. */
+static void take_quarters(const uint8_t *block, size_t stride, get_weight *get, unsigned group,
+			  uint8_t *to)
+{
+	for (int b = 0; b < BLOCKS; b++, block += stride)
+		for (unsigned g = 0; g < 256; g += group)
+			for (unsigned i = 0; i < group / 4; i++) {
 				unsigned byte = 0;
 
 				for (unsigned q = 0; q < 4; q++)
-					byte |= q3_k_weight(block + b, g + i + 8 * q) >> 1 << 2 * q;
+					byte |= get(block, g + i + group / 4 * q) << 2 * q;
 				*to++ = (uint8_t)byte;
 			}
 }
@@ -237,10 +255,10 @@ static void take_quarters(const struct q3_k *block, uint8_t *to)
 	}
 
 /* clang-format off */
-SPLITTER(f32, TAKE_WORDS(f32, values, uint32_t, 1, WEIGHTS);)
+SPLITTER(f32, TAKE_WORDS(f32, values, uint32_t, AS_FLOAT, WEIGHTS);)
 SPLITTER(f16, TAKE_WORDS(f16, values, uint16_t, 0, WEIGHTS);)
 SPLITTER(f64, TAKE_WORDS(f64, values, uint64_t, 1, WEIGHTS);)
-SPLITTER(bf16, TAKE_WORDS(bf16, values, uint16_t, 1, WEIGHTS);)
+SPLITTER(bf16, TAKE_WORDS(bf16, values, uint16_t, AS_FLOAT, WEIGHTS);)
 SPLITTER(i8, TAKE(i8, values, WEIGHTS);)
 SPLITTER(i16, TAKE_WORDS(i16, values, uint16_t, 0, WEIGHTS);)
 SPLITTER(i32, TAKE_WORDS(i32, values, uint32_t, 0, WEIGHTS);)
@@ -253,10 +271,13 @@ SPLITTER(q5_1, HALF(q5_1, d); HALF(q5_1, m); TAKE_REST(q5_1, qh, 32, 1, j / 8, j
 	 TAKE_NIBBLES(q5_1, 32, 32, 1);)
 SPLITTER(q8_0, HALF(q8_0, d); TAKE(q8_0, qs, WEIGHTS);)
 SPLITTER(q8_1, HALF(q8_1, d); HALF(q8_1, s); TAKE(q8_1, qs, WEIGHTS);)
-SPLITTER(q2_k, TAKE(q2_k, scales, CONSTANTS); TAKE(q2_k, qs, WEIGHTS); HALF(q2_k, d);
+SPLITTER(q2_k, TAKE(q2_k, scales, CONSTANTS);
+	 take_quarters(in, sizeof(struct q2_k), q2_k_weight, 16, sink_stream(sink, "qs", WEIGHTS, BLOCKS * 64));
+	 HALF(q2_k, d);
 	 HALF(q2_k, dmin);)
 SPLITTER(q3_k, TAKE_REST(q3_k, hmask, 256, 1, j % 32, j / 32);
-	 take_quarters(block, sink_stream(sink, "qs", WEIGHTS, BLOCKS * 64)); TAKE(q3_k, scales, CONSTANTS);
+	 take_quarters(in, sizeof(struct q3_k), q3_k_upper, 32, sink_stream(sink, "qs", WEIGHTS, BLOCKS * 64));
+	 TAKE(q3_k, scales, CONSTANTS);
 	 HALF(q3_k, d);)
 SPLITTER(q4_k, HALF(q4_k, d); HALF(q4_k, dmin);
 	 TAKE_PART(q4_k, scales, 0, 4, "scales_d", CONSTANTS);
@@ -270,7 +291,7 @@ SPLITTER(q5_k, HALF(q5_k, d); HALF(q5_k, dmin);
 SPLITTER(q6_k, TAKE_NIBBLES(q6_k, 256, 16, 2);
 	 TAKE_REST(q6_k, qh, 256, 2, j / 128 * 32 + j % 32, 2 * (j / 32 % 4)); TAKE(q6_k, scales, CONSTANTS);
 	 HALF(q6_k, d);)
-SPLITTER(q8_k, TAKE_WORDS(q8_k, d, uint32_t, 1, CONSTANTS); TAKE(q8_k, qs, WEIGHTS);
+SPLITTER(q8_k, TAKE_WORDS(q8_k, d, uint32_t, AS_FLOAT, CONSTANTS); TAKE(q8_k, qs, WEIGHTS);
 	 TAKE_WORDS(q8_k, bsums, uint16_t, 0, CONSTANTS);)
 SPLITTER(iq2_xxs, HALF(iq2_xxs, d); TAKE_WORDS(iq2_xxs, qs, uint64_t, 0, WEIGHTS);)
 SPLITTER(iq2_xs, HALF(iq2_xs, d); TAKE_WORDS(iq2_xs, qs, uint16_t, 0, WEIGHTS);
