@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "huffman_lanes.h"
 #include "mfs_endian.h"
 
 #define BITS_MAX      11 /* of a code, in literals */
@@ -417,14 +418,7 @@ size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, 
 	return seen & MFS_CODE_MISSING ? 0 : (size_t)(at - out);
 }
 
-/* ---- decoding ----
- *
- * A code has to be looked up before the next one can be: four streams alone leave
- * the processor waiting, so those of two blocks take turns.
- *
- * A stream's next bits stand at the top of a word. Below them a one follows that
- * moves up with each shift, so that the number of zeros beneath it tells how many
- * bits are used. Five codes fit a word; then it is loaded anew. */
+/* ---- decoding ---- */
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -455,80 +449,14 @@ uint32_t mfs_codes_mean(const mfs_codes *codes)
 	return sum >> (MFS_LOOKUP_BITS - 8);
 }
 
-/* Streams of fewer than eight bytes are left to zstd. */
-static int stream_open(mfs_literals_job *job, int k, const uint8_t *start, size_t size)
-{
-	if (size < 8 || start[size - 1] == 0)
-		return 0;
-	job->start[k] = start;
-	job->at[k] = start + size - 8;
-	job->bits[k] = (load_le64(job->at[k]) | 1) << (__builtin_clz(start[size - 1]) - 24 + 1);
-	return 1;
-}
+/* ---- lanes ----
+ *
+ * A code has to be looked up before the next one can be: four streams alone leave
+ * the processor waiting, so those of two blocks take turns. */
 
-/* The codes that the word-wise loop leaves over. 0 unless the stream ends there. */
-static int stream_finish(const mfs_literals_job *job, int k, uint8_t *out, const uint8_t *end)
-{
-	const uint8_t *start = job->start[k];
-	long left = 8 * (job->at[k] - start) + 64 - __builtin_ctzll(job->bits[k]);
-
-	for (; out < end; out++) {
-		long from = left - MFS_LOOKUP_BITS, first = from < 0 ? 0 : from / 8;
-		uint32_t bits = 0;
-		uint16_t found;
-
-		for (long byte = first; byte < (left + 7) / 8; byte++)
-			bits |= (uint32_t)start[byte] << (8 * (byte - first));
-		bits = from < 0 ? bits << -from : bits >> from % 8;
-		found = job->entry[bits & ((1u << MFS_LOOKUP_BITS) - 1)];
-		left -= found & 63;
-		if (left < 0)
-			return 0;
-		*out = (uint8_t)(found >> 8);
-	}
-	return left == 0;
-}
-
-/* Rounds of five codes that all four streams surely have: at most seven bytes
- * each, and room for five. Stream 3 is the shortest. */
-static long rounds_left(const mfs_literals_job *job, ptrdiff_t quarter)
-{
-	long rounds = (job->end - job->out - 3 * quarter) / 5;
-
-	for (int k = 0; k < 4; k++) {
-		long bytes = (job->at[k] - job->start[k]) / 7;
-
-		rounds = bytes < rounds ? bytes : rounds;
-	}
-	return rounds;
-}
-
-/* A job under way. */
-struct run {
-	mfs_literals_job *job;
-	uint8_t *begin; /* of its output */
-	ptrdiff_t quarter;
-	long rounds;
-};
-
-ALWAYS_INLINE void load_run(const struct run *run, uint64_t bits[4], const uint8_t *at[4])
-{
-	for (int k = 0; k < 4; k++) {
-		bits[k] = run->job->bits[k];
-		at[k] = run->job->at[k];
-	}
-}
-
-ALWAYS_INLINE void store_run(struct run *run, const uint64_t bits[4], const uint8_t *const at[4],
-			     uint8_t *out)
-{
-	for (int k = 0; k < 4; k++) {
-		run->job->bits[k] = bits[k];
-		run->job->at[k] = at[k];
-	}
-	run->job->out = out;
-	run->rounds = rounds_left(run->job, run->quarter);
-}
+/* Words are loaded from up to so many bytes below a stream: there lie the streams
+ * before it, or the headers. */
+#define BELOW 8
 
 #define STEP(bits, entry, to)                                                                      \
 	do {                                                                                       \
@@ -545,118 +473,179 @@ ALWAYS_INLINE void store_run(struct run *run, const uint64_t bits[4], const uint
 		(bits) = (load_le64(at) | 1) << (used & 7);                                        \
 	} while (0)
 
-ALWAYS_INLINE void decode_one(struct run *run)
+ALWAYS_INLINE void decode_lanes(mfs_lanes *lanes, unsigned rounds, int count)
 {
-	const uint16_t *entry = run->job->entry;
-	const ptrdiff_t quarter = run->quarter;
-	uint8_t *out = run->job->out;
-	const uint8_t *at[4];
-	uint64_t bits[4];
+	uint64_t bits[MFS_LANES];
 
-	load_run(run, bits, at);
-	for (long round = 0; round < run->rounds; round++, out += 5) {
+	memcpy(bits, lanes->bits, sizeof(bits));
+	for (unsigned first = 0; first < rounds * MFS_ROUND; first += MFS_ROUND) {
 #pragma GCC unroll 5
-		for (int i = 0; i < 5; i++)
-#pragma GCC unroll 4
-			for (int k = 0; k < 4; k++)
-				STEP(bits[k], entry, out + k * quarter + i);
-#pragma GCC unroll 4
-		for (int k = 0; k < 4; k++)
-			RELOAD(bits[k], at[k]);
+		for (unsigned i = 0; i < MFS_ROUND; i++)
+#pragma GCC unroll 8
+			for (int k = 0; k < count; k++)
+				STEP(bits[k], lanes->entry[k / 4], &lanes->tile[k][first + i]);
+#pragma GCC unroll 8
+		for (int k = 0; k < count; k++)
+			RELOAD(bits[k], lanes->at[k]);
 	}
-	store_run(run, bits, at, out);
+	memcpy(lanes->bits, bits, sizeof(bits));
 }
 
-ALWAYS_INLINE void decode_two(struct run *a, struct run *b)
+void mfs_decode_eight(mfs_lanes *lanes, unsigned rounds)
 {
-	const uint16_t *entry_a = a->job->entry, *entry_b = b->job->entry;
-	const ptrdiff_t quarter_a = a->quarter, quarter_b = b->quarter;
-	uint8_t *out_a = a->job->out, *out_b = b->job->out;
-	const uint8_t *at_a[4], *at_b[4];
-	uint64_t bits_a[4], bits_b[4];
-	long rounds = a->rounds < b->rounds ? a->rounds : b->rounds;
-
-	load_run(a, bits_a, at_a);
-	load_run(b, bits_b, at_b);
-	for (; rounds; rounds--, out_a += 5, out_b += 5) {
-#pragma GCC unroll 5
-		for (int i = 0; i < 5; i++) {
-#pragma GCC unroll 4
-			for (int k = 0; k < 4; k++) {
-				STEP(bits_a[k], entry_a, out_a + k * quarter_a + i);
-				STEP(bits_b[k], entry_b, out_b + k * quarter_b + i);
-			}
-		}
-#pragma GCC unroll 4
-		for (int k = 0; k < 4; k++) {
-			RELOAD(bits_a[k], at_a[k]);
-			RELOAD(bits_b[k], at_b[k]);
-		}
-	}
-	store_run(a, bits_a, at_a, out_a);
-	store_run(b, bits_b, at_b, out_b);
+	decode_lanes(lanes, rounds, 8);
 }
 
-static int run_begin(struct run *run, mfs_literals_job *job)
+void mfs_decode_four(mfs_lanes *lanes, unsigned rounds)
 {
-	run->job = job;
-	run->begin = job->out;
-	run->quarter = (job->end - job->out + 3) / 4;
-	run->rounds = rounds_left(job, run->quarter);
+	decode_lanes(lanes, rounds, 4);
+}
+
+/* ---- jobs ---- */
+
+/* Streams of fewer than eight bytes are left to zstd. */
+static int stream_open(mfs_literals_job *job, int k, const uint8_t *start, size_t size)
+{
+	if (size < 8 || start[size - 1] == 0)
+		return 0;
+	job->start[k] = start;
+	job->at[k] = start + size - 8;
+	job->bits[k] = (load_le64(job->at[k]) | 1) << (__builtin_clz(start[size - 1]) - 24 + 1);
 	return 1;
 }
 
-static int run_end(struct run *run)
+static ptrdiff_t quarter_of(const mfs_literals_job *job)
+{
+	return (job->end - job->begin + 3) / 4;
+}
+
+/* Rounds that all four streams surely have, of bytes and of room. Stream 3 is the
+ * shortest. */
+static unsigned rounds_left(const mfs_literals_job *job)
+{
+	ptrdiff_t rounds = (job->end - job->out - 3 * quarter_of(job)) / MFS_ROUND;
+
+	for (int k = 0; k < 4; k++) {
+		ptrdiff_t bytes = (job->at[k] - job->start[k] + BELOW) / MFS_ROUND_READ;
+
+		rounds = bytes < rounds ? bytes : rounds;
+	}
+	return rounds < MFS_ROUNDS_MAX ? (unsigned)rounds : MFS_ROUNDS_MAX;
+}
+
+static void lanes_enter(mfs_lanes *lanes, int half, const mfs_literals_job *job)
+{
+	memcpy(lanes->at + 4 * half, job->at, sizeof(job->at));
+	memcpy(lanes->bits + 4 * half, job->bits, sizeof(job->bits));
+	lanes->entry[half] = job->entry;
+}
+
+static void lanes_leave(const mfs_lanes *lanes, int half, mfs_literals_job *job, unsigned rounds)
+{
+	size_t size = (size_t)rounds * MFS_ROUND;
+
+	memcpy(job->at, lanes->at + 4 * half, sizeof(job->at));
+	memcpy(job->bits, lanes->bits + 4 * half, sizeof(job->bits));
+	for (int k = 0; k < 4; k++)
+		memcpy(job->out + k * quarter_of(job), lanes->tile[4 * half + k], size);
+	job->out += size;
+}
+
+/* The codes that rounds leave over. 0 unless the stream ends there. */
+static int stream_finish(const mfs_literals_job *job, int k)
+{
+	const uint8_t *at = job->at[k], *start = job->start[k];
+	uint8_t *out = job->out + k * quarter_of(job);
+	const uint8_t *end = k < 3 ? job->begin + (k + 1) * quarter_of(job) : job->end;
+	uint64_t bits = job->bits[k];
+
+	for (; out < end; out++) {
+		STEP(bits, job->entry, out);
+		if (at - start + BELOW < __builtin_ctzll(bits) / 8)
+			return 0;
+		RELOAD(bits, at);
+	}
+	return 8 * (at - start) + 64 == __builtin_ctzll(bits);
+}
+
+static int job_finish(const mfs_literals_job *job)
 {
 	int ok = 1;
 
 	for (int k = 0; k < 4; k++)
-		ok = ok &&
-		     stream_finish(run->job, k, run->job->out + k * run->quarter,
-				   k < 3 ? run->begin + (k + 1) * run->quarter : run->job->end);
+		ok &= stream_finish(job, k);
 	return ok;
 }
 
-ALWAYS_INLINE int run_all(mfs_literals_job *jobs, uint32_t count)
+struct kernels {
+	mfs_decode_lanes *eight, *four;
+};
+
+/* The next job that has rounds; those that have none are finished at once. */
+static mfs_literals_job *next_job(mfs_literals_job **at, const mfs_literals_job *end, int *ok)
 {
-	struct run run[2];
-	uint32_t next = 0, active = 0;
+	while (*at < end) {
+		mfs_literals_job *job = (*at)++;
+
+		if (rounds_left(job) > 0)
+			return job;
+		*ok &= job_finish(job);
+	}
+	return NULL;
+}
+
+/* Finishes a job that has no rounds left, and puts the next in its place. */
+static void advance(mfs_literals_job **active, mfs_literals_job **at, const mfs_literals_job *end,
+		    int *ok)
+{
+	if (*active && rounds_left(*active) > 0)
+		return;
+	if (*active)
+		*ok &= job_finish(*active);
+	*active = next_job(at, end, ok);
+}
+
+static int run_all(mfs_literals_job *jobs, uint32_t count, struct kernels with)
+{
+	const mfs_literals_job *end = jobs + count;
+	mfs_literals_job *a = NULL, *b = NULL;
+	mfs_lanes lanes;
 	int ok = 1;
 
 	for (;;) {
-		while (active < 2 && next < count)
-			active += (uint32_t)run_begin(&run[active], &jobs[next++]);
-		if (active == 0)
+		unsigned rounds, rounds_b;
+
+		advance(&a, &jobs, end, &ok);
+		advance(&b, &jobs, end, &ok);
+		if (!a && !b)
 			return ok;
-		if (active == 2 && run[0].rounds > 0 && run[1].rounds > 0)
-			decode_two(&run[0], &run[1]);
-		else if (active == 1 && run[0].rounds > 0)
-			decode_one(&run[0]);
-		if (active == 2 && run[1].rounds <= 0)
-			ok &= run_end(&run[--active]);
-		if (active && run[0].rounds <= 0) {
-			ok &= run_end(&run[0]);
-			run[0] = run[1];
-			active--;
+		rounds = rounds_left(a ? a : b);
+		if (!a || !b) {
+			lanes_enter(&lanes, 0, a ? a : b);
+			with.four(&lanes, rounds);
+			lanes_leave(&lanes, 0, a ? a : b, rounds);
+			continue;
 		}
+		rounds_b = rounds_left(b);
+		rounds = rounds_b < rounds ? rounds_b : rounds;
+		lanes_enter(&lanes, 0, a);
+		lanes_enter(&lanes, 1, b);
+		with.eight(&lanes, rounds);
+		lanes_leave(&lanes, 0, a, rounds);
+		lanes_leave(&lanes, 1, b, rounds);
 	}
 }
 
-#if defined(__x86_64__)
-/* Shifts by a variable without going through the flags and one register. */
-__attribute__((target("bmi,bmi2"))) static int run_bmi2(mfs_literals_job *jobs, uint32_t count)
-{
-	return run_all(jobs, count);
-}
-#endif
-
 int mfs_jobs_run(mfs_literals_job *jobs, uint32_t count)
 {
+	struct kernels with = {mfs_decode_eight, mfs_decode_four};
+
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("bmi2"))
-		return run_bmi2(jobs, count);
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+	    __builtin_cpu_supports("bmi2"))
+		with = (struct kernels){mfs_decode_eight_avx2, mfs_decode_four_avx2};
 #endif
-	return run_all(jobs, count);
+	return run_all(jobs, count, with);
 }
 
 /* ---- taking frames apart ---- */
@@ -696,7 +685,7 @@ static size_t parse_block(mfs_literals_job *job, const uint8_t *in, size_t size,
 	coded = word >> (4 + bits) & ((1u << bits) - 1);
 	if (header + coded + 1 != size || regenerated > room || regenerated > BLOCK_BYTES)
 		return 0;
-	job->out = out;
+	job->begin = job->out = out;
 	job->end = out + regenerated;
 	return parse_literals(job, in + header, coded) ? regenerated : 0;
 }

@@ -46,8 +46,8 @@ typedef struct {
 	const uint8_t *start[4];
 	const uint8_t *at[4]; /* of the word that is being used up */
 	uint64_t bits[4];     /* its rest */
-	uint8_t *out;
-	const uint8_t *end;
+	uint8_t *begin, *out; /* first stream: start of its bytes, the next one */
+	const uint8_t *end;   /* of all streams' bytes */
 	const uint16_t *entry;
 } mfs_literals_job;
 
