@@ -1,5 +1,7 @@
 #include "context.h"
 
+#include <pthread.h>
+
 #include "modelfs_error.h"
 
 #define GROUP_BYTES_MIN 8
@@ -92,6 +94,28 @@ ALWAYS_INLINE int log_half(uint16_t half)
 	return log_integer(magnitude);
 }
 
+/* Logarithms of halves, without a branch that scales near the least normal number
+ * would take now and then: first those of subnormal numbers, then those of the
+ * upper bits of all. */
+#define SUBNORMALS 1024
+static uint16_t half_logs[SUBNORMALS + (1 << 10)];
+static pthread_once_t half_logs_once = PTHREAD_ONCE_INIT;
+
+static void half_logs_make(void)
+{
+	for (unsigned magnitude = 0; magnitude < SUBNORMALS; magnitude++)
+		half_logs[magnitude] = (uint16_t)log_half((uint16_t)magnitude);
+	for (unsigned upper = 0; upper < 1 << 10; upper++)
+		half_logs[SUBNORMALS + upper] = (uint16_t)log_half((uint16_t)(upper << 5));
+}
+
+ALWAYS_INLINE int look_up_half(uint16_t half)
+{
+	unsigned magnitude = half & 0x7fff;
+
+	return half_logs[magnitude < SUBNORMALS ? magnitude : SUBNORMALS + (magnitude >> 5)];
+}
+
 int mfs_context_log_integer(unsigned value)
 {
 	return log_integer(value);
@@ -99,7 +123,8 @@ int mfs_context_log_integer(unsigned value)
 
 int mfs_context_log_half(uint16_t half)
 {
-	return log_half(half);
+	pthread_once(&half_logs_once, half_logs_make);
+	return look_up_half(half);
 }
 
 /* mfs_context_log_integer() of the scales that groups have. */
@@ -113,6 +138,13 @@ static const uint16_t small_log[129] = {
     219, 219, 220, 220, 221, 221, 221, 221, 222, 222, 223, 223, 224, 224, 225};
 
 ALWAYS_INLINE uint8_t clamp(int value)
+{
+	value = value < 0 ? 0 : value;
+	return (uint8_t)(value > 255 ? 255 : value);
+}
+
+/* The same; vectors hold more of these. */
+ALWAYS_INLINE uint8_t clamp16(int16_t value)
 {
 	value = value < 0 ? 0 : value;
 	return (uint8_t)(value > 255 ? 255 : value);
@@ -156,7 +188,7 @@ ALWAYS_INLINE void ratio_values(const mfs_layout *layout, const struct ratio_log
 	uint32_t high = load_le32(packed + 8);
 	uint64_t scale = eight_of(load_le32(packed), high);
 	uint64_t minimum = eight_of(load_le32(packed + 4), high >> 4);
-	int base = RATIO_BIAS + log_half(minimum_half) - log_half(scale_half);
+	int base = RATIO_BIAS + look_up_half(minimum_half) - look_up_half(scale_half);
 
 	base -= minimum_half & 0x7fff ? 0 : NO_MINIMUM;
 	base += scale_half & 0x7fff ? 0 : NO_SCALE;
@@ -187,7 +219,7 @@ struct scales {
 
 ALWAYS_INLINE int block_log(unsigned context, const uint8_t *at)
 {
-	return context == MFS_CONTEXT_EXPONENT ? ONE_OCTAVE * *at : log_half(load_le16(at));
+	return context == MFS_CONTEXT_EXPONENT ? ONE_OCTAVE * *at : look_up_half(load_le16(at));
 }
 
 /* Logarithms of signed scales by their byte. */
@@ -197,8 +229,10 @@ static void byte_logs_make(uint8_t logs[256])
 		logs[i] = (uint8_t)small_log[i < 128 ? i : 256 - i];
 }
 
-ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const uint8_t logs[256],
-				uint8_t *out)
+/* What stands in `out` between the two passes is the logarithm of each group's own
+ * scale, if it has one. */
+ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, uint32_t groups,
+				const uint8_t logs[256], uint8_t *out)
 {
 	const int of_groups = context == MFS_CONTEXT_HALF_BYTES;
 	uint64_t sum = 0;
@@ -206,18 +240,20 @@ ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const
 
 	for (uint32_t b = 0; b < at->blocks; b++) {
 		size_t offset = (size_t)b * at->block_bytes;
+		uint32_t own = 0;
 
-		sum += (uint64_t)block_log(context, at->of_block + offset) * at->groups;
-		for (uint32_t g = 0; of_groups && g < at->groups; g++)
-			sum += logs[at->of_groups[offset + g]];
+		for (uint32_t g = 0; of_groups && g < groups; g++)
+			own += out[b * groups + g] = logs[at->of_groups[offset + g]];
+		sum += (uint64_t)block_log(context, at->of_block + offset) * groups + own;
 	}
-	mean = (int)(sum / ((uint64_t)at->blocks * at->groups)) - SCALE_BIAS;
+	mean = (int)(sum / ((uint64_t)at->blocks * groups)) - SCALE_BIAS;
 	for (uint32_t b = 0; b < at->blocks; b++) {
-		size_t offset = (size_t)b * at->block_bytes;
-		int log = block_log(context, at->of_block + offset) - mean;
+		const uint8_t *scale = at->of_block + (size_t)b * at->block_bytes;
+		int16_t log = (int16_t)(block_log(context, scale) - mean);
 
-		for (uint32_t g = 0; g < at->groups; g++)
-			*out++ = clamp(of_groups ? log + logs[at->of_groups[offset + g]] : log);
+		for (uint32_t g = 0; g < groups; g++)
+			out[g] = clamp16(of_groups ? (int16_t)(log + out[g]) : log);
+		out += groups;
 	}
 }
 
@@ -225,12 +261,18 @@ ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const
 static void window_values(unsigned context, const struct scales *at, const uint8_t logs[256],
 			  uint8_t *out)
 {
-	if (context == MFS_CONTEXT_HALF)
-		scale_values(MFS_CONTEXT_HALF, at, logs, out);
+	if (context == MFS_CONTEXT_HALF && at->groups == 1)
+		scale_values(MFS_CONTEXT_HALF, at, 1, logs, out);
+	else if (context == MFS_CONTEXT_HALF)
+		scale_values(MFS_CONTEXT_HALF, at, at->groups, logs, out);
+	else if (context == MFS_CONTEXT_EXPONENT && at->groups == 1)
+		scale_values(MFS_CONTEXT_EXPONENT, at, 1, logs, out);
 	else if (context == MFS_CONTEXT_EXPONENT)
-		scale_values(MFS_CONTEXT_EXPONENT, at, logs, out);
+		scale_values(MFS_CONTEXT_EXPONENT, at, at->groups, logs, out);
+	else if (at->groups == 16)
+		scale_values(MFS_CONTEXT_HALF_BYTES, at, 16, logs, out);
 	else
-		scale_values(MFS_CONTEXT_HALF_BYTES, at, logs, out);
+		scale_values(MFS_CONTEXT_HALF_BYTES, at, at->groups, logs, out);
 }
 
 void mfs_context_values(const mfs_layout *layout, uint32_t blocks, uint32_t window,
@@ -242,6 +284,7 @@ void mfs_context_values(const mfs_layout *layout, uint32_t blocks, uint32_t wind
 			    .of_groups = in + layout->context_offset[1]};
 	uint8_t logs[256];
 
+	pthread_once(&half_logs_once, half_logs_make);
 	if (layout->context == MFS_CONTEXT_RATIO) {
 		all_ratio_values(layout, blocks, in, out);
 		return;
