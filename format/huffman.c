@@ -636,8 +636,9 @@ static int run_all(mfs_literals_job *jobs, uint32_t count, struct kernels with)
 	}
 }
 
-int mfs_jobs_run(mfs_literals_job *jobs, uint32_t count)
+int mfs_literals_run(mfs_literals_queue *queue)
 {
+	uint32_t count = queue->count;
 	struct kernels with = {mfs_decode_eight, mfs_decode_four};
 
 #if defined(__x86_64__)
@@ -645,7 +646,8 @@ int mfs_jobs_run(mfs_literals_job *jobs, uint32_t count)
 	    __builtin_cpu_supports("bmi2"))
 		with = (struct kernels){mfs_decode_eight_avx2, mfs_decode_four_avx2};
 #endif
-	return run_all(jobs, count, with);
+	queue->count = queue->lookup_count = 0;
+	return run_all(queue->job, count, with);
 }
 
 /* ---- taking frames apart ---- */
@@ -667,65 +669,146 @@ static int parse_literals(mfs_literals_job *job, const uint8_t *in, size_t size)
 	return 1;
 }
 
-/* One compressed block: literals with the known tree in four streams, no
- * sequences. Returns the bytes it decodes to, 0 if it is anything else. */
-static size_t parse_block(mfs_literals_job *job, const uint8_t *in, size_t size, uint8_t *out,
-			  size_t room)
+/* Mean length of codes, in 1/256 bits, from which on one is looked up at a time:
+ * zstd finds two shorter ones at once. */
+#define LONG_CODES (11 * 256 / 2)
+/* But it takes long to prepare that: fewer bytes than this are faster here. */
+#define FEW_BYTES (16u << 10)
+
+/* The lookup of the tree that a block of `regenerated` bytes brings; *in and *size
+ * move behind the tree. NULL where zstd should decode. */
+static const mfs_lookup *parse_tree(mfs_literals_queue *queue, const uint8_t **in, size_t *size,
+				    size_t regenerated)
 {
-	unsigned form = size ? in[0] >> 2 & 3 : 0;
+	mfs_lookup *lookup = &queue->lookup[queue->lookup_count];
+	mfs_codes codes;
+	size_t tree;
+
+	if (queue->lookup_count == MFS_LOOKUPS_MAX)
+		return NULL;
+	tree = mfs_codes_read(&codes, *in, *size);
+	if (tree == 0 || (regenerated > FEW_BYTES && mfs_codes_mean(&codes) <= LONG_CODES))
+		return NULL;
+	mfs_lookup_make(lookup, &codes);
+	queue->lookup_count++;
+	*in += tree;
+	*size -= tree;
+	return lookup;
+}
+
+enum { LITERALS_CODED = 2, LITERALS_TREELESS = 3 };
+
+/* Blocks of a frame that are yet to be taken apart. */
+struct blocks {
+	const uint8_t *in;
+	size_t left;
+	uint8_t *out;
+	size_t room;
+	size_t most; /* bytes of a block */
+	const mfs_lookup *lookup;
+};
+
+/* One compressed block of `size` bytes: literals in four streams, with the known
+ * tree or one of its own, which then is known; no sequences. Adds a job. Returns the
+ * bytes it decodes to, 0 if it is anything else. */
+static size_t parse_coded(mfs_literals_queue *queue, struct blocks *at, size_t size)
+{
+	mfs_literals_job *job = &queue->job[queue->count];
+	const uint8_t *in = at->in;
+	unsigned type = size ? in[0] & 3 : 0, form = size ? in[0] >> 2 & 3 : 0;
 	unsigned bits = form == 1 ? 10 : form == 2 ? 14 : 18;
 	size_t header = form == 1 ? 3 : form + 2, regenerated, coded;
 	uint64_t word = 0;
 
-	if (size < 6 || (in[0] & 3) != 3 || form == 0 || in[size - 1] != 0)
+	if (size < 6 || form == 0 || in[size - 1] != 0 || queue->count == MFS_JOBS_MAX)
 		return 0;
 	for (size_t i = 0; i < header; i++)
 		word |= (uint64_t)in[i] << 8 * i;
 	regenerated = word >> 4 & ((1u << bits) - 1);
 	coded = word >> (4 + bits) & ((1u << bits) - 1);
-	if (header + coded + 1 != size || regenerated > room || regenerated > BLOCK_BYTES)
+	if (header + coded + 1 != size || regenerated > at->room || regenerated > at->most)
 		return 0;
-	job->begin = job->out = out;
-	job->end = out + regenerated;
-	return parse_literals(job, in + header, coded) ? regenerated : 0;
+	in += header;
+	if (type == LITERALS_CODED)
+		at->lookup = parse_tree(queue, &in, &coded, regenerated);
+	else if (type != LITERALS_TREELESS)
+		return 0;
+	if (!at->lookup)
+		return 0;
+	*job = (mfs_literals_job){.begin = at->out,
+				  .out = at->out,
+				  .end = at->out + regenerated,
+				  .entry = at->lookup->entry};
+	if (!parse_literals(job, in, coded))
+		return 0;
+	queue->count++;
+	return regenerated;
 }
 
-int mfs_lookup_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
-		     size_t out_size, mfs_literals_job *jobs, uint32_t *count, uint32_t room)
+enum { BLOCK_RAW = 0, BLOCK_CODED = 2 };
+
+/* One block behind its header. */
+static int parse_block(mfs_literals_queue *queue, struct blocks *at, unsigned type, size_t size)
 {
-	size_t at = sizeof(frame_header), done = 0;
-	uint32_t word = 0, added = 0;
+	size_t decoded = size;
 
-	if (size < at || memcmp(in, frame_header, at) != 0)
+	if (size > at->left || size > at->most)
 		return 0;
-	while (!(word & 1)) {
-		size_t length, decoded;
-
-		if (size - at < 3)
-			return 0;
-		word = in[at] | (uint32_t)in[at + 1] << 8 | (uint32_t)in[at + 2] << 16;
-		at += 3;
-		length = decoded = word >> 3;
-		if (length > size - at)
-			return 0;
-		if ((word >> 1 & 3) == 2 && *count + added < room) {
-			mfs_literals_job *job = &jobs[*count + added++];
-
-			job->entry = lookup->entry;
-			decoded = parse_block(job, in + at, length, out + done, out_size - done);
-			if (decoded == 0)
-				return 0;
-		} else if ((word >> 1 & 3) == 0 && length <= out_size - done &&
-			   length <= BLOCK_BYTES) {
-			memcpy(out + done, in + at, length);
-		} else {
-			return 0;
-		}
-		at += length;
-		done += decoded;
-	}
-	if (at != size || done != out_size)
+	if (type == BLOCK_CODED)
+		decoded = parse_coded(queue, at, size);
+	else if (type != BLOCK_RAW || size > at->room)
 		return 0;
-	*count += added;
+	else
+		memcpy(at->out, at->in, size);
+	if (type == BLOCK_CODED && decoded == 0)
+		return 0;
+	at->in += size;
+	at->left -= size;
+	at->out += decoded;
+	at->room -= decoded;
 	return 1;
+}
+
+static int parse_blocks(mfs_literals_queue *queue, struct blocks *at)
+{
+	uint32_t word = 0;
+
+	while (!(word & 1)) {
+		if (at->left < 3)
+			return 0;
+		word = at->in[0] | (uint32_t)at->in[1] << 8 | (uint32_t)at->in[2] << 16;
+		at->in += 3;
+		at->left -= 3;
+		if (!parse_block(queue, at, word >> 1 & 3, word >> 3))
+			return 0;
+	}
+	return at->left == 0 && at->room == 0;
+}
+
+/* The largest block of a frame whose header this is: no content size, checksum or
+ * dictionary number. 0 if it is no such header. */
+static size_t largest_block(const uint8_t *in)
+{
+	unsigned log = 10 + (in[5] >> 3);
+	size_t window;
+
+	if (memcmp(in, frame_header, sizeof(frame_header) - 1) != 0 || log > 30)
+		return 0;
+	window = ((size_t)1 << log) + ((size_t)1 << log) / 8 * (in[5] & 7);
+	return window < BLOCK_BYTES ? window : BLOCK_BYTES;
+}
+
+int mfs_literals_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
+		       size_t out_size, mfs_literals_queue *queue)
+{
+	const uint32_t count = queue->count, lookup_count = queue->lookup_count;
+	const size_t header = sizeof(frame_header);
+	const size_t most = size < header ? 0 : largest_block(in);
+	struct blocks blocks = {in + header, size - header, out, out_size, most, lookup};
+
+	if (most && parse_blocks(queue, &blocks))
+		return 1;
+	queue->count = count;
+	queue->lookup_count = lookup_count;
+	return 0;
 }

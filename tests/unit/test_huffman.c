@@ -12,7 +12,6 @@
 #include "modelfs_error.h"
 
 #define BYTES_MAX (300u << 10)
-#define JOBS	  16
 
 static uint64_t random_state = 1;
 
@@ -27,6 +26,7 @@ struct fixture {
 	ZSTD_DCtx *zstd;
 	uint8_t *in, *out, *coded;
 	mfs_tables *tables;
+	mfs_literals_queue queue;
 };
 
 static int fixture_new(void **state)
@@ -107,11 +107,9 @@ static void zstd_decodes_what_we_code(void **state)
 static int decode(struct fixture *f, const mfs_lookup *lookup, const uint8_t *coded, size_t size,
 		  size_t out_size)
 {
-	mfs_literals_job jobs[JOBS];
-	uint32_t count = 0;
-
-	return mfs_lookup_parse(lookup, coded, size, f->out, out_size, jobs, &count, JOBS) &&
-	       mfs_jobs_run(jobs, count);
+	f->queue.count = f->queue.lookup_count = 0;
+	return mfs_literals_parse(lookup, coded, size, f->out, out_size, &f->queue) &&
+	       mfs_literals_run(&f->queue);
 }
 
 static void we_decode_what_we_code(void **state)
