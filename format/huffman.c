@@ -4,6 +4,7 @@
 
 #include "huffman_lanes.h"
 #include "mfs_endian.h"
+#include "processor.h"
 
 #define BITS_MAX      11 /* of a code, in literals */
 #define LOG_MAX	      6	 /* of the table that codes the weights */
@@ -192,12 +193,13 @@ static unsigned read_plain(struct reader *in, unsigned count, uint8_t weight[WEI
 /* The last weight fills the tree up. Returns the longest code, 0 on nonsense. */
 static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
 {
-	unsigned sum = 0, rest, log;
+	unsigned sum = 0, ones = 0, rest, log;
 
 	for (unsigned i = 0; i < count; i++) {
 		if (weight[i] > WEIGHT_MAX)
 			return 0;
 		sum += weight[i] ? RATE_FIRST(weight[i]) : 0;
+		ones += weight[i] == 1;
 	}
 	if (sum == 0)
 		return 0;
@@ -206,7 +208,8 @@ static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
 	if (log > BITS_MAX || (rest & (rest - 1)))
 		return 0;
 	weight[count] = (uint8_t)(32 - __builtin_clz(rest));
-	return log;
+	/* zstd wants the longest codes to have the least weight. */
+	return ones + (weight[count] == 1) < 2 ? 0 : log;
 }
 
 /* Longest codes first, equal lengths in the order of the bytes. */
@@ -642,8 +645,7 @@ int mfs_literals_run(mfs_literals_queue *queue)
 	struct kernels with = {mfs_decode_eight, mfs_decode_four};
 
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-	    __builtin_cpu_supports("bmi2"))
+	if (mfs_processor() & MFS_PROCESSOR_AVX2)
 		with = (struct kernels){mfs_decode_eight_avx2, mfs_decode_four_avx2};
 #endif
 	queue->count = queue->lookup_count = 0;

@@ -39,7 +39,7 @@ void mfs_decode_eight(mfs_lanes *lanes, unsigned rounds);
 void mfs_decode_four(mfs_lanes *lanes, unsigned rounds);
 
 #if defined(__x86_64__)
-/* For processors with AVX2, BMI1 and BMI2. */
+/* For MFS_PROCESSOR_AVX2. */
 void mfs_decode_eight_avx2(mfs_lanes *lanes, unsigned rounds);
 void mfs_decode_four_avx2(mfs_lanes *lanes, unsigned rounds);
 #endif

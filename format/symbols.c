@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "processor.h"
 #include "symbols_x86.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -427,7 +428,7 @@ static int join_vectors(const struct shape *shape, const struct blocks *at, cons
 			       .low = out + at->low->offset,
 			       .high = out + at->high->offset};
 
-	if (!mfs_symbols_avx2())
+	if (!(mfs_processor() & MFS_PROCESSOR_AVX2))
 		return 0;
 	if (shapes_equal(shape, &q5_0))
 		mfs_join_q5_0_avx2(joining);

@@ -8,11 +8,6 @@
 
 #define TARGET __attribute__((target("avx2")))
 
-int mfs_symbols_avx2(void)
-{
-	return __builtin_cpu_supports("avx2");
-}
-
 TARGET static inline __m128i load16(const uint8_t *from)
 {
 	return _mm_loadu_si128((const __m128i *)(const void *)from);

@@ -8,9 +8,6 @@
 
 #if defined(__x86_64__)
 
-/* Whether this processor can run what follows. */
-int mfs_symbols_avx2(void);
-
 /* `blocks` blocks of the type's two streams to the two fields, which lie at `low`
  * and `high` in the first block and `stride` bytes further in each other. */
 typedef struct {
