@@ -6,31 +6,68 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-#define COUNTERS 8
+/* Values looked at together: few enough that a byte counts them. */
+#define CHUNK 192
+
+/* The least value of each bucket but the first; returns their number. */
+static uint32_t bucket_bounds(const uint8_t bucket[256], uint8_t bound[MFS_BUCKETS_MAX])
+{
+	uint32_t count = 0;
+
+	for (uint32_t value = 1; value < 256; value++)
+		if (bucket[value] != bucket[value - 1])
+			bound[count++] = (uint8_t)value;
+	return count;
+}
+
+/* A value's bucket is the number of bounds that it reaches: comparing is faster
+ * than looking up. Values become buckets; reached[b] counts those that reach
+ * bound[b]. */
+static void find_buckets(uint8_t value[CHUNK], const uint8_t bound[], uint32_t bounds,
+			 uint32_t reached[])
+{
+	uint8_t bucket[CHUNK] = {0};
+
+	for (uint32_t b = 0; b < bounds; b++) {
+		const uint8_t least = bound[b];
+		uint8_t count = 0;
+
+		for (unsigned i = 0; i < CHUNK; i++) {
+			uint8_t reaches = value[i] >= least;
+
+			bucket[i] = (uint8_t)(bucket[i] + reaches);
+			count = (uint8_t)(count + reaches);
+		}
+		reached[b] += count;
+	}
+	memcpy(value, bucket, CHUNK);
+}
 
 void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32_t blocks,
 		     const uint8_t *in, const struct mfs_shared *shared)
 {
-	uint32_t size[COUNTERS][MFS_BUCKETS_MAX] = {0};
 	const uint32_t count = blocks * mfs_context_groups(layout);
-	uint8_t *bucket = groups->bucket;
-	uint8_t of[256]; /* nothing that is written may lie in it */
+	uint32_t reached[MFS_BUCKETS_MAX] = {0};
+	uint8_t bound[MFS_BUCKETS_MAX], value[CHUNK];
+	uint32_t bounds = bucket_bounds(shared->bucket, bound), above = count;
 
-	memcpy(of, shared->bucket, sizeof(of));
 	groups->count = count;
 	groups->bytes = mfs_context_group_bytes(layout);
-	mfs_context_values(layout, blocks, shared->window, in, bucket);
-	/* Counters of their own for neighbours: one would wait for the other. */
-#pragma GCC unroll 8
-	for (uint32_t i = 0; i < count; i++) {
-		bucket[i] = of[bucket[i]];
-		size[i % COUNTERS][bucket[i]]++;
+	mfs_context_values(layout, blocks, shared->window, in, groups->bucket);
+	for (uint32_t first = 0; first < count; first += CHUNK) {
+		uint32_t n = count - first < CHUNK ? count - first : CHUNK;
+
+		memset(value, 0, CHUNK); /* what is too much reaches no bound */
+		memcpy(value, groups->bucket + first, n);
+		find_buckets(value, bound, bounds, reached);
+		memcpy(groups->bucket + first, value, n);
 	}
-	for (int b = 0; b < MFS_BUCKETS_MAX; b++) {
-		groups->size[b] = 0;
-		for (int c = 0; c < COUNTERS; c++)
-			groups->size[b] += size[c][b];
+	memset(groups->size, 0, sizeof(groups->size));
+	for (uint32_t b = 0; b < bounds; b++) {
+		groups->size[b] = above - reached[b];
+		above = reached[b];
 	}
+	groups->size[bounds] = above;
 }
 
 /* Where each bucket's symbols begin. */
@@ -79,6 +116,8 @@ void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t
 {
 	if (groups->bytes == 4)
 		sort_sized(groups, in, out, 4);
+	else if (groups->bytes == 8)
+		sort_sized(groups, in, out, 8);
 	else if (groups->bytes == 16)
 		sort_sized(groups, in, out, 16);
 	else if (groups->bytes == 32)
@@ -91,6 +130,8 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 {
 	if (groups->bytes == 4)
 		scatter_sized(groups, in, out, 4);
+	else if (groups->bytes == 8)
+		scatter_sized(groups, in, out, 8);
 	else if (groups->bytes == 16)
 		scatter_sized(groups, in, out, 16);
 	else if (groups->bytes == 32)

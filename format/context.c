@@ -1,5 +1,6 @@
 #include "context.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #include "modelfs_error.h"
@@ -113,6 +114,28 @@ ALWAYS_INLINE int log_half(uint16_t half)
 	return log_integer(magnitude);
 }
 
+/* Logarithms of halves, without a branch that scales near the least normal number
+ * would take now and then: first those of subnormal numbers, then those of the
+ * upper bits of all. */
+#define SUBNORMALS 1024
+static uint16_t half_logs[SUBNORMALS + (1 << 10)];
+static pthread_once_t half_logs_once = PTHREAD_ONCE_INIT;
+
+static void half_logs_make(void)
+{
+	for (unsigned magnitude = 0; magnitude < SUBNORMALS; magnitude++)
+		half_logs[magnitude] = (uint16_t)log_half((uint16_t)magnitude);
+	for (unsigned upper = 0; upper < 1 << 10; upper++)
+		half_logs[SUBNORMALS + upper] = (uint16_t)log_half((uint16_t)(upper << 5));
+}
+
+ALWAYS_INLINE int look_up_half(uint16_t half)
+{
+	unsigned magnitude = half & 0x7fff;
+
+	return half_logs[magnitude < SUBNORMALS ? magnitude : SUBNORMALS + (magnitude >> 5)];
+}
+
 int mfs_context_log_integer(unsigned value)
 {
 	return log_integer(value);
@@ -120,7 +143,8 @@ int mfs_context_log_integer(unsigned value)
 
 int mfs_context_log_half(uint16_t half)
 {
-	return log_half(half);
+	pthread_once(&half_logs_once, half_logs_make);
+	return look_up_half(half);
 }
 
 /* mfs_context_log_integer() of the scales that groups have. */
@@ -134,6 +158,13 @@ static const uint16_t small_log[129] = {
     219, 219, 220, 220, 221, 221, 221, 221, 222, 222, 223, 223, 224, 224, 225};
 
 ALWAYS_INLINE uint8_t clamp(int value)
+{
+	value = value < 0 ? 0 : value;
+	return (uint8_t)(value > 255 ? 255 : value);
+}
+
+/* The same; vectors hold more of these. */
+ALWAYS_INLINE uint8_t clamp16(int16_t value)
 {
 	value = value < 0 ? 0 : value;
 	return (uint8_t)(value > 255 ? 255 : value);
@@ -173,7 +204,7 @@ ALWAYS_INLINE int ratio_of_halves(const mfs_layout *layout, const uint8_t *block
 {
 	uint16_t scale = load_le16(block + layout->context_offset[0]);
 	uint16_t minimum = load_le16(block + layout->context_offset[1]);
-	int base = RATIO_BIAS + log_half(minimum) - log_half(scale);
+	int base = RATIO_BIAS + look_up_half(minimum) - look_up_half(scale);
 
 	base -= minimum & 0x7fff ? 0 : NO_MINIMUM;
 	return base + (scale & 0x7fff ? 0 : NO_SCALE);
@@ -255,7 +286,7 @@ struct scales {
 
 ALWAYS_INLINE int block_log(unsigned context, const uint8_t *at)
 {
-	return context == MFS_CONTEXT_EXPONENT ? ONE_OCTAVE * *at : log_half(load_le16(at));
+	return context == MFS_CONTEXT_EXPONENT ? ONE_OCTAVE * *at : look_up_half(load_le16(at));
 }
 
 /* Logarithms of signed scales by their byte. */
@@ -280,8 +311,10 @@ ALWAYS_INLINE int group_log(unsigned context, const struct scales *at, size_t of
 	return logs[(uint8_t)((low | high << 4) - 32)];
 }
 
-ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const uint8_t logs[256],
-				uint8_t *out)
+/* What stands in `out` between the two passes is the logarithm of each group's own
+ * scale, if it has one. */
+ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, uint32_t groups,
+				const uint8_t logs[256], uint8_t *out)
 {
 	const int of_groups = context == MFS_CONTEXT_HALF_BYTES || context == MFS_CONTEXT_HALF_SIX;
 	uint64_t sum = 0;
@@ -289,18 +322,21 @@ ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const
 
 	for (uint32_t b = 0; b < at->blocks; b++) {
 		size_t offset = (size_t)b * at->block_bytes;
+		uint32_t own = 0;
 
-		sum += (uint64_t)block_log(context, at->of_block + offset) * at->groups;
-		for (uint32_t g = 0; of_groups && g < at->groups; g++)
-			sum += (uint64_t)group_log(context, at, offset, g, logs);
+		for (uint32_t g = 0; of_groups && g < groups; g++)
+			own += out[b * groups + g] =
+			    (uint8_t)group_log(context, at, offset, g, logs);
+		sum += (uint64_t)block_log(context, at->of_block + offset) * groups + own;
 	}
-	mean = (int)(sum / ((uint64_t)at->blocks * at->groups)) - SCALE_BIAS;
+	mean = (int)(sum / ((uint64_t)at->blocks * groups)) - SCALE_BIAS;
 	for (uint32_t b = 0; b < at->blocks; b++) {
-		size_t offset = (size_t)b * at->block_bytes;
-		int log = block_log(context, at->of_block + offset) - mean;
+		const uint8_t *scale = at->of_block + (size_t)b * at->block_bytes;
+		int16_t log = (int16_t)(block_log(context, scale) - mean);
 
-		for (uint32_t g = 0; g < at->groups; g++)
-			*out++ = clamp(log + group_log(context, at, offset, g, logs));
+		for (uint32_t g = 0; g < groups; g++)
+			out[g] = clamp16(of_groups ? (int16_t)(log + out[g]) : log);
+		out += groups;
 	}
 }
 
@@ -308,14 +344,20 @@ ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, const
 static void window_values(unsigned context, const struct scales *at, const uint8_t logs[256],
 			  uint8_t *out)
 {
-	if (context == MFS_CONTEXT_HALF)
-		scale_values(MFS_CONTEXT_HALF, at, logs, out);
+	if (context == MFS_CONTEXT_HALF && at->groups == 1)
+		scale_values(MFS_CONTEXT_HALF, at, 1, logs, out);
+	else if (context == MFS_CONTEXT_HALF)
+		scale_values(MFS_CONTEXT_HALF, at, at->groups, logs, out);
+	else if (context == MFS_CONTEXT_EXPONENT && at->groups == 1)
+		scale_values(MFS_CONTEXT_EXPONENT, at, 1, logs, out);
 	else if (context == MFS_CONTEXT_EXPONENT)
-		scale_values(MFS_CONTEXT_EXPONENT, at, logs, out);
+		scale_values(MFS_CONTEXT_EXPONENT, at, at->groups, logs, out);
 	else if (context == MFS_CONTEXT_HALF_SIX)
-		scale_values(MFS_CONTEXT_HALF_SIX, at, logs, out);
+		scale_values(MFS_CONTEXT_HALF_SIX, at, at->groups, logs, out);
+	else if (at->groups == 16)
+		scale_values(MFS_CONTEXT_HALF_BYTES, at, 16, logs, out);
 	else
-		scale_values(MFS_CONTEXT_HALF_BYTES, at, logs, out);
+		scale_values(MFS_CONTEXT_HALF_BYTES, at, at->groups, logs, out);
 }
 
 void mfs_context_values(const mfs_layout *layout, uint32_t blocks, uint32_t window,
@@ -328,6 +370,7 @@ void mfs_context_values(const mfs_layout *layout, uint32_t blocks, uint32_t wind
 			    .upper = in + layout->context_offset[2]};
 	uint8_t logs[256];
 
+	pthread_once(&half_logs_once, half_logs_make);
 	if (!mfs_context_has_window(layout)) {
 		ratios(layout, blocks, in, out);
 		return;

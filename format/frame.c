@@ -538,8 +538,7 @@ struct mfs_decoder {
 	uint8_t *mask;	  /* of a sparse frame */
 	uint8_t *packed;  /* a plane of it */
 	uint8_t *planes;  /* with its zeros */
-	mfs_literals_job jobs[MFS_JOBS_MAX];
-	uint32_t job_count;
+	mfs_literals_queue queue;
 	uint8_t *zeros; /* never written: what streams of zeros are read from */
 };
 
@@ -618,24 +617,22 @@ static int decode_zstd(ZSTD_DCtx *zstd, const ZSTD_DDict *dictionary, const uint
 		   : MFS_E_CORRUPT;
 }
 
-/* The same with the tensor's tree `number`: what our encoder writes becomes jobs,
- * anything else is decoded by zstd. */
-static int decode_shared(mfs_decoder *decoder, const struct mfs_shared *shared, uint32_t number,
-			 const uint8_t *in, size_t size, uint8_t *out, size_t out_size)
+/* The same for a frame of literals: what our encoder writes waits in the queue,
+ * anything else is decoded by zstd. `shared` may be NULL: no tree is known. */
+static int decode_literals(mfs_decoder *decoder, const struct mfs_shared *shared, uint32_t number,
+			   const uint8_t *in, size_t size, uint8_t *out, size_t out_size)
 {
-	if (shared->lookup[number] &&
-	    mfs_lookup_parse(shared->lookup[number], in, size, out, out_size, decoder->jobs,
-			     &decoder->job_count, MFS_JOBS_MAX))
+	const mfs_lookup *lookup = shared ? shared->lookup[number] : NULL;
+
+	if (mfs_literals_parse(lookup, in, size, out, out_size, &decoder->queue))
 		return 0;
-	return decode_zstd(decoder->zstd, shared->decoding[number], in, size, out, out_size);
+	return decode_zstd(decoder->zstd, shared ? shared->decoding[number] : NULL, in, size, out,
+			   out_size);
 }
 
-static int run_jobs(mfs_decoder *decoder)
+static int run_queue(mfs_decoder *decoder)
 {
-	uint32_t count = decoder->job_count;
-
-	decoder->job_count = 0;
-	return mfs_jobs_run(decoder->jobs, count) ? 0 : MFS_E_CORRUPT;
+	return mfs_literals_run(&decoder->queue) ? 0 : MFS_E_CORRUPT;
 }
 
 /* One zstd frame after the other, each of a bucket; the stream ends with the last. */
@@ -658,13 +655,13 @@ static int decode_buckets(struct target *to, const struct stored *stream, uint8_
 		if (size == 0)
 			continue;
 		if (ZSTD_isError(coded) ||
-		    decode_shared(to->decoder, shared, b, in, coded, sorted, size))
+		    decode_literals(to->decoder, shared, b, in, coded, sorted, size))
 			return MFS_E_CORRUPT;
 		sorted += size;
 		in += coded;
 		left -= coded;
 	}
-	if (left || run_jobs(to->decoder))
+	if (left || run_queue(to->decoder))
 		return MFS_E_CORRUPT;
 	mfs_groups_scatter(&groups, to->decoder->sorted, room);
 	return 0;
@@ -690,18 +687,19 @@ static int decode_stream(struct target *to, const struct stored *stream, uint8_t
 	case MFS_CODING_SHARED:
 		if (!stream->shared || !stream->shared->count || stream->shared->buckets)
 			return MFS_E_CORRUPT;
-		return decode_shared(to->decoder, stream->shared, 0, stream->bytes, stream->size,
-				     room, stream->raw_size);
+		return decode_literals(to->decoder, stream->shared, 0, stream->bytes, stream->size,
+				       room, stream->raw_size);
 	case MFS_CODING_PACKED:
 		return mfs_packed_decode(stream->bytes, stream->size, room, stream->raw_size);
-	case MFS_CODING_ZSTD:
 	case MFS_CODING_LITERALS:
-		break;
+		return decode_literals(to->decoder, NULL, 0, stream->bytes, stream->size, room,
+				       stream->raw_size);
+	case MFS_CODING_ZSTD:
+		return decode_zstd(to->decoder->zstd, NULL, stream->bytes, stream->size, room,
+				   stream->raw_size);
 	default:
 		return MFS_E_CORRUPT;
 	}
-	return decode_zstd(to->decoder->zstd, NULL, stream->bytes, stream->size, room,
-			   stream->raw_size);
 }
 
 /* The streams of a frame, read from its first byte to its last. */
@@ -803,7 +801,7 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 	size_t words = (size_t)to->blocks * layout->stream[0].per_block, values = words;
 	int sparse;
 
-	to->decoder->job_count = 0;
+	to->decoder->queue.count = to->decoder->queue.lookup_count = 0;
 	if (frame_begin(&at, frame, layout->slot_streams[slot],
 			(size_t)to->blocks * layout->slot_bytes[slot]))
 		return MFS_E_CORRUPT;
@@ -824,7 +822,7 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 		if (bytes[s] == room)
 			room += align_stream(stream.raw_size);
 	}
-	if (at.left || run_jobs(to->decoder))
+	if (at.left || run_queue(to->decoder))
 		return MFS_E_CORRUPT;
 	if (sparse)
 		unpack_planes(to, words, values, bytes);

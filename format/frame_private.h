@@ -30,9 +30,6 @@ struct mfs_encoder {
 	uint32_t histogram[MFS_STREAMS_MAX][256];
 };
 
-/* Blocks that are decoded together; a frame of more is left to zstd. */
-#define MFS_JOBS_MAX 128
-
 /* What the tables hold for one stream. */
 struct mfs_shared {
 	uint32_t count;	     /* trees; 0: nothing */

@@ -2,17 +2,12 @@
 
 #include <string.h>
 
+#include "huffman_lanes.h"
 #include "huffman_private.h"
 #include "mfs_endian.h"
+#include "processor.h"
 
-/* ---- decoding ----
- *
- * A code has to be looked up before the next one can be: four streams alone leave
- * the processor waiting, so those of two blocks take turns.
- *
- * A stream's next bits stand at the top of a word. Below them a one follows that
- * moves up with each shift, so that the number of zeros beneath it tells how many
- * bits are used. Five codes fit a word; then it is loaded anew. */
+/* ---- decoding ---- */
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -43,80 +38,14 @@ uint32_t mfs_codes_mean(const mfs_codes *codes)
 	return sum >> (MFS_LOOKUP_BITS - 8);
 }
 
-/* Streams of fewer than eight bytes are left to zstd. */
-static int stream_open(mfs_literals_job *job, int k, const uint8_t *start, size_t size)
-{
-	if (size < 8 || start[size - 1] == 0)
-		return 0;
-	job->start[k] = start;
-	job->at[k] = start + size - 8;
-	job->bits[k] = (load_le64(job->at[k]) | 1) << (__builtin_clz(start[size - 1]) - 24 + 1);
-	return 1;
-}
+/* ---- lanes ----
+ *
+ * A code has to be looked up before the next one can be: four streams alone leave
+ * the processor waiting, so those of two blocks take turns. */
 
-/* The codes that the word-wise loop leaves over. 0 unless the stream ends there. */
-static int stream_finish(const mfs_literals_job *job, int k, uint8_t *out, const uint8_t *end)
-{
-	const uint8_t *start = job->start[k];
-	long left = 8 * (job->at[k] - start) + 64 - __builtin_ctzll(job->bits[k]);
-
-	for (; out < end; out++) {
-		long from = left - MFS_LOOKUP_BITS, first = from < 0 ? 0 : from / 8;
-		uint32_t bits = 0;
-		uint16_t found;
-
-		for (long byte = first; byte < (left + 7) / 8; byte++)
-			bits |= (uint32_t)start[byte] << (8 * (byte - first));
-		bits = from < 0 ? bits << -from : bits >> from % 8;
-		found = job->entry[bits & ((1u << MFS_LOOKUP_BITS) - 1)];
-		left -= found & 63;
-		if (left < 0)
-			return 0;
-		*out = (uint8_t)(found >> 8);
-	}
-	return left == 0;
-}
-
-/* Rounds of five codes that all four streams surely have: at most seven bytes
- * each, and room for five. Stream 3 is the shortest. */
-static long rounds_left(const mfs_literals_job *job, ptrdiff_t quarter)
-{
-	long rounds = (job->end - job->out - 3 * quarter) / 5;
-
-	for (int k = 0; k < 4; k++) {
-		long bytes = (job->at[k] - job->start[k]) / 7;
-
-		rounds = bytes < rounds ? bytes : rounds;
-	}
-	return rounds;
-}
-
-/* A job under way. */
-struct run {
-	mfs_literals_job *job;
-	uint8_t *begin; /* of its output */
-	ptrdiff_t quarter;
-	long rounds;
-};
-
-ALWAYS_INLINE void load_run(const struct run *run, uint64_t bits[4], const uint8_t *at[4])
-{
-	for (int k = 0; k < 4; k++) {
-		bits[k] = run->job->bits[k];
-		at[k] = run->job->at[k];
-	}
-}
-
-ALWAYS_INLINE void store_run(struct run *run, const uint64_t bits[4], const uint8_t *const at[4],
-			     uint8_t *out)
-{
-	for (int k = 0; k < 4; k++) {
-		run->job->bits[k] = bits[k];
-		run->job->at[k] = at[k];
-	}
-	run->job->out = out;
-	run->rounds = rounds_left(run->job, run->quarter);
-}
+/* Words are loaded from up to so many bytes below a stream: there lie the streams
+ * before it, or the headers. */
+#define BELOW 8
 
 #define STEP(bits, entry, to)                                                                      \
 	do {                                                                                       \
@@ -133,118 +62,180 @@ ALWAYS_INLINE void store_run(struct run *run, const uint64_t bits[4], const uint
 		(bits) = (load_le64(at) | 1) << (used & 7);                                        \
 	} while (0)
 
-ALWAYS_INLINE void decode_one(struct run *run)
+ALWAYS_INLINE void decode_lanes(mfs_lanes *lanes, unsigned rounds, int count)
 {
-	const uint16_t *entry = run->job->entry;
-	const ptrdiff_t quarter = run->quarter;
-	uint8_t *out = run->job->out;
-	const uint8_t *at[4];
-	uint64_t bits[4];
+	uint64_t bits[MFS_LANES];
 
-	load_run(run, bits, at);
-	for (long round = 0; round < run->rounds; round++, out += 5) {
+	memcpy(bits, lanes->bits, sizeof(bits));
+	for (unsigned first = 0; first < rounds * MFS_ROUND; first += MFS_ROUND) {
 #pragma GCC unroll 5
-		for (int i = 0; i < 5; i++)
-#pragma GCC unroll 4
-			for (int k = 0; k < 4; k++)
-				STEP(bits[k], entry, out + k * quarter + i);
-#pragma GCC unroll 4
-		for (int k = 0; k < 4; k++)
-			RELOAD(bits[k], at[k]);
+		for (unsigned i = 0; i < MFS_ROUND; i++)
+#pragma GCC unroll 8
+			for (int k = 0; k < count; k++)
+				STEP(bits[k], lanes->entry[k / 4], &lanes->tile[k][first + i]);
+#pragma GCC unroll 8
+		for (int k = 0; k < count; k++)
+			RELOAD(bits[k], lanes->at[k]);
 	}
-	store_run(run, bits, at, out);
+	memcpy(lanes->bits, bits, sizeof(bits));
 }
 
-ALWAYS_INLINE void decode_two(struct run *a, struct run *b)
+void mfs_decode_eight(mfs_lanes *lanes, unsigned rounds)
 {
-	const uint16_t *entry_a = a->job->entry, *entry_b = b->job->entry;
-	const ptrdiff_t quarter_a = a->quarter, quarter_b = b->quarter;
-	uint8_t *out_a = a->job->out, *out_b = b->job->out;
-	const uint8_t *at_a[4], *at_b[4];
-	uint64_t bits_a[4], bits_b[4];
-	long rounds = a->rounds < b->rounds ? a->rounds : b->rounds;
-
-	load_run(a, bits_a, at_a);
-	load_run(b, bits_b, at_b);
-	for (; rounds; rounds--, out_a += 5, out_b += 5) {
-#pragma GCC unroll 5
-		for (int i = 0; i < 5; i++) {
-#pragma GCC unroll 4
-			for (int k = 0; k < 4; k++) {
-				STEP(bits_a[k], entry_a, out_a + k * quarter_a + i);
-				STEP(bits_b[k], entry_b, out_b + k * quarter_b + i);
-			}
-		}
-#pragma GCC unroll 4
-		for (int k = 0; k < 4; k++) {
-			RELOAD(bits_a[k], at_a[k]);
-			RELOAD(bits_b[k], at_b[k]);
-		}
-	}
-	store_run(a, bits_a, at_a, out_a);
-	store_run(b, bits_b, at_b, out_b);
+	decode_lanes(lanes, rounds, 8);
 }
 
-static int run_begin(struct run *run, mfs_literals_job *job)
+void mfs_decode_four(mfs_lanes *lanes, unsigned rounds)
 {
-	run->job = job;
-	run->begin = job->out;
-	run->quarter = (job->end - job->out + 3) / 4;
-	run->rounds = rounds_left(job, run->quarter);
+	decode_lanes(lanes, rounds, 4);
+}
+
+/* ---- jobs ---- */
+
+/* Streams of fewer than eight bytes are left to zstd. */
+static int stream_open(mfs_literals_job *job, int k, const uint8_t *start, size_t size)
+{
+	if (size < 8 || start[size - 1] == 0)
+		return 0;
+	job->start[k] = start;
+	job->at[k] = start + size - 8;
+	job->bits[k] = (load_le64(job->at[k]) | 1) << (__builtin_clz(start[size - 1]) - 24 + 1);
 	return 1;
 }
 
-static int run_end(struct run *run)
+static ptrdiff_t quarter_of(const mfs_literals_job *job)
+{
+	return (job->end - job->begin + 3) / 4;
+}
+
+/* Rounds that all four streams surely have, of bytes and of room. Stream 3 is the
+ * shortest. */
+static unsigned rounds_left(const mfs_literals_job *job)
+{
+	ptrdiff_t rounds = (job->end - job->out - 3 * quarter_of(job)) / MFS_ROUND;
+
+	for (int k = 0; k < 4; k++) {
+		ptrdiff_t bytes = (job->at[k] - job->start[k] + BELOW) / MFS_ROUND_READ;
+
+		rounds = bytes < rounds ? bytes : rounds;
+	}
+	return rounds < MFS_ROUNDS_MAX ? (unsigned)rounds : MFS_ROUNDS_MAX;
+}
+
+static void lanes_enter(mfs_lanes *lanes, int half, const mfs_literals_job *job)
+{
+	memcpy(lanes->at + 4 * half, job->at, sizeof(job->at));
+	memcpy(lanes->bits + 4 * half, job->bits, sizeof(job->bits));
+	lanes->entry[half] = job->entry;
+}
+
+static void lanes_leave(const mfs_lanes *lanes, int half, mfs_literals_job *job, unsigned rounds)
+{
+	size_t size = (size_t)rounds * MFS_ROUND;
+
+	memcpy(job->at, lanes->at + 4 * half, sizeof(job->at));
+	memcpy(job->bits, lanes->bits + 4 * half, sizeof(job->bits));
+	for (int k = 0; k < 4; k++)
+		memcpy(job->out + k * quarter_of(job), lanes->tile[4 * half + k], size);
+	job->out += size;
+}
+
+/* The codes that rounds leave over. 0 unless the stream ends there. */
+static int stream_finish(const mfs_literals_job *job, int k)
+{
+	const uint8_t *at = job->at[k], *start = job->start[k];
+	uint8_t *out = job->out + k * quarter_of(job);
+	const uint8_t *end = k < 3 ? job->begin + (k + 1) * quarter_of(job) : job->end;
+	uint64_t bits = job->bits[k];
+
+	for (; out < end; out++) {
+		STEP(bits, job->entry, out);
+		if (at - start + BELOW < __builtin_ctzll(bits) / 8)
+			return 0;
+		RELOAD(bits, at);
+	}
+	return 8 * (at - start) + 64 == __builtin_ctzll(bits);
+}
+
+static int job_finish(const mfs_literals_job *job)
 {
 	int ok = 1;
 
 	for (int k = 0; k < 4; k++)
-		ok = ok &&
-		     stream_finish(run->job, k, run->job->out + k * run->quarter,
-				   k < 3 ? run->begin + (k + 1) * run->quarter : run->job->end);
+		ok &= stream_finish(job, k);
 	return ok;
 }
 
-ALWAYS_INLINE int run_all(mfs_literals_job *jobs, uint32_t count)
+struct kernels {
+	mfs_decode_lanes *eight, *four;
+};
+
+/* The next job that has rounds; those that have none are finished at once. */
+static mfs_literals_job *next_job(mfs_literals_job **at, const mfs_literals_job *end, int *ok)
 {
-	struct run run[2];
-	uint32_t next = 0, active = 0;
+	while (*at < end) {
+		mfs_literals_job *job = (*at)++;
+
+		if (rounds_left(job) > 0)
+			return job;
+		*ok &= job_finish(job);
+	}
+	return NULL;
+}
+
+/* Finishes a job that has no rounds left, and puts the next in its place. */
+static void advance(mfs_literals_job **active, mfs_literals_job **at, const mfs_literals_job *end,
+		    int *ok)
+{
+	if (*active && rounds_left(*active) > 0)
+		return;
+	if (*active)
+		*ok &= job_finish(*active);
+	*active = next_job(at, end, ok);
+}
+
+static int run_all(mfs_literals_job *jobs, uint32_t count, struct kernels with)
+{
+	const mfs_literals_job *end = jobs + count;
+	mfs_literals_job *a = NULL, *b = NULL;
+	mfs_lanes lanes;
 	int ok = 1;
 
 	for (;;) {
-		while (active < 2 && next < count)
-			active += (uint32_t)run_begin(&run[active], &jobs[next++]);
-		if (active == 0)
+		unsigned rounds, rounds_b;
+
+		advance(&a, &jobs, end, &ok);
+		advance(&b, &jobs, end, &ok);
+		if (!a && !b)
 			return ok;
-		if (active == 2 && run[0].rounds > 0 && run[1].rounds > 0)
-			decode_two(&run[0], &run[1]);
-		else if (active == 1 && run[0].rounds > 0)
-			decode_one(&run[0]);
-		if (active == 2 && run[1].rounds <= 0)
-			ok &= run_end(&run[--active]);
-		if (active && run[0].rounds <= 0) {
-			ok &= run_end(&run[0]);
-			run[0] = run[1];
-			active--;
+		rounds = rounds_left(a ? a : b);
+		if (!a || !b) {
+			lanes_enter(&lanes, 0, a ? a : b);
+			with.four(&lanes, rounds);
+			lanes_leave(&lanes, 0, a ? a : b, rounds);
+			continue;
 		}
+		rounds_b = rounds_left(b);
+		rounds = rounds_b < rounds ? rounds_b : rounds;
+		lanes_enter(&lanes, 0, a);
+		lanes_enter(&lanes, 1, b);
+		with.eight(&lanes, rounds);
+		lanes_leave(&lanes, 0, a, rounds);
+		lanes_leave(&lanes, 1, b, rounds);
 	}
 }
 
-#if defined(__x86_64__)
-/* Shifts by a variable without going through the flags and one register. */
-__attribute__((target("bmi,bmi2"))) static int run_bmi2(mfs_literals_job *jobs, uint32_t count)
+int mfs_literals_run(mfs_literals_queue *queue)
 {
-	return run_all(jobs, count);
-}
-#endif
+	uint32_t count = queue->count;
+	struct kernels with = {mfs_decode_eight, mfs_decode_four};
 
-int mfs_jobs_run(mfs_literals_job *jobs, uint32_t count)
-{
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("bmi2"))
-		return run_bmi2(jobs, count);
+	if (mfs_processor() & MFS_PROCESSOR_AVX2)
+		with = (struct kernels){mfs_decode_eight_avx2, mfs_decode_four_avx2};
 #endif
-	return run_all(jobs, count);
+	queue->count = queue->lookup_count = 0;
+	return run_all(queue->job, count, with);
 }
 
 /* ---- taking frames apart ---- */
@@ -266,65 +257,146 @@ static int parse_literals(mfs_literals_job *job, const uint8_t *in, size_t size)
 	return 1;
 }
 
-/* One compressed block: literals with the known tree in four streams, no
- * sequences. Returns the bytes it decodes to, 0 if it is anything else. */
-static size_t parse_block(mfs_literals_job *job, const uint8_t *in, size_t size, uint8_t *out,
-			  size_t room)
+/* Mean length of codes, in 1/256 bits, from which on one is looked up at a time:
+ * zstd finds two shorter ones at once. */
+#define LONG_CODES (11 * 256 / 2)
+/* But it takes long to prepare that: fewer bytes than this are faster here. */
+#define FEW_BYTES (16u << 10)
+
+/* The lookup of the tree that a block of `regenerated` bytes brings; *in and *size
+ * move behind the tree. NULL where zstd should decode. */
+static const mfs_lookup *parse_tree(mfs_literals_queue *queue, const uint8_t **in, size_t *size,
+				    size_t regenerated)
 {
-	unsigned form = size ? in[0] >> 2 & 3 : 0;
+	mfs_lookup *lookup = &queue->lookup[queue->lookup_count];
+	mfs_codes codes;
+	size_t tree;
+
+	if (queue->lookup_count == MFS_LOOKUPS_MAX)
+		return NULL;
+	tree = mfs_codes_read(&codes, *in, *size);
+	if (tree == 0 || (regenerated > FEW_BYTES && mfs_codes_mean(&codes) <= LONG_CODES))
+		return NULL;
+	mfs_lookup_make(lookup, &codes);
+	queue->lookup_count++;
+	*in += tree;
+	*size -= tree;
+	return lookup;
+}
+
+enum { LITERALS_CODED = 2, LITERALS_TREELESS = 3 };
+
+/* Blocks of a frame that are yet to be taken apart. */
+struct blocks {
+	const uint8_t *in;
+	size_t left;
+	uint8_t *out;
+	size_t room;
+	size_t most; /* bytes of a block */
+	const mfs_lookup *lookup;
+};
+
+/* One compressed block of `size` bytes: literals in four streams, with the known
+ * tree or one of its own, which then is known; no sequences. Adds a job. Returns the
+ * bytes it decodes to, 0 if it is anything else. */
+static size_t parse_coded(mfs_literals_queue *queue, struct blocks *at, size_t size)
+{
+	mfs_literals_job *job = &queue->job[queue->count];
+	const uint8_t *in = at->in;
+	unsigned type = size ? in[0] & 3 : 0, form = size ? in[0] >> 2 & 3 : 0;
 	unsigned bits = form == 1 ? 10 : form == 2 ? 14 : 18;
 	size_t header = form == 1 ? 3 : form + 2, regenerated, coded;
 	uint64_t word = 0;
 
-	if (size < 6 || (in[0] & 3) != 3 || form == 0 || in[size - 1] != 0)
+	if (size < 6 || form == 0 || in[size - 1] != 0 || queue->count == MFS_JOBS_MAX)
 		return 0;
 	for (size_t i = 0; i < header; i++)
 		word |= (uint64_t)in[i] << 8 * i;
 	regenerated = word >> 4 & ((1u << bits) - 1);
 	coded = word >> (4 + bits) & ((1u << bits) - 1);
-	if (header + coded + 1 != size || regenerated > room || regenerated > BLOCK_BYTES)
+	if (header + coded + 1 != size || regenerated > at->room || regenerated > at->most)
 		return 0;
-	job->out = out;
-	job->end = out + regenerated;
-	return parse_literals(job, in + header, coded) ? regenerated : 0;
+	in += header;
+	if (type == LITERALS_CODED)
+		at->lookup = parse_tree(queue, &in, &coded, regenerated);
+	else if (type != LITERALS_TREELESS)
+		return 0;
+	if (!at->lookup)
+		return 0;
+	*job = (mfs_literals_job){.begin = at->out,
+				  .out = at->out,
+				  .end = at->out + regenerated,
+				  .entry = at->lookup->entry};
+	if (!parse_literals(job, in, coded))
+		return 0;
+	queue->count++;
+	return regenerated;
 }
 
-int mfs_lookup_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
-		     size_t out_size, mfs_literals_job *jobs, uint32_t *count, uint32_t room)
+enum { BLOCK_RAW = 0, BLOCK_CODED = 2 };
+
+/* One block behind its header. */
+static int parse_block(mfs_literals_queue *queue, struct blocks *at, unsigned type, size_t size)
 {
-	size_t at = sizeof(mfs_literals_header), done = 0;
-	uint32_t word = 0, added = 0;
+	size_t decoded = size;
 
-	if (size < at || memcmp(in, mfs_literals_header, at) != 0)
+	if (size > at->left || size > at->most)
 		return 0;
-	while (!(word & 1)) {
-		size_t length, decoded;
-
-		if (size - at < 3)
-			return 0;
-		word = in[at] | (uint32_t)in[at + 1] << 8 | (uint32_t)in[at + 2] << 16;
-		at += 3;
-		length = decoded = word >> 3;
-		if (length > size - at)
-			return 0;
-		if ((word >> 1 & 3) == 2 && *count + added < room) {
-			mfs_literals_job *job = &jobs[*count + added++];
-
-			job->entry = lookup->entry;
-			decoded = parse_block(job, in + at, length, out + done, out_size - done);
-			if (decoded == 0)
-				return 0;
-		} else if ((word >> 1 & 3) == 0 && length <= out_size - done &&
-			   length <= BLOCK_BYTES) {
-			memcpy(out + done, in + at, length);
-		} else {
-			return 0;
-		}
-		at += length;
-		done += decoded;
-	}
-	if (at != size || done != out_size)
+	if (type == BLOCK_CODED)
+		decoded = parse_coded(queue, at, size);
+	else if (type != BLOCK_RAW || size > at->room)
 		return 0;
-	*count += added;
+	else
+		memcpy(at->out, at->in, size);
+	if (type == BLOCK_CODED && decoded == 0)
+		return 0;
+	at->in += size;
+	at->left -= size;
+	at->out += decoded;
+	at->room -= decoded;
 	return 1;
+}
+
+static int parse_blocks(mfs_literals_queue *queue, struct blocks *at)
+{
+	uint32_t word = 0;
+
+	while (!(word & 1)) {
+		if (at->left < 3)
+			return 0;
+		word = at->in[0] | (uint32_t)at->in[1] << 8 | (uint32_t)at->in[2] << 16;
+		at->in += 3;
+		at->left -= 3;
+		if (!parse_block(queue, at, word >> 1 & 3, word >> 3))
+			return 0;
+	}
+	return at->left == 0 && at->room == 0;
+}
+
+/* The largest block of a frame whose header this is: no content size, checksum or
+ * dictionary number. 0 if it is no such header. */
+static size_t largest_block(const uint8_t *in)
+{
+	unsigned log = 10 + (in[5] >> 3);
+	size_t window;
+
+	if (memcmp(in, mfs_literals_header, sizeof(mfs_literals_header) - 1) != 0 || log > 30)
+		return 0;
+	window = ((size_t)1 << log) + ((size_t)1 << log) / 8 * (in[5] & 7);
+	return window < BLOCK_BYTES ? window : BLOCK_BYTES;
+}
+
+int mfs_literals_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
+		       size_t out_size, mfs_literals_queue *queue)
+{
+	const uint32_t count = queue->count, lookup_count = queue->lookup_count;
+	const size_t header = sizeof(mfs_literals_header);
+	const size_t most = size < header ? 0 : largest_block(in);
+	struct blocks blocks = {in + header, size - header, out, out_size, most, lookup};
+
+	if (most && parse_blocks(queue, &blocks))
+		return 1;
+	queue->count = count;
+	queue->lookup_count = lookup_count;
+	return 0;
 }

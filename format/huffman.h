@@ -71,18 +71,30 @@ typedef struct {
 	const uint8_t *start[4];
 	const uint8_t *at[4]; /* of the word that is being used up */
 	uint64_t bits[4];     /* its rest */
-	uint8_t *out;
-	const uint8_t *end;
+	uint8_t *begin, *out; /* first stream: start of its bytes, the next one */
+	const uint8_t *end;   /* of all streams' bytes */
 	const uint16_t *entry;
 } mfs_literals_job;
 
-/* Takes apart a frame as mfs_codes_encode() writes it: copies raw blocks, and adds
- * the others to the jobs. 0 where the frame is of another form, damaged, or has
- * more blocks than there is room for: then zstd has to decode it. */
-int mfs_lookup_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
-		     size_t out_size, mfs_literals_job *jobs, uint32_t *count, uint32_t room);
+/* Blocks that wait to be decoded, and lookups of the trees that some of them brought. */
+#define MFS_JOBS_MAX	128
+#define MFS_LOOKUPS_MAX 16
+typedef struct {
+	uint32_t count, lookup_count;
+	mfs_literals_job job[MFS_JOBS_MAX];
+	mfs_lookup lookup[MFS_LOOKUPS_MAX];
+} mfs_literals_queue;
 
-/* Decodes blocks, two at a time. 0 if one of them is damaged. */
-int mfs_jobs_run(mfs_literals_job *jobs, uint32_t count);
+/* Takes apart a frame as mfs_codes_encode() writes it, or one whose blocks bring
+ * their trees (`lookup`: that of the tables, or NULL): copies raw blocks, and adds
+ * the others to the queue. 0, and nothing added, where the frame is of another form,
+ * damaged, has more blocks than there is room for, or codes so short that zstd is
+ * faster: then zstd has to decode it. */
+int mfs_literals_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size, uint8_t *out,
+		       size_t out_size, mfs_literals_queue *queue);
+
+/* Decodes what waits in the queue, two blocks at a time, and empties it. 0 if one of
+ * them is damaged. */
+int mfs_literals_run(mfs_literals_queue *queue);
 
 #endif

@@ -188,12 +188,13 @@ static unsigned read_plain(struct reader *in, unsigned count, uint8_t weight[WEI
 /* The last weight fills the tree up. Returns the longest code, 0 on nonsense. */
 static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
 {
-	unsigned sum = 0, rest, log;
+	unsigned sum = 0, ones = 0, rest, log;
 
 	for (unsigned i = 0; i < count; i++) {
 		if (weight[i] > WEIGHT_MAX)
 			return 0;
 		sum += weight[i] ? RATE_FIRST(weight[i]) : 0;
+		ones += weight[i] == 1;
 	}
 	if (sum == 0)
 		return 0;
@@ -202,7 +203,8 @@ static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
 	if (log > MFS_CODE_BITS_MAX || (rest & (rest - 1)))
 		return 0;
 	weight[count] = (uint8_t)(32 - __builtin_clz(rest));
-	return log;
+	/* zstd wants the longest codes to have the least weight. */
+	return ones + (weight[count] == 1) < 2 ? 0 : log;
 }
 
 /* Longest codes first, equal lengths in the order of the bytes. */

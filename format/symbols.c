@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+#include "processor.h"
+#include "symbols_x86.h"
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Sanitizers put a check at each of the unrolled loads, and compilers then take
@@ -496,6 +499,35 @@ void mfs_symbols_split(const mfs_layout *layout, uint32_t blocks, const uint8_t 
 		mfs_symbols_split_reference(layout, blocks, a, b, c);
 }
 
+/* True if a loop for this processor has done it. */
+static int join_vectors(const struct shape *shape, const struct blocks *at, const uint8_t *upper,
+			const uint8_t *rest, uint8_t *out)
+{
+#if defined(__x86_64__)
+	mfs_joining joining = {.blocks = at->count,
+			       .stride = at->stride,
+			       .upper = upper,
+			       .rest = rest,
+			       .low = out + at->low->offset,
+			       .high = out + at->high->offset};
+
+	if (!(mfs_processor() & MFS_PROCESSOR_AVX2))
+		return 0;
+	if (shapes_equal(shape, &q5_0))
+		mfs_join_q5_0_avx2(joining);
+	else if (shapes_equal(shape, &q5_k))
+		mfs_join_q5_k_avx2(joining);
+	else if (shapes_equal(shape, &q6_k))
+		mfs_join_q6_k_avx2(joining);
+	else
+		return 0;
+	return 1;
+#else
+	(void)shape, (void)at, (void)upper, (void)rest, (void)out;
+	return 0;
+#endif
+}
+
 void mfs_symbols_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *a, const uint8_t *b,
 		      uint8_t *c)
 {
@@ -504,6 +536,8 @@ void mfs_symbols_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *
 
 	if (is_identity(&shape))
 		copy_fields(c + at.low->offset, at.stride, a, at.low->size, at.low->size, blocks);
+	else if (join_vectors(&shape, &at, a, b, c))
+		return;
 	else if (eight_fit(&shape))
 		EACH_SHAPE(join_blocks);
 	else if (shapes_equal(&shape, &q2_k))

@@ -59,6 +59,11 @@ static void *take(size_t size)
 	return memory;
 }
 
+static int wanted(const char *name)
+{
+	return !only || strstr(name, only);
+}
+
 /* A tensor as the packer would see it. */
 struct job {
 	const mfs_layout *layout;
@@ -323,8 +328,6 @@ static void measure(const char *name, const mfs_layout *layout, const uint8_t *b
 	struct result result = {.coding = INFINITY};
 	double start;
 
-	if (only && !strstr(name, only))
-		return;
 	cut_into_spans(&job);
 	job.rules = (mfs_coding_rules){.min_gain = 2, .refused = refused, .row_blocks = row_blocks};
 	job.encoder = mfs_encoder_new(frame_bytes);
@@ -367,8 +370,11 @@ static void generated(const char *name, unsigned type, enum origin origin, enum 
 	const mfs_layout *layout = mfs_layout_ggml(type);
 	float **at = &weights[kind][origin];
 	size_t size = count / layout->block_weights * layout->block_bytes;
-	uint8_t *bytes = take(size);
+	uint8_t *bytes;
 
+	if (!wanted(name))
+		return;
+	bytes = take(size);
 	if (!*at) {
 		*at = take(count * sizeof(float));
 		weights_make(*at, rows, COLUMNS, kind, origin == FROM_BF16, 1);
@@ -391,9 +397,14 @@ static void pruned(const char *name, unsigned type, size_t of)
 	size_t count = (size_t)rows * COLUMNS;
 	const mfs_layout *layout = mfs_layout_ggml(type);
 	size_t size = count / layout->block_weights * layout->block_bytes;
-	float *weights = take(count * sizeof(float)), *sorted = take(of * sizeof(float));
-	uint8_t *bytes = take(size);
+	float *weights, *sorted;
+	uint8_t *bytes;
 
+	if (!wanted(name))
+		return;
+	weights = take(count * sizeof(float));
+	sorted = take(of * sizeof(float));
+	bytes = take(size);
 	weights_make(weights, rows, COLUMNS, WEIGHTS_GAUSSIAN, 1, 1);
 	for (size_t first = 0; first < count; first += of) {
 		memcpy(sorted, weights + first, of * sizeof(float));
@@ -440,7 +451,7 @@ static void measure_file(const char *path)
 		uint64_t block = t->layout->block_bytes;
 		uint8_t *bytes;
 
-		if (t->size < 65536)
+		if (t->size < 65536 || !wanted(t->name))
 			continue;
 		bytes = take(t->size);
 		if (source.read_at(&source, t->offset, bytes, t->size))

@@ -10,9 +10,9 @@
 
 #include "frame_private.h"
 #include "modelfs_error.h"
+#include "processor.h"
 
 #define BYTES_MAX (300u << 10)
-#define JOBS	  16
 
 static uint64_t random_state = 1;
 
@@ -27,6 +27,7 @@ struct fixture {
 	ZSTD_DCtx *zstd;
 	uint8_t *in, *out, *coded;
 	mfs_tables *tables;
+	mfs_literals_queue queue;
 };
 
 static int fixture_new(void **state)
@@ -109,11 +110,28 @@ static void zstd_decodes_what_we_code(void **state)
 static int decode(struct fixture *f, const mfs_lookup *lookup, const uint8_t *coded, size_t size,
 		  size_t out_size)
 {
-	mfs_literals_job jobs[JOBS];
-	uint32_t count = 0;
+	f->queue.count = f->queue.lookup_count = 0;
+	return mfs_literals_parse(lookup, coded, size, f->out, out_size, &f->queue) &&
+	       mfs_literals_run(&f->queue);
+}
 
-	return mfs_lookup_parse(lookup, coded, size, f->out, out_size, jobs, &count, JOBS) &&
-	       mfs_jobs_run(jobs, count);
+/* The same without what this processor offers: both must agree. */
+static int decode_both(struct fixture *f, const mfs_lookup *lookup, const uint8_t *coded,
+		       size_t size, size_t out_size)
+{
+	uint8_t *portable = malloc(out_size);
+	int ok;
+
+	assert_non_null(portable);
+	mfs_processor_hide(~0u);
+	ok = decode(f, lookup, coded, size, out_size);
+	mfs_processor_hide(0);
+	memcpy(portable, f->out, out_size);
+	assert_int_equal(decode(f, lookup, coded, size, out_size), ok);
+	if (ok)
+		assert_memory_equal(f->out, portable, out_size);
+	free(portable);
+	return ok;
 }
 
 static void we_decode_what_we_code(void **state)
@@ -134,7 +152,7 @@ static void we_decode_what_we_code(void **state)
 			assert_non_null(exact);
 			memcpy(exact, f->coded, coded);
 			memset(f->out, 0xa5, sizes[i]);
-			assert_true(decode(f, &lookup, exact, coded, sizes[i]));
+			assert_true(decode_both(f, &lookup, exact, coded, sizes[i]));
 			assert_memory_equal(f->in, f->out, sizes[i]);
 			assert_false(decode(f, &lookup, exact, coded, sizes[i] - 1));
 			assert_false(decode(f, &lookup, exact, coded, sizes[i] + 1));
@@ -166,7 +184,7 @@ static void damaged_frames_decode_as_zstd_decodes_them(void **state)
 		    (uint8_t)(1u << random_next() % 8);
 		result = ZSTD_decompress_usingDDict(f->zstd, expected, size, exact, coded,
 						    shared->decoding[0]);
-		if (decode(f, &lookup, exact, coded, size)) {
+		if (decode_both(f, &lookup, exact, coded, size)) {
 			assert_int_equal(result, size);
 			assert_memory_equal(f->out, expected, size);
 			taken++;
@@ -174,6 +192,43 @@ static void damaged_frames_decode_as_zstd_decodes_them(void **state)
 		free(exact);
 	}
 	assert_true(taken > 0);
+	free(expected);
+}
+
+/* Frames whose blocks bring their trees, and what becomes of damaged ones. */
+static void frames_with_trees_decode_as_zstd_decodes_them(void **state)
+{
+	static const size_t sizes[] = {300, 4000, 16384, 20000, 200000};
+	struct fixture *f = *state;
+	uint8_t *expected = malloc(BYTES_MAX);
+	int taken = 0, damaged = 0;
+
+	assert_non_null(expected);
+	for (int i = 0; i < 2000; i++) {
+		size_t size = sizes[(unsigned)i % 4 + (i % 40 == 0)], coded, result;
+		uint8_t *exact;
+
+		make_tree(f, 3 + (unsigned)i % 200);
+		coded = mfs_literals_encode(NULL, f->in, size, f->coded);
+		exact = malloc(coded);
+		assert_non_null(exact);
+		memcpy(exact, f->coded, coded);
+		if (i % 4)
+			exact[i % 2 ? random_next() % 60 : random_next() % coded] ^=
+			    (uint8_t)(1u << random_next() % 8);
+		result = ZSTD_decompressDCtx(f->zstd, expected, size, exact, coded);
+		if (decode_both(f, NULL, exact, coded, size)) {
+			assert_int_equal(result, size);
+			assert_memory_equal(f->out, expected, size);
+			taken++;
+			damaged += i % 4 != 0;
+		} else if (i % 4 == 0 && size <= 16384) {
+			/* What is left to zstd is too small for four streams, or raw. */
+			assert_true(size < 1024 || coded > size);
+		}
+		free(exact);
+	}
+	assert_true(taken > 200 && damaged > 0);
 	free(expected);
 }
 
@@ -509,6 +564,7 @@ int main(void)
 	    TEST(zstd_decodes_what_we_code),
 	    TEST(we_decode_what_we_code),
 	    TEST(damaged_frames_decode_as_zstd_decodes_them),
+	    TEST(frames_with_trees_decode_as_zstd_decodes_them),
 	    TEST(bytes_without_a_code_are_not_coded),
 	    TEST(noise_becomes_raw_blocks),
 	    TEST(what_is_no_tree_is_refused),

@@ -10,6 +10,7 @@
 
 #include "layout.h"
 #include "layout_ggml.h"
+#include "processor.h"
 #include "modelfs_error.h"
 
 /* A repeatable source of bytes. */
@@ -288,6 +289,11 @@ static void compare_with_reference(const mfs_layout *layout, uint32_t blocks)
 				    (size_t)blocks * layout->stream[s].per_block);
 
 	mfs_layout_join(layout, blocks, (const uint8_t *const *)fast.bytes, fast_out);
+	assert_memory_equal(fast_out, in, size);
+	mfs_processor_hide(~0u);
+	memset(fast_out, 0x5a, size);
+	mfs_layout_join(layout, blocks, (const uint8_t *const *)fast.bytes, fast_out);
+	mfs_processor_hide(0);
 	mfs_layout_join_reference(layout, blocks, (const uint8_t *const *)reference.bytes,
 				  reference_out);
 	assert_memory_equal(fast_out, in, size);
