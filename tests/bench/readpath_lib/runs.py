@@ -1,0 +1,160 @@
+"""One cell of the table: a peer, a model, a medium and a pattern, measured cold."""
+import contextlib
+import json
+import os
+import tempfile
+
+from . import media, system
+
+MIB = 1 << 20
+
+# What each scenario asks of the client, and what it is called in tables.
+SCENARIOS = {
+    "mmap": "sequential mmap",
+    "load": "llama.cpp's load",
+    "direct": "O_DIRECT",
+    "random": "random 4 KiB faults",
+    "warm": "warm",
+    "threads": "8 readers",
+    "small-ram": "larger than RAM",
+}
+
+
+class Bench:
+    """Options, programs and places of a run."""
+
+    def __init__(self, options, programs):
+        self.options = options
+        self.programs = programs
+        self.images = os.path.join(options.work, "images")
+        self.ram = None  # directory in memory, while running
+        self.help = system.run(programs["modelfs"], "--help")
+
+    def cache_option(self, limit):
+        """What tells modelfs to keep compressed chunks when memory is limited."""
+        return "cache=auto" if limit and "cache=" in self.help else None
+
+    # ---- models and images ----
+
+    def model(self, kind):
+        """The path of a model of this kind, made if it is not there yet."""
+        directory = os.path.join(self.options.work, "models")
+        path = os.path.join(directory, "%s-%s.gguf" % (kind, self.options.size))
+        if not os.path.exists(path):
+            os.makedirs(directory, exist_ok=True)
+            system.run(self.programs["mkllama"], "--type", kind, "--size", self.options.size,
+                       "--seed", 4, path + ".part")
+            os.rename(path + ".part", path)
+        return path
+
+    def image(self, peer, kind, medium):
+        """(image in memory, bytes that the model takes in it); both are kept."""
+        name = "%s-%s-%s" % (kind, self.options.size, peer.key(medium))
+        path = os.path.join(self.images, name)
+        if not os.path.exists(path + ".json"):
+            os.makedirs(self.images, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + ".part")
+            stored = peer.make(self.model(kind), path + ".part", medium)
+            os.rename(path + ".part", path)
+            with open(path + ".json", "w", encoding="ascii") as file:
+                json.dump({"stored": stored}, file)
+        with open(path + ".json", encoding="ascii") as file:
+            stored = json.load(file)["stored"]
+        return self.in_memory(path), stored
+
+    def in_memory(self, path):
+        copy = os.path.join(self.ram, os.path.basename(path))
+        if not os.path.exists(copy):
+            system.run("cp", "--sparse=always", path, copy + ".part")
+            os.rename(copy + ".part", copy)
+        return copy
+
+    def forget_images(self, kind):
+        for name in os.listdir(self.ram):
+            if name.startswith(kind + "-"):
+                os.unlink(os.path.join(self.ram, name))
+
+
+def client_command(bench, scenario, path, device):
+    words = [bench.programs["loadpattern"]]
+    pattern = scenario
+    if scenario == "small-ram":
+        pattern = "passes"
+        words += ["--passes", bench.options.passes, "--counter",
+                  "/sys/block/%s/stat" % os.path.basename(device)]
+    elif scenario == "random":
+        words += ["--faults", bench.options.faults]
+    elif scenario == "warm":
+        words += ["--passes", 4]
+    return words + [pattern, path]
+
+
+def daemon_figures(daemon, directory):
+    """Peak memory, and READs that arrived where the daemon counts them."""
+    if not daemon:
+        return {}
+    figures = {"peak_memory": system.peak_memory(daemon.pid)}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        with open(os.path.join(directory, ".modelfs", "stats.json"), encoding="utf-8") as file:
+            stats = json.load(file)
+        figures["reads"] = stats["reads"]
+        figures["index_bytes"] = stats["index_loaded_bytes"]
+    return figures
+
+
+def run_client(bench, medium, mounted, beside, scenario, group):
+    """The client's own figures, and CPU seconds of all that took part."""
+    daemon = mounted.daemon
+    daemon_cpu = system.process_cpu(daemon.pid) if daemon else 0.0
+    emulator_cpu = medium.emulator_cpu()
+    before = system.bytes_read(medium.device)
+    command = client_command(bench, scenario, mounted.path, medium.device)
+    if group:
+        command = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', group.procs] + command
+    with contextlib.ExitStack() as stack:
+        machine = system.machine_cpu()
+        other = stack.enter_context(system.process(beside)) if beside else None
+        result = json.loads(system.run(*command))
+        result["beside_cpu"] = system.process_cpu(other.pid) if other else 0.0
+    result["machine_cpu"] = (system.machine_cpu() - machine) - (medium.emulator_cpu() - emulator_cpu)
+    result["daemon_cpu"] = (system.process_cpu(daemon.pid) - daemon_cpu) if daemon else 0.0
+    result["medium_bytes"] = system.bytes_read(medium.device) - before
+    return result
+
+
+def measure(bench, medium_name, kind, peer, scenario):
+    """A cold run; the dictionary of its figures. MB are 10^6 bytes of the model."""
+    image, stored = bench.image(peer, kind, medium_name)
+    model_size = os.path.getsize(bench.model(kind))
+    limit = model_size // 2 if scenario == "small-ram" else None
+    extra = bench.cache_option(limit) if limit else None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(system.locked(bench.options.lock))
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfs-readpath-"))
+        group = stack.enter_context(system.memory_group(limit)) if limit else None
+        if limit and not group:
+            return {"missing": "no memory control group"}
+        medium = stack.enter_context(media.opened(media.PRESETS[medium_name], image, place,
+                                                  bench.programs["slowfile"]))
+        mounted = stack.enter_context(peer.mount(medium.device, place, kind, medium_name, group,
+                                                 extra))
+        # Device and mount are new, so nothing of them is cached but their heads.
+        if not bench.options.keep_caches:
+            system.drop_caches()
+        try:
+            result = run_client(bench, medium, mounted, peer.beside(mounted.path), scenario, group)
+        except system.Failure as failure:
+            if scenario == "direct" and "Invalid argument" in str(failure):
+                return {"refused": "no O_DIRECT"}
+            raise
+        result.update(daemon_figures(mounted.daemon, os.path.dirname(mounted.path)))
+    result["rate"] = result["bytes"] / result["seconds"] / 1e6
+    gigabytes = result["bytes"] / 1e9
+    result["cpu_per_gb"] = (result["cpu_seconds"] + result["daemon_cpu"] +
+                            result["beside_cpu"]) / gigabytes
+    result["machine_cpu_per_gb"] = result["machine_cpu"] / gigabytes
+    result["stored"] = stored
+    result["original"] = model_size
+    result["limit"] = limit
+    return result
