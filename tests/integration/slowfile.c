@@ -10,6 +10,8 @@
  * arrives takes STALL_MS more. EIO percent of the reads fail. The kernel has at
  * most BACKGROUND reads under way and makes who asks for more wait.
  *
+ * With --cached the kernel keeps what it has read, as it does for a plain file.
+ *
  * One thread receives and never waits; repliers take reads in the order of their
  * due times. The counters go to standard output at the end.
  */
@@ -47,6 +49,7 @@ typedef struct {
 	uint64_t stall_ns;
 	unsigned eio_percent;
 	unsigned background;
+	bool cached;
 	uint64_t seed;
 } model_options;
 
@@ -318,12 +321,15 @@ static void on_getattr(fuse_req_t request, fuse_ino_t inode, struct fuse_file_in
 
 static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *info)
 {
+	const medium *m = fuse_req_userdata(request);
+
 	if (inode != FILE_INODE) {
 		fuse_reply_err(request, EISDIR);
 		return;
 	}
 	/* No memory pages in between: every read comes here. */
-	info->direct_io = 1;
+	info->direct_io = !m->model.options.cached;
+	info->keep_cache = m->model.options.cached;
 	fuse_reply_open(request, info);
 }
 
@@ -412,7 +418,7 @@ static int usage(void)
 {
 	fputs("usage: slowfile [--channels N] [--latency-us N] [--mbps N] [--stall FILE]\n"
 	      "                [--stall-ms N] [--eio PERCENT] [--background N] [--seed N]\n"
-	      "                BACKING MOUNTPOINT\n",
+	      "                [--cached] BACKING MOUNTPOINT\n",
 	      stderr);
 	return 2;
 }
@@ -428,6 +434,7 @@ static bool parse(int argc, char **argv, model_options *o)
 	    {"eio", required_argument, NULL, 'e'},
 	    {"background", required_argument, NULL, 'b'},
 	    {"seed", required_argument, NULL, 'r'},
+	    {"cached", no_argument, NULL, 'k'},
 	    {NULL, 0, NULL, 0},
 	};
 	int option;
@@ -451,6 +458,8 @@ static bool parse(int argc, char **argv, model_options *o)
 			o->background = (unsigned)number;
 		else if (option == 'r')
 			o->seed = number;
+		else if (option == 'k')
+			o->cached = true;
 		else
 			return false;
 	}

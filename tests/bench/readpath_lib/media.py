@@ -62,20 +62,15 @@ def fio_rate(device, request, depth, seconds):
     return job["read"]["bw_bytes"] / 1e6
 
 
-def fio_sweep(preset, image, place, slowfile, seconds, lock):
+def fio_sweep(preset, image, place, slowfile, seconds):
     """{(request, depth): MB/s} of a medium."""
-    rates = {}
     with opened(preset, image, place, slowfile) as medium:
-        for request in REQUESTS:
-            for depth in DEPTHS:
-                with system.locked(lock):
-                    rates[request, depth] = fio_rate(medium.device, request, depth, seconds)
-    return rates
+        return {(request, depth): fio_rate(medium.device, request, depth, seconds)
+                for request in REQUESTS for depth in DEPTHS}
 
 
-def emulator_limit(image, place, slowfile, seconds, lock):
+def emulator_limit(image, place, slowfile, seconds):
     """MB/s that the emulation reaches without any limit: it must not be what is measured."""
     with opened(Preset(0, 0, 256, None), image, place, slowfile) as medium:
-        with system.locked(lock):
-            return max(fio_rate(medium.device, request, depth, seconds)
-                       for request in ("512k", "1m") for depth in (4, 8))
+        return max(fio_rate(medium.device, request, depth, seconds)
+                   for request in ("512k", "1m") for depth in (4, 8))

@@ -2,7 +2,6 @@
 import collections
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,8 @@ class Peer:
     """`key` tells apart images of the same model. `prepare` raises Missing."""
     name = None
     optional = False
-    scenarios = None  # None: all
+    scenarios = None   # None: all but `frames`
+    only_media = None  # None: all
 
     def __init__(self, bench):
         self.bench = bench
@@ -215,12 +215,30 @@ class Dwarfs(Peer):
                 yield Mounted(os.path.join(upper, "model.gguf"), child)
 
 
+class FuseOnly(Plain):
+    """What FUSE itself reaches: a daemon that copies from memory, no medium."""
+    name = "fuse-only"
+    scenarios = ("mmap", "warm")
+    only_media = ("none",)
+
+    def key(self, medium):
+        return "plain"
+
+    @contextlib.contextmanager
+    def mount(self, device, place, model, medium, group, extra):
+        directory = os.path.join(place, "mnt")
+        command = [self.bench.programs["slowfile"], "--cached", self.bench.model(model), directory]
+        with system.daemon(command, directory, os.path.join(place, "fuse.log")) as child:
+            with open(os.path.join(directory, "medium"), "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            yield Mounted(os.path.join(directory, "medium"), child)
+
+
 class Modelfs(Peer):
     """Packed with the profile of the medium, or with one that is given."""
     name = "modelfs"
     profile = None
     pack_options = ()
-    only_media = None
 
     def programs(self):
         return self.bench.programs
@@ -265,16 +283,31 @@ class ModelfsSd(Modelfs):
     only_media = ("none",)
 
 
+class ModelfsPlain(Modelfs):
+    """Stored as it is: what serving costs without decoding."""
+    name = "modelfs-plain"
+    pack_options = ("--codec=plain",)
+    scenarios = ("mmap",)
+    only_media = ("nvme3000", "none")
+
+
+def framed(size):
+    """Modelfs with frames of this size: what they cost in ratio and in latency."""
+    class Framed(Modelfs):
+        name = "modelfs-" + size
+        pack_options = ("--frame-size=" + size,)
+        scenarios = ("frames",)
+        only_media = ("sd90", "none")
+    return Framed
+
+
 class Modelfs64K(Modelfs):
     name = "modelfs-64k"
     pack_options = ("--frame-size=64K",)
     scenarios = ("random",)
 
 
-ALL = (Plain, PlainCat, Erofs64K, Erofs1M, Squashfs, Btrfs, Dwarfs, Modelfs, ModelfsSd, Modelfs64K)
+ALL = (Plain, PlainCat, Erofs64K, Erofs1M, Squashfs, Btrfs, Dwarfs, FuseOnly, Modelfs,
+       ModelfsSd, ModelfsPlain, Modelfs64K)
+FRAMES = tuple(framed(size) for size in ("16K", "32K", "64K", "128K", "256K", "512K", "1M"))
 
-
-def live_stats(directory):
-    """The counters of a mounted modelfs."""
-    with open(os.path.join(directory, ".modelfs", "stats.json"), encoding="utf-8") as file:
-        return json.load(file)

@@ -6,10 +6,7 @@ import statistics
 import subprocess
 import sys
 
-from . import runs
-
-# Of each scenario: its figure, how it is printed.
-FIGURES = {"random": ("p50_us", "p50 us"), "small-ram": ("pass_seconds", "s/pass")}
+from . import plots, runs
 
 
 def median(values):
@@ -37,6 +34,8 @@ class Results:
         self.cells.setdefault((medium, kind, scenario, peer), []).append(figures)
         if "missing" in figures:
             self.gone[scenario] = (figures["missing"], False)
+        if "failed" in figures:
+            self.wrong.append("%s %s %s %s: %s" % (medium, kind, scenario, peer, figures["failed"]))
         if "sum" in figures:
             same = [run["sum"] for (m, k, s, _), cell in self.cells.items() for run in cell
                     if (k, s) == (kind, scenario) and "sum" in run]
@@ -84,6 +83,8 @@ class Results:
         sys.stdout.write(text)
         if options.markdown:
             write_file(options.markdown, "\n".join(tables(self, markdown_table)) + "\n")
+        if options.plots:
+            plots.draw(self, options.plots)
         if options.json:
             write_file(options.json, json.dumps(as_json(self), indent=1) + "\n")
 
@@ -93,9 +94,16 @@ def write_file(path, text):
         file.write(text)
 
 
+def no_figures(run):
+    """Why a run has none."""
+    if "failed" in run:
+        return "FAILED"
+    return run.get("refused") or "MISSING: " + run["missing"]
+
+
 def progress(medium, kind, scenario, peer, number, figures):
     if "rate" not in figures:
-        what = figures.get("refused") or figures.get("missing")
+        what = no_figures(figures)
     elif "p50_us" in figures:
         what = "p50 %.0f us, p99 %.0f us" % (figures["p50_us"], figures["p99_us"])
     else:
@@ -130,27 +138,42 @@ def media_rows(results):
     return head, rows
 
 
+def columns(scenario):
+    """(head, figure of a run, digits) that a scenario has besides its rate."""
+    if scenario in ("random", "frames"):
+        return [("p50 us", "p50_us", 0), ("p99 us", "p99_us", 0)]
+    if scenario == "small-ram":
+        return [("s/pass", "pass_seconds", 2), ("MB/pass", "pass_mb", 0),
+                ("/ (stored - cache)", "pass_share", 2)]
+    if scenario == "warm":
+        return [("read again / model", "again", 3)]
+    return []
+
+
 def cell_row(results, medium, kind, scenario, peer):
     cell = (medium, kind, scenario, peer)
-    runs_ = results.cells[cell]
-    refused = next((run.get("refused") or run.get("missing") for run in runs_
-                    if "rate" not in run), None)
+    refused = next((no_figures(run) for run in results.cells[cell] if "rate" not in run), None)
     if refused:
-        return [peer, refused] + ["-"] * 9
-    ratio, rate = results.ratio(*cell), results.median(*cell)
-    own = results.medium_rate(medium)
-    peak = results.median(*cell, "peak_memory")
-    return [peer, number(rate), number(100 * results.spread(*cell)) + " %", number(ratio, 3),
-            number(rate / own if own else None, 2),
-            number(rate / (ratio * own) if own else None, 2),
-            number(results.median(*cell, "cpu_per_gb"), 2),
-            number(results.median(*cell, "machine_cpu_per_gb"), 2),
-            number(results.median(*cell, "p50_us")), number(results.median(*cell, "p99_us")),
-            number(peak / (1 << 20) if peak else None)]
+        return [peer, refused] + ["-"] * (len(head_row(scenario)) - 2)
+    ratio, rate, own = results.ratio(*cell), results.median(*cell), results.medium_rate(medium)
+    spread, peak = results.spread(*cell), results.median(*cell, "peak_memory")
+    row = [peer, number(rate), number(100 * spread) + " %", number(ratio, 3)]
+    if scenario in ("mmap", "load", "direct", "threads"):
+        row += [number(rate / own, 2), number(rate / (ratio * own), 2)]
+    row += [number(results.median(*cell, "cpu_per_gb"), 2),
+            number(results.median(*cell, "machine_cpu_per_gb"), 2)]
+    row += [number(results.median(*cell, figure), digits)
+            for _, figure, digits in columns(scenario)]
+    return row + [number(peak / (1 << 20) if peak else None),
+                  number(100 * results.median(*cell, "others")) + " %"]
 
 
-HEAD = ["peer", "MB/s", "spread", "ratio r", "/ medium", "/ (r x medium)", "CPU s/GB",
-        "machine CPU s/GB", "p50 us", "p99 us", "daemon peak MiB"]
+def head_row(scenario):
+    row = ["peer", "MB/s", "spread", "ratio r"]
+    if scenario in ("mmap", "load", "direct", "threads"):
+        row += ["/ medium", "/ (r x medium)"]
+    return (row + ["CPU s/GB", "machine s/GB"] + [head for head, _, _ in columns(scenario)] +
+            ["daemon peak MiB", "others' CPU"])
 
 
 def tables(results, form):
@@ -164,7 +187,7 @@ def tables(results, form):
         yield ""
         yield "%s, %s, %s" % (group[0], group[1], runs.SCENARIOS[group[2]])
         yield ""
-        yield from form(HEAD, [cell_row(results, *cell) for cell in results.cells
+        yield from form(head_row(group[2]), [cell_row(results, *cell) for cell in results.cells
                                if cell[:3] == group])
     for name, (why, optional) in results.gone.items():
         yield ""
@@ -176,7 +199,8 @@ def tables(results, form):
     yield ""
     options = results.bench.options
     yield ("Medians of %d runs, each cold, peers interleaved; spread is (largest - smallest) / "
-           "median. MB/s are 10^6 bytes of the model (%s). Machine: %s. Commit %s." %
+           "median; others' CPU is what programs outside of the run took of the processors. "
+           "MB/s are 10^6 bytes of the model (%s). Machine: %s. Commit %s." %
            (options.runs, options.size, machine(), commit()))
 
 

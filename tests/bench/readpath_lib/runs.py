@@ -10,13 +10,14 @@ MIB = 1 << 20
 
 # What each scenario asks of the client, and what it is called in tables.
 SCENARIOS = {
-    "mmap": "sequential mmap",
-    "load": "llama.cpp's load",
-    "direct": "O_DIRECT",
-    "random": "random 4 KiB faults",
-    "warm": "warm",
-    "threads": "8 readers",
-    "small-ram": "larger than RAM",
+    "mmap": "sequential mmap, one byte of each memory page",
+    "load": "llama.cpp's load: header, MAP_POPULATE, WILLNEED, then mmap",
+    "direct": "O_DIRECT reads of 1 MiB",
+    "random": "random 4 KiB faults, MADV_RANDOM",
+    "warm": "warm: cached memory pages through new mappings",
+    "threads": "8 readers, each its eighth, mmap",
+    "frames": "frame size against ratio and latency: random 4 KiB faults",
+    "small-ram": "larger than RAM: passes over a model of twice the memory limit",
 }
 
 
@@ -27,6 +28,7 @@ class Bench:
         self.options = options
         self.programs = programs
         self.images = os.path.join(options.work, "images")
+        self.turns = system.Turns(options.lock)
         self.ram = None  # directory in memory, while running
         self.help = system.run(programs["modelfs"], "--help")
 
@@ -41,6 +43,7 @@ class Bench:
         directory = os.path.join(self.options.work, "models")
         path = os.path.join(directory, "%s-%s.gguf" % (kind, self.options.size))
         if not os.path.exists(path):
+            self.turns.give_up()
             os.makedirs(directory, exist_ok=True)
             system.run(self.programs["mkllama"], "--type", kind, "--size", self.options.size,
                        "--seed", 4, path + ".part")
@@ -52,6 +55,7 @@ class Bench:
         name = "%s-%s-%s" % (kind, self.options.size, peer.key(medium))
         path = os.path.join(self.images, name)
         if not os.path.exists(path + ".json"):
+            self.turns.give_up()
             os.makedirs(self.images, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path + ".part")
@@ -83,23 +87,30 @@ def client_command(bench, scenario, path, device):
         pattern = "passes"
         words += ["--passes", bench.options.passes, "--counter",
                   "/sys/block/%s/stat" % os.path.basename(device)]
-    elif scenario == "random":
+    elif scenario in ("random", "frames"):
+        pattern = "random"
         words += ["--faults", bench.options.faults]
     elif scenario == "warm":
         words += ["--passes", 4]
     return words + [pattern, path]
 
 
-def daemon_figures(daemon, directory):
-    """Peak memory, and READs that arrived where the daemon counts them."""
+def daemon_figures(daemon, directory, model_size):
+    """Peak memory, and what a modelfs daemon counts itself."""
     if not daemon:
         return {}
     figures = {"peak_memory": system.peak_memory(daemon.pid)}
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    try:
         with open(os.path.join(directory, ".modelfs", "stats.json"), encoding="utf-8") as file:
             stats = json.load(file)
-        figures["reads"] = stats["reads"]
-        figures["index_bytes"] = stats["index_loaded_bytes"]
+    except OSError:
+        return figures
+    figures["stats"] = stats
+    figures["cache_bytes"] = stats.get("cache_used_bytes", 0)
+    figures["beyond_memory"] = (figures["peak_memory"] - stats["arena_bytes"] -
+                                stats["index_loaded_bytes"] - figures["cache_bytes"])
+    # Beyond one reading of everything, and one readahead window.
+    figures["again"] = max(0, stats["served_bytes"] - model_size - 128 * 1024) / model_size
     return figures
 
 
@@ -113,12 +124,17 @@ def run_client(bench, medium, mounted, beside, scenario, group):
     if group:
         command = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', group.procs] + command
     with contextlib.ExitStack() as stack:
-        machine = system.machine_cpu()
+        start = system.machine_cpu()
         other = stack.enter_context(system.process(beside)) if beside else None
         result = json.loads(system.run(*command))
+        worked = [after - at for after, at in zip(system.machine_cpu(), start)]
         result["beside_cpu"] = system.process_cpu(other.pid) if other else 0.0
-    result["machine_cpu"] = (system.machine_cpu() - machine) - (medium.emulator_cpu() - emulator_cpu)
     result["daemon_cpu"] = (system.process_cpu(daemon.pid) - daemon_cpu) if daemon else 0.0
+    emulator_cpu = medium.emulator_cpu() - emulator_cpu
+    result["machine_cpu"] = worked[0] - emulator_cpu
+    # At least: some of what is taken away was the kernel's work.
+    result["others_cpu"] = max(0.0, worked[1] - emulator_cpu - result["cpu_seconds"] -
+                               result["daemon_cpu"] - result["beside_cpu"])
     result["medium_bytes"] = system.bytes_read(medium.device) - before
     return result
 
@@ -130,7 +146,7 @@ def measure(bench, medium_name, kind, peer, scenario):
     limit = model_size // 2 if scenario == "small-ram" else None
     extra = bench.cache_option(limit) if limit else None
     with contextlib.ExitStack() as stack:
-        stack.enter_context(system.locked(bench.options.lock))
+        stack.enter_context(bench.turns.taken())
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfs-readpath-"))
         group = stack.enter_context(system.memory_group(limit)) if limit else None
         if limit and not group:
@@ -148,13 +164,25 @@ def measure(bench, medium_name, kind, peer, scenario):
             if scenario == "direct" and "Invalid argument" in str(failure):
                 return {"refused": "no O_DIRECT"}
             raise
-        result.update(daemon_figures(mounted.daemon, os.path.dirname(mounted.path)))
-    result["rate"] = result["bytes"] / result["seconds"] / 1e6
+        result.update(daemon_figures(mounted.daemon, os.path.dirname(mounted.path),
+                                     model_size))
+    result.update(stored=stored, original=model_size, limit=limit)
+    add_figures(result)
+    return result
+
+
+def add_figures(result):
+    """Figures that follow from others. A pass counts from the second one on."""
     gigabytes = result["bytes"] / 1e9
+    result["rate"] = 1000 * gigabytes / result["seconds"]
     result["cpu_per_gb"] = (result["cpu_seconds"] + result["daemon_cpu"] +
                             result["beside_cpu"]) / gigabytes
+    result["others"] = result["others_cpu"] / result["seconds"] / os.cpu_count()
     result["machine_cpu_per_gb"] = result["machine_cpu"] / gigabytes
-    result["stored"] = stored
-    result["original"] = model_size
-    result["limit"] = limit
-    return result
+    later = result.get("passes", [])[1:]
+    if later:
+        result["pass_seconds"] = sum(one["seconds"] for one in later) / len(later)
+        result["pass_bytes"] = sum(one["medium_bytes"] for one in later) / len(later)
+        result["pass_mb"] = result["pass_bytes"] / 1e6
+        result["pass_share"] = result["pass_bytes"] / max(1, result["stored"] -
+                                                          result.get("cache_bytes", 0))

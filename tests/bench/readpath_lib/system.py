@@ -44,15 +44,31 @@ def held_back():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextlib.contextmanager
-def locked(path):
-    """Holds a lock file, for machines where others measure as well."""
-    if not path:
-        yield
-        return
-    with open(path, "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+class Turns:
+    """A lock file for machines where others measure as well. It is held over several
+    measurements, but not much longer than SECONDS. Without a path: nothing."""
+    SECONDS = 45
+
+    def __init__(self, path):
+        self.file = open(path, "a", encoding="utf-8") if path else None
+        self.since = None
+
+    def give_up(self):
+        if self.since is not None:
+            fcntl.flock(self.file, fcntl.LOCK_UN)
+            self.since = None
+
+    @contextlib.contextmanager
+    def taken(self):
+        if self.file and self.since is None:
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            self.since = time.monotonic()
+        try:
+            yield
+        finally:
+            if self.since is not None and time.monotonic() - self.since > self.SECONDS:
+                self.give_up()
+                time.sleep(0.1)  # who waits comes first
 
 
 def wait_until(seconds, condition, pause=0.005):
@@ -118,6 +134,12 @@ def mounted(directory, *arguments):
             unmount(directory)
 
 
+def status_text(child):
+    """How a process ended: one that its memory group killed says nothing itself."""
+    status = child.poll()
+    return "killed by signal %d" % -status if status and status < 0 else "status %s" % status
+
+
 @contextlib.contextmanager
 def daemon(command, directory, log, group=None):
     """A FUSE daemon that stays in the foreground and mounts `directory`."""
@@ -128,7 +150,7 @@ def daemon(command, directory, log, group=None):
             if not is_mounted(directory):
                 with open(log, encoding="utf-8", errors="replace") as file:
                     why = file.read().strip().splitlines()
-                raise Failure("%s: did not mount: %s" % (command[0], why[-1] if why else "no message"))
+                raise Failure("%s: did not mount: %s" % (command[0], why[-1] if why else status_text(child)))
             yield child
         finally:
             with held_back():
@@ -177,10 +199,11 @@ def process_cpu(pid):
 
 
 def machine_cpu():
-    """CPU seconds that the whole machine has worked, the kernel's own threads included."""
+    """CPU seconds that the whole machine has worked, and those of them in programs
+    (the kernel's own threads are not)."""
     with open("/proc/stat", encoding="ascii") as file:
-        numbers = [int(n) for n in file.readline().split()[1:8]]
-    return (sum(numbers) - numbers[3] - numbers[4]) / os.sysconf("SC_CLK_TCK")
+        numbers = [int(n) / os.sysconf("SC_CLK_TCK") for n in file.readline().split()[1:8]]
+    return sum(numbers) - numbers[3] - numbers[4], numbers[0] + numbers[1]
 
 
 def peak_memory(pid):
