@@ -6,9 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
 from . import media, system
+
+
+SYSTEM_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 
 class Missing(Exception):
@@ -50,7 +54,7 @@ class Peer:
 
 
 def need_program(name):
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    found = shutil.which(name, path=SYSTEM_PATH)
     if not found:
         raise Missing("%s is not installed" % name)
     return found
@@ -96,12 +100,25 @@ class Erofs(Peer):
     cluster = None
 
     def program(self):
-        program = os.environ.get("MKFS_EROFS") or need_program("mkfs.erofs")
-        if "zstd" not in subprocess.run([program, "--help"], capture_output=True, text=True,
-                                        check=False).stdout:
-            raise Missing("%s has no zstd (erofs-utils >= 1.8); MKFS_EROFS=PATH names another"
-                          % program)
-        return program
+        """The user's own, the system's, or one that is built: the first that knows zstd."""
+        built = os.path.join(self.bench.options.work, "erofs", "mkfs.erofs")
+        known = [os.environ.get("MKFS_EROFS"), shutil.which("mkfs.erofs", path=SYSTEM_PATH), built]
+        for program in filter(None, known):
+            if self.has_zstd(program):
+                return program
+        done = subprocess.run([os.path.join(os.path.dirname(__file__), "..", "mkfs-erofs.sh"),
+                               os.path.dirname(built)], stdout=sys.stderr, check=False)
+        if done.returncode or not self.has_zstd(built):
+            raise Missing("no mkfs.erofs with zstd (erofs-utils >= 1.8); MKFS_EROFS=PATH names one")
+        return built
+
+    @staticmethod
+    def has_zstd(program):
+        try:
+            return "zstd" in subprocess.run([program, "--help"], capture_output=True, text=True,
+                                            check=False).stdout
+        except OSError:
+            return False
 
     def prepare(self, medium):
         first = subprocess.run([self.program(), "-V"], capture_output=True, text=True,
