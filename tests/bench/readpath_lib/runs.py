@@ -30,6 +30,7 @@ class Bench:
         self.images = os.path.join(options.work, "images")
         self.turns = system.Turns(options.lock)
         self.ram = None  # directory in memory, while running
+        self.failed = {}  # image -> why it could not be made
         self.help = system.run(programs["modelfs"], "--help")
 
     def cache_option(self, limit):
@@ -54,18 +55,27 @@ class Bench:
         """(image in memory, bytes that the model takes in it); both are kept."""
         name = "%s-%s-%s" % (kind, self.options.size, peer.key(medium))
         path = os.path.join(self.images, name)
+        if path in self.failed:
+            raise self.failed[path]
         if not os.path.exists(path + ".json"):
             self.turns.give_up()
-            os.makedirs(self.images, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path + ".part")
-            stored = peer.make(self.model(kind), path + ".part", medium)
-            os.rename(path + ".part", path)
-            with open(path + ".json", "w", encoding="ascii") as file:
-                json.dump({"stored": stored}, file)
+            try:
+                self.make_image(peer, kind, medium, path)
+            except system.Failure as failure:
+                self.failed[path] = failure
+                raise
         with open(path + ".json", encoding="ascii") as file:
             stored = json.load(file)["stored"]
         return self.in_memory(path), stored
+
+    def make_image(self, peer, kind, medium, path):
+        os.makedirs(self.images, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + ".part")
+        stored = peer.make(self.model(kind), path + ".part", medium)
+        os.rename(path + ".part", path)
+        with open(path + ".json", "w", encoding="ascii") as file:
+            json.dump({"stored": stored}, file)
 
     def in_memory(self, path):
         copy = os.path.join(self.ram, os.path.basename(path))

@@ -14,10 +14,14 @@ class Failure(Exception):
     """Something that ends the run, in one line for the user."""
 
 
-def run(*command, **options):
-    """The output of a command that must succeed."""
-    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+def run(*command, seconds=1800):
+    """The output of a command that must succeed, and end in time."""
+    try:
+        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise Failure("%s: no end in %d s" % (command[0], seconds)) from None
     if done.returncode:
         why = (done.stderr or done.stdout).strip().splitlines()
         raise Failure("%s: status %d: %s" % (" ".join(str(w) for w in command[:4]),
