@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing, by apt, and nothing if nothing is:
-#   scripts/install-deps.sh [build] [test] [demo] [bench]
+#   scripts/install-deps.sh [build] [test] [demo] [bench] [erofs]
 # Groups: build (compiler and libraries), test (what the suite runs), demo
-# (mounting and npm), bench (peers and plots). Without arguments: build.
+# (mounting and npm), bench (peers and plots), erofs (to build erofs-utils where
+# the release's own are too old). Without arguments: build.
 set -euo pipefail
 
 build=(gcc g++ make cmake pkg-config libc6-dev libzstd-dev libxxhash-dev liburing-dev
@@ -10,13 +11,16 @@ build=(gcc g++ make cmake pkg-config libc6-dev libzstd-dev libxxhash-dev liburin
 test=(fuse3 python3 python3-numpy python3-zstandard python3-xxhash zstd strace time clang
 	libclang-rt-dev binutils util-linux mount procps)
 demo=(fuse3)
-bench=(zstd liblz4-dev liblzma-dev gnuplot-nox)
+bench=(zstd liblz4-dev liblzma-dev gnuplot-nox fuse3 python3 fio e2fsprogs erofs-utils
+	squashfs-tools btrfs-progs util-linux mount)
+erofs=(autoconf automake libtool make gcc pkg-config libzstd-dev liblz4-dev)
 
 wanted=()
 for group in "${@:-build}"; do
 	case $group in
 	build) wanted+=("${build[@]}") ;;
 	test) wanted+=("${test[@]}") ;;
+	erofs) wanted+=("${erofs[@]}") ;;
 	demo)
 		wanted+=("${demo[@]}")
 		# A Node from elsewhere brings its own npm.
@@ -29,7 +33,7 @@ for group in "${@:-build}"; do
 			wanted+=(libblosc2-dev)
 		;;
 	*)
-		echo "install-deps.sh: no group '$group' (build, test, demo, bench)" >&2
+		echo "install-deps.sh: no group '$group' (build, test, demo, bench, erofs)" >&2
 		exit 2
 		;;
 	esac

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "gguf_writer.h"
+#include "quantize.h"
 #include "random_weights.h"
 
 #define ALIGNMENT 32
@@ -37,6 +38,23 @@ static void *allocate(size_t bytes)
 
 /* ---- types ---- */
 
+static void encode_q4_k(const float *in, size_t count, uint8_t *out)
+{
+	bench_quantize(12, in, count, out);
+}
+
+static void encode_q6_k(const float *in, size_t count, uint8_t *out)
+{
+	bench_quantize(14, in, count, out);
+}
+
+/* What llama-quantize calls Q4_K_M: most tensors of the first type, some of the
+ * second; quantized from weights, not random blocks. */
+static const struct type mixture[] = {
+    {"Q4_K_M", 12, 144, 256, encode_q4_k, REPAIR_HALVES, {0, 2}, 15},
+    {"Q6_K", 14, 210, 256, encode_q6_k, REPAIR_HALVES, {208, -1}, 15},
+};
+
 /* A type by its name; a number: one that nobody knows, a byte for each weight. */
 static const struct type *find_type(const char *name)
 {
@@ -44,6 +62,8 @@ static const struct type *find_type(const char *name)
 	char *end;
 	unsigned long id;
 
+	if (!strcmp(mixture[0].name, name))
+		return &mixture[0];
 	for (size_t i = 0; i < TYPES; i++)
 		if (!strcmp(types[i].name, name))
 			return &types[i];
@@ -150,16 +170,29 @@ static void add_layer_norm(struct plan *p, uint64_t layer, const char *name)
 	add_norm(p, text);
 }
 
+/* In a mixture, attn_v and ffn_down of the first and last eighth of the layers
+ * and of every third one between get more bits. */
+static bool has_more_bits(const struct options *o, uint64_t layer, const char *name)
+{
+	uint64_t eighth = o->layers / 8;
+
+	if (o->type != &mixture[0] || (strcmp(name, "attn_v") && strcmp(name, "ffn_down")))
+		return false;
+	return layer < eighth || layer >= 7 * o->layers / 8 || (layer - eighth) % 3 == 2;
+}
+
 static void add_matrix(struct plan *p, uint64_t layer, const char *name, uint64_t in, uint64_t out)
 {
-	struct tensor *t = add_tensor(p, p->o->type, 2, in, out, 0);
+	const struct type *type = has_more_bits(p->o, layer, name) ? &mixture[1] : p->o->type;
+	struct tensor *t = add_tensor(p, type, 2, in, out, 0);
 
 	snprintf(t->name, sizeof(t->name), "blk.%" PRIu64 ".%s.weight", layer, name);
 }
 
 static void add_experts(struct plan *p, uint64_t layer, const char *name, uint64_t in, uint64_t out)
 {
-	struct tensor *t = add_tensor(p, p->o->type, 3, in, out, p->o->experts);
+	const struct type *type = has_more_bits(p->o, layer, name) ? &mixture[1] : p->o->type;
+	struct tensor *t = add_tensor(p, type, 3, in, out, p->o->experts);
 
 	snprintf(t->name, sizeof(t->name), "blk.%" PRIu64 ".%s_exps.weight", layer, name);
 }
@@ -218,7 +251,7 @@ static void plan_model(struct plan *p)
 		add_ffn(p, i);
 	}
 	add_norm(p, "output_norm");
-	t = add_tensor(p, o->type, 2, o->dim, o->vocab, 0);
+	t = add_tensor(p, o->type == &mixture[0] ? &mixture[1] : o->type, 2, o->dim, o->vocab, 0);
 	snprintf(t->name, sizeof(t->name), "output.weight");
 	/* Well apart, so that the choice does not hang on rounding. */
 	t->deviation *= 4;
@@ -579,8 +612,9 @@ static void fit_size(struct options *o)
 static const char usage[] =
     "usage: mkllama [OPTIONS] FILE\n"
     "Writes a runnable llama-architecture GGUF model with random weights.\n"
-    "  --type T        F32 F16 BF16 Q8_0 Q4_0: real weights; any other ggml type or a\n"
-    "                  number: valid random blocks (default F32)\n"
+    "  --type T        F32 F16 BF16 Q8_0 Q4_0, and Q4_K_M, a mixture of Q4_K and Q6_K:\n"
+    "                  real weights; any other ggml type or a number: valid random\n"
+    "                  blocks (default F32)\n"
     "  --dim N --layers N --ffn N --vocab N --heads N --kv-heads N\n"
     "                  shape (default 256, 4, 512, 512, 4, heads); dim and ffn are\n"
     "                  multiples of 256, vocab at least 354\n"

@@ -10,6 +10,8 @@
  * arrives takes STALL_MS more. EIO percent of the reads fail. The kernel has at
  * most BACKGROUND reads under way and makes who asks for more wait.
  *
+ * With --cached the kernel keeps what it has read, as it does for a plain file.
+ *
  * One thread receives and never waits; repliers take reads in the order of their
  * due times. The counters go to standard output at the end.
  */
@@ -20,11 +22,13 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -45,6 +49,7 @@ typedef struct {
 	uint64_t stall_ns;
 	unsigned eio_percent;
 	unsigned background;
+	bool cached;
 	uint64_t seed;
 } model_options;
 
@@ -74,7 +79,7 @@ typedef struct {
 } queue;
 
 typedef struct {
-	int backing;
+	const uint8_t *mapped; /* the backing file */
 	struct stat st;
 	model model;
 	queue queue;
@@ -240,22 +245,17 @@ static void queue_close(queue *q)
 
 /* ---- replies ---- */
 
+/* Straight from the mapping: the kernel copies once, to where the reader wants it. */
 static void answer(const medium *m, const read_job *job)
 {
-	uint8_t *buffer = malloc(job->length + 1);
-	ssize_t got;
+	uint64_t size = (uint64_t)m->st.st_size;
+	uint64_t left = job->offset < size ? size - job->offset : 0;
+	size_t length = job->length < left ? job->length : (size_t)left;
 
-	if (job->fail || !buffer) {
+	if (job->fail)
 		fuse_reply_err(job->request, EIO);
-		free(buffer);
-		return;
-	}
-	got = pread(m->backing, buffer, job->length, (off_t)job->offset);
-	if (got < 0)
-		fuse_reply_err(job->request, errno);
 	else
-		fuse_reply_buf(job->request, (char *)buffer, (size_t)got);
-	free(buffer);
+		fuse_reply_buf(job->request, (const char *)m->mapped + (size - left), length);
 }
 
 static void *replier(void *arg)
@@ -263,7 +263,6 @@ static void *replier(void *arg)
 	medium *m = arg;
 	read_job job;
 
-	prctl(PR_SET_TIMERSLACK, 1);
 	while (queue_take(&m->queue, &job))
 		answer(m, &job);
 	return NULL;
@@ -322,12 +321,15 @@ static void on_getattr(fuse_req_t request, fuse_ino_t inode, struct fuse_file_in
 
 static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *info)
 {
+	const medium *m = fuse_req_userdata(request);
+
 	if (inode != FILE_INODE) {
 		fuse_reply_err(request, EISDIR);
 		return;
 	}
 	/* No memory pages in between: every read comes here. */
-	info->direct_io = 1;
+	info->direct_io = !m->model.options.cached;
+	info->keep_cache = m->model.options.cached;
 	fuse_reply_open(request, info);
 }
 
@@ -362,6 +364,31 @@ static const struct fuse_lowlevel_ops operations = {
 
 /* ---- the program ---- */
 
+/* A medium does not wait for a processor: root gets ahead of all other threads,
+ * and timers are exact. Threads that are started later inherit both. */
+static void become_prompt(void)
+{
+	const struct sched_param param = {.sched_priority = 1};
+
+	prctl(PR_SET_TIMERSLACK, 1);
+	sched_setscheduler(0, SCHED_FIFO, &param);
+}
+
+static bool map_backing(medium *m, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	void *bytes = MAP_FAILED;
+
+	if (fd >= 0 && fstat(fd, &m->st) == 0)
+		bytes = mmap(NULL, (size_t)m->st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (bytes == MAP_FAILED)
+		perror(path);
+	if (fd >= 0)
+		close(fd);
+	m->mapped = bytes;
+	return bytes != MAP_FAILED;
+}
+
 static int serve(medium *m, const char *mountpoint)
 {
 	char *argv[] = {(char *)"slowfile", (char *)"-oro,fsname=slowfile"};
@@ -391,7 +418,7 @@ static int usage(void)
 {
 	fputs("usage: slowfile [--channels N] [--latency-us N] [--mbps N] [--stall FILE]\n"
 	      "                [--stall-ms N] [--eio PERCENT] [--background N] [--seed N]\n"
-	      "                BACKING MOUNTPOINT\n",
+	      "                [--cached] BACKING MOUNTPOINT\n",
 	      stderr);
 	return 2;
 }
@@ -407,6 +434,7 @@ static bool parse(int argc, char **argv, model_options *o)
 	    {"eio", required_argument, NULL, 'e'},
 	    {"background", required_argument, NULL, 'b'},
 	    {"seed", required_argument, NULL, 'r'},
+	    {"cached", no_argument, NULL, 'k'},
 	    {NULL, 0, NULL, 0},
 	};
 	int option;
@@ -430,6 +458,8 @@ static bool parse(int argc, char **argv, model_options *o)
 			o->background = (unsigned)number;
 		else if (option == 'r')
 			o->seed = number;
+		else if (option == 'k')
+			o->cached = true;
 		else
 			return false;
 	}
@@ -446,11 +476,9 @@ int main(int argc, char **argv)
 	if (!parse(argc, argv, &m.model.options))
 		return usage();
 	m.model.state = (m.model.options.seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
-	m.backing = open(argv[optind], O_RDONLY | O_CLOEXEC);
-	if (m.backing < 0 || fstat(m.backing, &m.st) < 0) {
-		perror(argv[optind]);
+	if (!map_backing(&m, argv[optind]))
 		return 1;
-	}
+	become_prompt();
 	queue_init(&m.queue);
 	err = serve(&m, argv[optind + 1]);
 	printf("reads %" PRIu64 " bytes %" PRIu64 " failed %" PRIu64 " stalled %" PRIu64 "\n",

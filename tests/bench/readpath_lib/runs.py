@@ -1,0 +1,198 @@
+"""One cell of the table: a peer, a model, a medium and a pattern, measured cold."""
+import contextlib
+import json
+import os
+import tempfile
+
+from . import media, system
+
+MIB = 1 << 20
+
+# What each scenario asks of the client, and what it is called in tables.
+SCENARIOS = {
+    "mmap": "sequential mmap, one byte of each memory page",
+    "load": "llama.cpp's load: header, MAP_POPULATE, WILLNEED, then mmap",
+    "direct": "O_DIRECT reads of 1 MiB",
+    "random": "random 4 KiB faults, MADV_RANDOM",
+    "warm": "warm: cached memory pages through new mappings",
+    "threads": "8 readers, each its eighth, mmap",
+    "frames": "frame size against ratio and latency: random 4 KiB faults",
+    "small-ram": "larger than RAM: passes over a model of twice the memory limit",
+}
+
+
+class Bench:
+    """Options, programs and places of a run."""
+
+    def __init__(self, options, programs):
+        self.options = options
+        self.programs = programs
+        self.images = os.path.join(options.work, "images")
+        self.turns = system.Turns(options.lock)
+        self.ram = None  # directory in memory, while running
+        self.failed = {}  # image -> why it could not be made
+        self.help = system.run(programs["modelfs"], "--help")
+
+    def cache_option(self, limit):
+        """What tells modelfs to keep compressed chunks when memory is limited."""
+        return "cache=auto" if limit and "cache=" in self.help else None
+
+    # ---- models and images ----
+
+    def model(self, kind):
+        """The path of a model of this kind, made if it is not there yet."""
+        directory = os.path.join(self.options.work, "models")
+        path = os.path.join(directory, "%s-%s.gguf" % (kind, self.options.size))
+        if not os.path.exists(path):
+            self.turns.give_up()
+            os.makedirs(directory, exist_ok=True)
+            system.run(self.programs["mkllama"], "--type", kind, "--size", self.options.size,
+                       "--seed", 4, path + ".part")
+            os.rename(path + ".part", path)
+        return path
+
+    def image(self, peer, kind, medium):
+        """(image in memory, bytes that the model takes in it); both are kept."""
+        name = "%s-%s-%s" % (kind, self.options.size, peer.key(medium))
+        path = os.path.join(self.images, name)
+        if path in self.failed:
+            raise self.failed[path]
+        if not os.path.exists(path + ".json"):
+            self.turns.give_up()
+            try:
+                self.make_image(peer, kind, medium, path)
+            except system.Failure as failure:
+                self.failed[path] = failure
+                raise
+        with open(path + ".json", encoding="ascii") as file:
+            stored = json.load(file)["stored"]
+        return self.in_memory(path), stored
+
+    def make_image(self, peer, kind, medium, path):
+        os.makedirs(self.images, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + ".part")
+        stored = peer.make(self.model(kind), path + ".part", medium)
+        os.rename(path + ".part", path)
+        with open(path + ".json", "w", encoding="ascii") as file:
+            json.dump({"stored": stored}, file)
+
+    def in_memory(self, path):
+        copy = os.path.join(self.ram, os.path.basename(path))
+        if not os.path.exists(copy):
+            system.run("cp", "--sparse=always", path, copy + ".part")
+            os.rename(copy + ".part", copy)
+        return copy
+
+    def forget_images(self, kind):
+        for name in os.listdir(self.ram):
+            if name.startswith(kind + "-"):
+                os.unlink(os.path.join(self.ram, name))
+
+
+def client_command(bench, scenario, path, device):
+    words = [bench.programs["loadpattern"]]
+    pattern = scenario
+    if scenario == "small-ram":
+        pattern = "passes"
+        words += ["--passes", bench.options.passes, "--counter",
+                  "/sys/block/%s/stat" % os.path.basename(device)]
+    elif scenario in ("random", "frames"):
+        pattern = "random"
+        words += ["--faults", bench.options.faults]
+    elif scenario == "warm":
+        words += ["--passes", 4]
+    return words + [pattern, path]
+
+
+def daemon_figures(daemon, directory, model_size):
+    """Peak memory, and what a modelfs daemon counts itself."""
+    if not daemon:
+        return {}
+    figures = {"peak_memory": system.peak_memory(daemon.pid)}
+    try:
+        with open(os.path.join(directory, ".modelfs", "stats.json"), encoding="utf-8") as file:
+            stats = json.load(file)
+    except OSError:
+        return figures
+    figures["stats"] = stats
+    figures["cache_bytes"] = stats.get("cache_used_bytes", 0)
+    figures["beyond_memory"] = (figures["peak_memory"] - stats["arena_bytes"] -
+                                stats["index_loaded_bytes"] - figures["cache_bytes"])
+    # Beyond one reading of everything, and one readahead window.
+    figures["again"] = max(0, stats["served_bytes"] - model_size - 128 * 1024) / model_size
+    return figures
+
+
+def run_client(bench, medium, mounted, beside, scenario, group):
+    """The client's own figures, and CPU seconds of all that took part."""
+    daemon = mounted.daemon
+    daemon_cpu = system.process_cpu(daemon.pid) if daemon else 0.0
+    emulator_cpu = medium.emulator_cpu()
+    before = system.bytes_read(medium.device)
+    command = client_command(bench, scenario, mounted.path, medium.device)
+    if group:
+        command = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', group.procs] + command
+    with contextlib.ExitStack() as stack:
+        start = system.machine_cpu()
+        other = stack.enter_context(system.process(beside)) if beside else None
+        result = json.loads(system.run(*command))
+        worked = [after - at for after, at in zip(system.machine_cpu(), start)]
+        result["beside_cpu"] = system.process_cpu(other.pid) if other else 0.0
+    result["daemon_cpu"] = (system.process_cpu(daemon.pid) - daemon_cpu) if daemon else 0.0
+    emulator_cpu = medium.emulator_cpu() - emulator_cpu
+    result["machine_cpu"] = worked[0] - emulator_cpu
+    # At least: some of what is taken away was the kernel's work.
+    result["others_cpu"] = max(0.0, worked[1] - emulator_cpu - result["cpu_seconds"] -
+                               result["daemon_cpu"] - result["beside_cpu"])
+    result["medium_bytes"] = system.bytes_read(medium.device) - before
+    return result
+
+
+def measure(bench, medium_name, kind, peer, scenario):
+    """A cold run; the dictionary of its figures. MB are 10^6 bytes of the model."""
+    image, stored = bench.image(peer, kind, medium_name)
+    model_size = os.path.getsize(bench.model(kind))
+    limit = model_size // 2 if scenario == "small-ram" else None
+    extra = bench.cache_option(limit) if limit else None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bench.turns.taken())
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="modelfs-readpath-"))
+        group = stack.enter_context(system.memory_group(limit)) if limit else None
+        if limit and not group:
+            return {"missing": "no memory control group"}
+        medium = stack.enter_context(media.opened(media.PRESETS[medium_name], image, place,
+                                                  bench.programs["slowfile"]))
+        mounted = stack.enter_context(peer.mount(medium.device, place, kind, medium_name, group,
+                                                 extra))
+        # Device and mount are new, so nothing of them is cached but their heads.
+        if not bench.options.keep_caches:
+            system.drop_caches()
+        try:
+            result = run_client(bench, medium, mounted, peer.beside(mounted.path), scenario, group)
+        except system.Failure as failure:
+            if scenario == "direct" and "Invalid argument" in str(failure):
+                return {"refused": "no O_DIRECT"}
+            raise
+        result.update(daemon_figures(mounted.daemon, os.path.dirname(mounted.path),
+                                     model_size))
+    result.update(stored=stored, original=model_size, limit=limit)
+    add_figures(result)
+    return result
+
+
+def add_figures(result):
+    """Figures that follow from others. A pass counts from the second one on."""
+    gigabytes = result["bytes"] / 1e9
+    result["rate"] = 1000 * gigabytes / result["seconds"]
+    result["cpu_per_gb"] = (result["cpu_seconds"] + result["daemon_cpu"] +
+                            result["beside_cpu"]) / gigabytes
+    result["others"] = result["others_cpu"] / result["seconds"] / os.cpu_count()
+    result["machine_cpu_per_gb"] = result["machine_cpu"] / gigabytes
+    later = result.get("passes", [])[1:]
+    if later:
+        result["pass_seconds"] = sum(one["seconds"] for one in later) / len(later)
+        result["pass_bytes"] = sum(one["medium_bytes"] for one in later) / len(later)
+        result["pass_mb"] = result["pass_bytes"] / 1e6
+        result["pass_share"] = result["pass_bytes"] / max(1, result["stored"] -
+                                                          result.get("cache_bytes", 0))
