@@ -83,7 +83,7 @@ static const struct refusal refusals[] = {
     {"future.mfs", RECORD(LAYOUTS, layout, 0, block_bytes), 65537, BAD_LAYOUT},
     {"future.mfs", RECORD(FIELDS, field, 0, name_offset), UINT32_MAX, BAD_FIELD},
     {"future.mfs", RECORD(FIELDS, field, 0, cls), 2, BAD_LAYOUT},
-    {"future.mfs", RECORD(FIELDS, field, 0, transform), 5, BAD_LAYOUT},
+    {"future.mfs", RECORD(FIELDS, field, 0, transform), MFS_TRANSFORMS, BAD_LAYOUT},
     {"future.mfs", RECORD(FIELDS, field, 0, transform), 3, BAD_LAYOUT}, /* constants */
     {"future.mfs", RECORD(FIELDS, field, 0, run), 1, BAD_LAYOUT},
     {"future.mfs", RECORD(FIELDS, field, 0, transform), 0, BAD_LAYOUT}, /* its width is 4 */
