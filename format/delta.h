@@ -14,7 +14,7 @@
 
 /* Turns `blocks` blocks at `bytes` into their difference to those at `base`.
  * Not `integer`: exclusive or. Else, field by field:
- *   PLANES, ROTATE   words: bytes - base modulo their size, as a two's complement
+ *   PLANES, ROTATE, FLOAT: words: bytes - base modulo their size, as a two's complement
  *                    number n, folded: 2 n, or -2 n - 1 where n is negative
  *   bits 8, 4, 2     lanes of so many bits in each byte: bytes - base modulo 2^bits
  *   else             exclusive or */

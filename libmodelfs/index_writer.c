@@ -169,6 +169,8 @@ static void put_tensors(struct builder *b)
 			const mfs_root_tensor *twin = &b->plan->tensors[t->twin].record;
 
 			record.cls = twin->cls;
+			record.flags = twin->flags;
+			record.base = twin->base;
 			memcpy(record.slot, twin->slot, sizeof(record.slot));
 		}
 		record.first_dim = record.dim_count ? b->dims : 0;

@@ -17,8 +17,10 @@
 #include <xxhash.h>
 
 #include "../format/check.h"
+#include "../format/delta.h"
 #include "chunk_writer.h"
 #include "coder.h"
+#include "delta_plan.h"
 #include "container.h"
 #include "index_writer.h"
 #include "output.h"
@@ -60,6 +62,7 @@ struct run {
 	mfs_coders *coders;
 	mfs_index index;
 	XXH3_state_t *file_hash, *tensor_hash;
+	uint8_t *base_span; /* of a delta's base */
 	uint64_t original_done;
 };
 
@@ -179,6 +182,23 @@ int mfs_packer_add(mfs_packer *p, const char *path, const char *name, mfs_proble
 				       "cannot be given",
 				       path, name);
 	return mfs_plan_add_directory(&p->plan, path, why);
+}
+
+int mfs_packer_add_delta(mfs_packer *p, const char *path, const char *name, const char *base,
+			 mfs_problem *why)
+{
+	uint32_t count = p->plan.file_count;
+	int error = mfs_is_directory(path)
+			? mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+					  "%s: is a directory: give the files of a fine-tune one "
+					  "by one",
+					  path)
+			: mfs_packer_add(p, path, name, why);
+
+	if (error)
+		return error;
+	p->plan.files[count].delta_of = strdup(base);
+	return p->plan.files[count].delta_of ? 0 : no_memory(why);
 }
 
 void mfs_packer_cancel(mfs_packer *p)
@@ -338,6 +358,24 @@ static void drop_behind(const struct run *r, mfs_plan_file *file, uint64_t offse
 			      POSIX_FADV_DONTNEED);
 }
 
+/* Leaves in the job the difference to the same span of the base. */
+static int subtract_base(struct run *r, const mfs_plan_tensor *t, mfs_coder_job *job)
+{
+	const mfs_plan_tensor *base = &r->plan->tensors[t->record.base];
+	mfs_plan_file *file = &r->plan->files[base->record.file];
+	uint64_t offset = base->record.file_offset + job->span.offset;
+	int error;
+
+	if (!r->base_span && !(r->base_span = malloc(r->plan->span_max)))
+		return no_memory(r->why);
+	error = file->source.read_at(&file->source, offset, r->base_span, job->span.bytes);
+	if (error)
+		return read_failed(r, file, error, offset);
+	mfs_delta_encode(t->layout, job->span.blocks, t->record.flags & MFS_TENSOR_INTEGER,
+			 r->base_span, job->in);
+	return 0;
+}
+
 static int read_span(struct run *r, uint32_t number, uint64_t index, mfs_coder_job *job)
 {
 	const mfs_plan_tensor *t = &r->plan->tensors[number];
@@ -355,11 +393,11 @@ static int read_span(struct run *r, uint32_t number, uint64_t index, mfs_coder_j
 	if (error)
 		return read_failed(r, file, error, offset);
 	drop_behind(r, file, offset, job->span.bytes);
-	if (r->plan->reordered)
-		return 0; /* hashed before */
-	XXH3_128bits_update(r->tensor_hash, job->in, job->span.bytes);
-	XXH3_128bits_update(r->file_hash, job->in, job->span.bytes);
-	return 0;
+	if (!r->plan->reordered) { /* else hashed before */
+		XXH3_128bits_update(r->tensor_hash, job->in, job->span.bytes);
+		XXH3_128bits_update(r->file_hash, job->in, job->span.bytes);
+	}
+	return t->record.flags & MFS_TENSOR_DELTA ? subtract_base(r, t, job) : 0;
 }
 
 static void take_hash(const XXH3_state_t *state, uint8_t out[16])
@@ -572,6 +610,8 @@ static int make_plan(struct run *r)
 
 	if (!error)
 		error = mfs_plan_share(r->plan, &r->packer->cancel, r->why);
+	if (!error)
+		error = mfs_plan_match_deltas(r->plan, r->why);
 	if (!error && r->packer->order)
 		error = mfs_plan_order(r->plan, r->packer->order, r->why);
 	if (!error)
@@ -620,6 +660,8 @@ static void close_writers(struct run *r)
 	XXH3_freeState(r->file_hash);
 	XXH3_freeState(r->tensor_hash);
 	r->file_hash = r->tensor_hash = NULL;
+	free(r->base_span);
+	r->base_span = NULL;
 }
 
 static int report_damage(void *user, const mfs_problem *damage)

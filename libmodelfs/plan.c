@@ -143,6 +143,7 @@ void mfs_plan_forget(mfs_plan *plan, uint32_t count)
 		mfs_source_close(&file->source);
 		free(file->path);
 		free(file->name);
+		free(file->delta_of);
 	}
 }
 
@@ -300,7 +301,7 @@ static int add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem
 static mfs_plan_tensor new_tensor(uint32_t file, const mfs_layout *layout, uint64_t offset,
 				  uint64_t size)
 {
-	mfs_plan_tensor t = {.layout = layout, .twin = MFS_NO_TENSOR};
+	mfs_plan_tensor t = {.layout = layout, .twin = MFS_NO_TENSOR, .delta_base = MFS_NO_TENSOR};
 
 	t.record.file = file;
 	t.record.file_offset = offset;

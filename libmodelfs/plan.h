@@ -39,6 +39,7 @@ typedef struct {
 	mfs_import import;
 	mfs_root_file record; /* extents from mfs_plan_build(), hash from writing */
 	uint64_t literal_bytes;
+	char *delta_of; /* name of the file that it is a fine-tune of, or NULL */
 } mfs_plan_file;
 
 /* What a tensor's sample came to with each coding, for those who ask why. */
@@ -53,6 +54,8 @@ typedef struct {
 	mfs_root_tensor record; /* hash, bases and tables numbers come from writing */
 	const mfs_layout *layout;
 	const uint64_t *dims; /* the import's */
+	uint32_t delta_base;  /* a tensor that it may be stored as a difference to, or
+			       * MFS_NO_TENSOR; record.base if it is */
 	uint32_t twin;	      /* an earlier tensor with the same bytes; MFS_NO_TENSOR: none */
 	uint64_t row_bytes;
 	uint64_t spans;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../format/delta.h"
 #include "problem.h"
 
 /* What a profile asks of compression, in 1/1024. Slow media take every gain;
@@ -56,6 +57,7 @@ struct sampler {
 struct scratch {
 	mfs_encoder *encoder;
 	uint8_t *sample; /* blocks of the sampled spans, one after the other */
+	uint8_t *base;	 /* those of a delta's base */
 	uint8_t *out;
 	uint8_t *tables;
 	uint32_t blocks; /* in the sample */
@@ -76,7 +78,7 @@ static int fail(struct sampler *s, int error, const mfs_plan_file *file)
 }
 
 /* Reads spans that lie evenly over the tensor: all of them where it is small. */
-static int read_sample(struct sampler *s, struct scratch *w, const mfs_plan_tensor *t)
+static int read_sample(struct sampler *s, struct scratch *w, const mfs_plan_tensor *t, uint8_t *out)
 {
 	mfs_source source = s->plan->files[t->record.file].source;
 	uint64_t bytes = (uint64_t)t->record.span_blocks * t->layout->block_bytes;
@@ -95,9 +97,9 @@ static int read_sample(struct sampler *s, struct scratch *w, const mfs_plan_tens
 		/* The middle of the i-th part; without overflow for any tensor. */
 		mfs_tensor_span(&t->record, t->layout->block_bytes,
 				t->spans / count * i + t->spans / count / 2, &span);
-		error = source.read_at(&source, t->record.file_offset + span.offset,
-				       w->sample + (size_t)w->blocks * t->layout->block_bytes,
-				       span.bytes);
+		error =
+		    source.read_at(&source, t->record.file_offset + span.offset,
+				   out + (size_t)w->blocks * t->layout->block_bytes, span.bytes);
 		if (error)
 			return error;
 		w->span_blocks[w->spans++] = span.blocks;
@@ -230,6 +232,73 @@ static int explain(struct scratch *w, mfs_plan_tensor *t)
 				   (const mfs_tables *const *)t->open_tables, t->choice.stored);
 }
 
+/* ---- deltas ---- */
+
+/* What the sample comes to as it is in `w`, with the tables that serve it, which
+ * replace those of the tensor if it is smaller than *least. */
+static int try_sample(struct scratch *w, mfs_plan_tensor *t, int64_t *least)
+{
+	mfs_plan_tensor trial = *t;
+	int64_t stored;
+
+	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+		trial.tables[k] = NULL;
+		trial.tables_bytes[k] = 0;
+		trial.open_tables[k] = NULL;
+	}
+	stored = build_tables(w, &trial);
+	if (!stored)
+		stored = mfs_plan_open_tables(&trial);
+	if (!stored)
+		stored = code_sample(w, &trial);
+	mfs_plan_close_tables(&trial);
+	if (stored < 0 || stored >= *least) {
+		mfs_plan_drop_tables(&trial);
+		return stored < 0 ? (int)stored : 0;
+	}
+	mfs_plan_drop_tables(t);
+	*t = trial;
+	*least = stored;
+	return 1;
+}
+
+/* Differences are mostly zeros in runs, which trees alone take a bit each for. */
+#define MATCH_LEVEL_DELTA 6
+
+/* Alone, or as a difference of either kind: whichever makes the smallest sample.
+ * The sample of the tensor is in `w`. */
+static int choose_delta(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
+{
+	const mfs_plan_tensor *base = &s->plan->tensors[t->delta_base];
+	int64_t least = INT64_MAX;
+	int error = read_sample(s, w, base, w->base);
+
+	if (!error)
+		error = try_sample(w, t, &least);
+	t->rules.match_level = MATCH_LEVEL_DELTA;
+	for (int integer = 1; integer >= 0 && error >= 0; integer--) {
+		if (integer)
+			mfs_delta_encode(t->layout, w->blocks, true, w->base, w->sample);
+		else
+			error = read_sample(s, w, t, w->sample);
+		if (error >= 0 && !integer)
+			mfs_delta_encode(t->layout, w->blocks, false, w->base, w->sample);
+		if (error >= 0)
+			error = try_sample(w, t, &least);
+		if (error <= 0)
+			continue;
+		t->record.base = t->delta_base;
+		t->record.flags = MFS_TENSOR_DELTA | (integer ? MFS_TENSOR_INTEGER : 0);
+		t->choice.reason = integer ? "as an integer difference to its base"
+					   : "as a difference to its base";
+	}
+	if (t->record.flags & MFS_TENSOR_DELTA) {
+		t->choice.sample_bytes = (uint64_t)w->blocks * t->layout->block_bytes;
+		t->choice.chosen = (uint64_t)least;
+	}
+	return error < 0 ? error : 0;
+}
+
 /* Class, rules and tables of one tensor. */
 static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 {
@@ -241,7 +310,14 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 		t->choice.reason = "stored once with an equal tensor";
 	if ((t->record.flags & MFS_TENSOR_LITERAL) || t->twin != MFS_NO_TENSOR)
 		return 0;
-	error = read_sample(s, w, t);
+	error = read_sample(s, w, t, w->sample);
+	if (!error && t->delta_base != MFS_NO_TENSOR) {
+		error = choose_delta(s, w, t);
+		if (error || (t->record.flags & MFS_TENSOR_DELTA))
+			return error;
+		mfs_plan_drop_tables(t);
+		error = read_sample(s, w, t, w->sample);
+	}
 	if (!error)
 		error = build_tables(w, t);
 	if (!error)
@@ -259,15 +335,17 @@ static int scratch_open(struct scratch *w, const struct sampler *s)
 	memset(w, 0, sizeof(*w));
 	w->encoder = mfs_encoder_new(s->sample_max);
 	w->sample = malloc(s->sample_max);
+	w->base = malloc(s->sample_max);
 	w->out = malloc(s->sample_max);
 	w->tables = malloc(MFS_TABLES_MAX);
-	return w->encoder && w->sample && w->out && w->tables ? 0 : MFS_E_MEMORY;
+	return w->encoder && w->sample && w->base && w->out && w->tables ? 0 : MFS_E_MEMORY;
 }
 
 static void scratch_close(struct scratch *w)
 {
 	mfs_encoder_free(w->encoder);
 	free(w->sample);
+	free(w->base);
 	free(w->out);
 	free(w->tables);
 }

@@ -19,6 +19,9 @@ typedef struct {
 	const char *container;
 	char **sources;
 	int source_count;
+	const char *base;    /* what the deltas are of; NULL: the only source */
+	const char **deltas; /* [NAME=]SOURCE */
+	int delta_count;
 } options;
 
 static void print_help(void)
@@ -36,6 +39,8 @@ static void print_help(void)
 	    "      --codec=NAME       only this coding (raw, zstd, literals, ...; plain); default "
 	    "auto:\n"
 	    "                         for each tensor the smallest that the profile can decode\n"
+	    "      --delta=[NAME=]SOURCE  add a fine-tune of the model, as what differs from it\n"
+	    "      --base=NAME        the file that --delta is of, where there are several\n"
 	    "      --order=FILE       store in the order of a trace (modelfs -o record=FILE)\n"
 	    "      --explain          print what was tried on each tensor, and why one won\n"
 	    "      --opaque           pack models that fail validation as plain bytes\n"
@@ -59,6 +64,8 @@ enum {
 	OPT_FRAME,
 	OPT_CODEC,
 	OPT_ORDER,
+	OPT_DELTA,
+	OPT_BASE,
 	OPT_EXPLAIN,
 	OPT_OPAQUE,
 	OPT_NO_VERIFY,
@@ -72,6 +79,8 @@ static const struct option long_options[] = {
     {"jobs", required_argument, NULL, 'j'},
     {"codec", required_argument, NULL, OPT_CODEC},
     {"order", required_argument, NULL, OPT_ORDER},
+    {"delta", required_argument, NULL, OPT_DELTA},
+    {"base", required_argument, NULL, OPT_BASE},
     {"explain", no_argument, NULL, OPT_EXPLAIN},
     {"opaque", no_argument, NULL, OPT_OPAQUE},
     {"no-verify", no_argument, NULL, OPT_NO_VERIFY},
@@ -114,6 +123,17 @@ static int parse_jobs(options *o, const char *text)
 	return 0;
 }
 
+static int parse_delta(options *o, const char *source)
+{
+	const char **more = realloc(o->deltas, ((size_t)o->delta_count + 1) * sizeof(*more));
+
+	if (!more)
+		return tool_misuse("out of memory");
+	o->deltas = more;
+	o->deltas[o->delta_count++] = source;
+	return 0;
+}
+
 static int parse_option(options *o, int option)
 {
 	switch (option) {
@@ -130,6 +150,11 @@ static int parse_option(options *o, int option)
 		return 0;
 	case OPT_ORDER:
 		o->pack.order = optarg;
+		return 0;
+	case OPT_DELTA:
+		return parse_delta(o, optarg);
+	case OPT_BASE:
+		o->base = optarg;
 		return 0;
 	case OPT_EXPLAIN:
 		o->pack.explain = 1;
@@ -179,34 +204,55 @@ static int parse_options(options *o, int argc, char *argv[])
 	o->container = argv[optind];
 	o->sources = &argv[optind + 1];
 	o->source_count = argc - optind - 1;
+	if (o->delta_count && !o->base && o->source_count > 1)
+		return tool_misuse("--delta needs --base=NAME where there are several models");
 	return 0;
 }
 
 /* ---- sources ---- */
 
 /* Splits NAME=SOURCE. A path that exists as a whole is a path, whatever '=' it
- * has; without NAME the library takes the base name. */
-static int add_source(mfs_packer *packer, const char *argument)
+ * has; without NAME the library takes the base name, and *name is NULL. */
+static int split_source(const char *argument, char **name, const char **path)
 {
 	const char *equals = strchr(argument, '=');
-	mfs_problem why = {0};
-	char *name = NULL;
-	const char *path = argument;
-	int err;
 
-	if (equals && access(argument, F_OK) != 0) {
-		name = strndup(argument, (size_t)(equals - argument));
-		if (!name) {
-			tool_error("out of memory");
-			return TOOL_FAILED;
-		}
-		path = equals + 1;
+	*name = NULL;
+	*path = argument;
+	if (!equals || access(argument, F_OK) == 0)
+		return 0;
+	*name = strndup(argument, (size_t)(equals - argument));
+	if (!*name) {
+		tool_error("out of memory");
+		return TOOL_FAILED;
 	}
-	err = mfs_packer_add(packer, path, name, &why);
+	*path = equals + 1;
+	return 0;
+}
+
+/* `base`: the file that it is a fine-tune of, or NULL. */
+static int add_source(mfs_packer *packer, const char *argument, const char *base)
+{
+	mfs_problem why = {0};
+	const char *path;
+	char *name;
+	int err = split_source(argument, &name, &path);
+
+	if (err)
+		return err;
+	err = base ? mfs_packer_add_delta(packer, path, name, base, &why)
+		   : mfs_packer_add(packer, path, name, &why);
 	if (err < 0)
 		tool_problem(path, err, &why);
 	free(name);
 	return err < 0 ? TOOL_FAILED : 0;
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
 }
 
 /* ---- the summary ---- */
@@ -432,13 +478,30 @@ static int write_container(mfs_packer *packer, const options *o, mfs_pack_summar
 	return err < 0 ? TOOL_FAILED : 0;
 }
 
+static int add_deltas(mfs_packer *packer, const options *o)
+{
+	const char *path;
+	char *name;
+	int err = split_source(o->sources[0], &name, &path);
+
+	for (int i = 0; i < o->delta_count && !err; i++) {
+		const char *base = o->base ? o->base : name ? name : base_name(path);
+
+		err = stop_signal ? 128 + stop_signal : add_source(packer, o->deltas[i], base);
+	}
+	free(name);
+	return err;
+}
+
 static int pack(mfs_packer *packer, const options *o)
 {
 	mfs_pack_summary summary = {.size = sizeof(summary)};
 	int err = 0;
 
 	for (int i = 0; i < o->source_count && !err; i++)
-		err = stop_signal ? 128 + stop_signal : add_source(packer, o->sources[i]);
+		err = stop_signal ? 128 + stop_signal : add_source(packer, o->sources[i], NULL);
+	if (!err)
+		err = add_deltas(packer, o);
 	if (!err)
 		err = write_container(packer, o, &summary);
 	if (err)
@@ -471,5 +534,6 @@ int main(int argc, char *argv[])
 	}
 	code = pack(packer, &o);
 	mfs_packer_free(packer);
+	free(o.deltas);
 	return code;
 }

@@ -71,6 +71,12 @@ MFS_API void mfs_packer_free(mfs_packer *packer); /* NULL is fine; removes a tem
 MFS_API int mfs_packer_add(mfs_packer *packer, const char *path, const char *name,
 			   mfs_problem *why);
 
+/* Adds a fine-tune of the file that was or will be added under the name `base`:
+ * each of its tensors is stored as nothing where it is equal to that of the base, as
+ * a difference to it, or alone, whichever is smallest. */
+MFS_API int mfs_packer_add_delta(mfs_packer *packer, const char *path, const char *name,
+				 const char *base, mfs_problem *why);
+
 typedef struct {
 	const char *type; /* tensor type, or "metadata" for literal and opaque bytes */
 	uint64_t tensors;

@@ -193,6 +193,24 @@ def sparse(path):
         f.write(b"!")
 
 
+def tuned_tensors():
+    return (("blk.0.attn_q.weight", "BF16", [64, 40], 30), ("blk.0.attn_k.weight", "Q8_0", [64, 40], 31),
+            ("blk.0.attn_v.weight", "Q4_K", [512, 10], 32), ("blk.0.ffn_up.weight", "F32", [64, 20], 33),
+            ("output_norm.weight", "F32", [64], 34), ("output.weight", "F16", [64, 20], 35))
+
+
+def step(tensor, seed):
+    """The tensor after some training: every ninth byte is one more or less. Norms stay."""
+    name, kind, dims, data = tensor
+    numbers = Numbers(seed)
+    if len(dims) == 1:
+        return tensor
+    out = bytearray(data)
+    for i in range(0, len(out), 9):
+        out[i] = (out[i] + numbers.next() % 3 - 1) % 256
+    return name, kind, dims, bytes(out)
+
+
 def main(directory):
     files = {
         "hello.txt": b"Hello, flash! " * 40 + b"\n",
@@ -219,6 +237,8 @@ def main(directory):
                               context_tensor("ratio_of_halves", "Q4_1", [512, 30], 22)]),
         "noise.gguf": gguf([("noise.weight", "F16", [64, 96], Numbers(8).noise(12288)),
                             tensor("norm.weight", "F32", [64], 9)]),
+        "base.gguf": gguf([tensor(*t) for t in tuned_tensors()]),
+        "tuned.gguf": gguf([step(tensor(*t), 40 + i) for i, t in enumerate(tuned_tensors())]),
         "empty": b"",
         "one-byte": b"\n",
         "ein Modell für Flash.bin": Numbers(10).noise(777),

@@ -84,6 +84,7 @@ struct options {
 	uint64_t dim, layers, ffn, vocab, heads, kv_heads, size, seed, experts, extra, rank, shards;
 	enum distribution dist;
 	bool bf16_origin, big, sorted;
+	float tune;
 	const char *lora, *path;
 };
 
@@ -422,11 +423,23 @@ static uint8_t *sink_room(struct sink *s)
 	return s->buffer + s->used;
 }
 
+/* What training on has changed, as a share of the weights' deviation. */
+static void tune_batch(const struct options *o, uint64_t seed, float *w, size_t count, float scale)
+{
+	uint64_t state = ~seed;
+	float change[BATCH + 1];
+
+	make_samples(&state, change, count);
+	for (size_t i = 0; i < count; i++)
+		w[i] += o->tune * scale * change[i];
+}
+
 static void make_batch(const struct options *o, const struct tensor *t, uint64_t first,
 		       size_t count, uint64_t *state, uint8_t *out)
 {
 	float w[BATCH + 1];
 	float scale = t->deviation;
+	uint64_t seed = *state;
 
 	if (!t->type->encode) {
 		random_blocks(t->type, state, count, out);
@@ -436,6 +449,8 @@ static void make_batch(const struct options *o, const struct tensor *t, uint64_t
 		make_samples(state, w, count);
 		for (size_t i = 0; i < count; i++)
 			w[i] = t->mean + w[i] * scale;
+		if (o->tune != 0 && t->dim_count > 1)
+			tune_batch(o, seed, w, count, scale);
 		if (o->bf16_origin)
 			for (size_t i = 0; i < count; i++)
 				w[i] = bits_float(to_bf16(w[i]) << 16);
@@ -625,6 +640,7 @@ static const char usage[] =
     "  --seed N        default 1\n"
     "  --dist D        gauss or t5 (heavy tails)\n"
     "  --bf16-origin   round the weights to bfloat16 first\n"
+    "  --tune X        the same model trained on: noise of X times the deviation\n"
     "  --be            big-endian\n"
     "  --sorted        tensors in the order that llama-quantize gives them\n"
     "  --shards N      split into N files, FILE-00001-of-0000N.gguf\n"
@@ -651,7 +667,17 @@ static uint64_t number(const char *text)
 	return n * unit;
 }
 
-enum { OPT_TYPE = 256, OPT_DIST, OPT_BF16, OPT_BE, OPT_SORTED, OPT_LORA, OPT_HELP, OPT_NUMBERS };
+enum {
+	OPT_TYPE = 256,
+	OPT_DIST,
+	OPT_BF16,
+	OPT_BE,
+	OPT_SORTED,
+	OPT_LORA,
+	OPT_TUNE,
+	OPT_HELP,
+	OPT_NUMBERS
+};
 
 static const char *const number_names[] = {"dim",     "layers",	  "ffn",  "vocab",
 					   "heads",   "kv-heads", "size", "experts",
@@ -675,6 +701,9 @@ static void set_option(struct options *o, int option)
 		break;
 	case OPT_BF16:
 		o->bf16_origin = true;
+		break;
+	case OPT_TUNE:
+		o->tune = strtof(optarg, NULL);
 		break;
 	case OPT_BE:
 		o->big = true;
@@ -725,17 +754,18 @@ int main(int argc, char **argv)
 			    .heads = 4,
 			    .seed = 1,
 			    .rank = 8};
-	struct option table[7 + NUMBERS + 1] = {{"type", required_argument, NULL, OPT_TYPE},
+	struct option table[8 + NUMBERS + 1] = {{"type", required_argument, NULL, OPT_TYPE},
 						{"dist", required_argument, NULL, OPT_DIST},
 						{"bf16-origin", no_argument, NULL, OPT_BF16},
 						{"be", no_argument, NULL, OPT_BE},
 						{"sorted", no_argument, NULL, OPT_SORTED},
 						{"lora", required_argument, NULL, OPT_LORA},
+						{"tune", required_argument, NULL, OPT_TUNE},
 						{"help", no_argument, NULL, OPT_HELP}};
 	int option;
 
 	for (size_t i = 0; i < NUMBERS; i++)
-		table[7 + i] =
+		table[8 + i] =
 		    (struct option){number_names[i], required_argument, NULL, OPT_NUMBERS + (int)i};
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1)
 		set_option(&o, option);

@@ -35,8 +35,10 @@ def main(container, stat_path, bounded=True, smaller_than=None):
     assert totals["stored_size"] == size, f"stored_size {totals['stored_size']}, size {size}"
     assert stored + overhead == size, f"{stored} + {overhead} is not {size}"
     assert totals["original_size"] == sum(f["size"] for f in stat["files"])
-    assert sum(f["stored_size"] for f in stat["files"]) == stored, \
-        f"files add up to {sum(f['stored_size'] for f in stat['files'])}, chunks to {stored}"
+    shared = totals["shared_size"]
+    assert sum(f["stored_size"] for f in stat["files"]) == stored + shared, \
+        f"files add up to {sum(f['stored_size'] for f in stat['files'])}, chunks to {stored}, " \
+        f"{shared} shared"
     for f in stat["files"]:
         mine = [t for t in stat["tensors"] if t["file"] == f["name"]]
         assert sum(t["size"] for t in mine) <= f["size"], f

@@ -30,7 +30,7 @@ NO_TABLES = NO_TENSOR = NO_FILE = 0xFFFFFFFF
 LITERAL, DELTA, DERIVED, INTEGER = 1, 2, 4, 8
 LORA, NF4 = 0, 1
 WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
-ROTATE, SYMBOLS, EXTEND, FLOAT = 2, 3, 4, 5
+PLANES, ROTATE, SYMBOLS, EXTEND, FLOAT = 1, 2, 3, 4, 5
 RATIO, HALF, EXPONENT, HALF_BYTES, HALF_SIX, RATIO_NIBBLES, RATIO_HALVES = range(1, 8)
 CLASSES = ("weights", "constants", "adapter", "plain", "metadata")
 CODINGS = ("raw", "zero", "zstd", "literals", "shared", "buckets", "sparse", "packed")
@@ -831,8 +831,12 @@ class Container:
         return cut.join(blocks, decoded)
 
     def tensor(self, t):
+        require(not t.flags & DERIVED, "derived tensors are not computed here")
         data = b"".join(self.span(t, i) for i in range(self.root.spans(t)))
         require(len(data) == t.size, "spans do not add up")
+        if t.flags & DELTA:
+            base = self.tensor(self.root.tensors[t.base])
+            data = add_difference(self.root.cuts[t.layout], t.flags & INTEGER, base, data)
         require(xxh3_128(data) == t.hash, "hash of a tensor")
         return data
 
@@ -860,6 +864,34 @@ class Container:
 
     def uuid(self):
         return xxh3_128(b"".join(self.root.raw_name(f) + b"\0" + f.hash for f in self.root.files))
+
+
+# Section 13
+def add_difference(cut, integer, base, difference):
+    out = bytearray(a ^ b for a, b in zip(base, difference))
+    for f in cut.fields if integer else ():
+        words = f.width if f.transform in (PLANES, ROTATE, FLOAT) else 1
+        lanes = 8 if f.transform in (PLANES, ROTATE, FLOAT) else f.bits
+        if words == 1 and lanes not in (8, 4, 2):
+            continue
+        for block in range(0, len(base), cut.block_bytes):
+            for at in range(block + f.offset, block + f.offset + f.size, words):
+                b = int.from_bytes(base[at:at + words], "little")
+                d = int.from_bytes(difference[at:at + words], "little")
+                out[at:at + words] = (add_folded(b, d, 8 * words) if words > 1 else
+                                      add_lanes(b, d, lanes)).to_bytes(words, "little")
+    return bytes(out)
+
+
+def add_folded(base, folded, bits):
+    n = folded // 2 if folded % 2 == 0 else -(folded + 1) // 2
+    return (base + n) % (1 << bits)
+
+
+def add_lanes(base, difference, bits):
+    mask = (1 << bits) - 1
+    return sum(((base >> s & mask) + (difference >> s & mask) & mask) << s
+               for s in range(0, 8, bits))
 
 
 def name_of(names, number):

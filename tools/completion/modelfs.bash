@@ -10,7 +10,7 @@ _modelfs_values() {
 
 _modelfs_options() {
 	case $1 in
-	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --order= --explain --opaque --no-verify
+	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --delta= --base= --order= --explain --opaque --no-verify
 		--force --dry-run --json --quiet --help --version' ;;
 	modelfs-stat) echo '--tensors --chunks --map --map= --watch --watch= --json --help --version' ;;
 	modelfs-extract) echo '--directory= --force --stdout --quiet --help --version' ;;
