@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "../format/check.h"
+#include "carried.h"
 #include "large_alloc.h"
 #include "problem.h"
 
@@ -16,18 +17,50 @@
 static const uint8_t class_order[MFS_DISK_CLASSES] = {
     MFS_DISK_CONSTANTS, MFS_DISK_WEIGHTS, MFS_DISK_PLAIN, MFS_DISK_ADAPTER, MFS_DISK_METADATA};
 
+/* Room for records from `first` to `end`; some more, as an empty table is not a
+ * failure. */
+static uint8_t *table_memory(uint64_t end, uint64_t first, size_t record)
+{
+	return calloc(end > first ? end - first : 1, record);
+}
+
+/* What the tables have of the generation before, as far as it is written again. */
+static int carry_over(mfs_chunk_writer *w)
+{
+	const mfs_carried *carried = w->plan->carried;
+	int error = 0;
+
+	for (uint32_t i = 0; i < carried->tables; i++)
+		mfs_carried_get_tables(carried, i, &w->tables[i]);
+	w->chunk_count = carried->chunks;
+	if (w->plan->frames > carried->frames)
+		error = mfs_carried_copy_tail(w->plan, MFS_SEGMENT_FRAMES, w->frames);
+	if (!error && w->plan->chunks_max > carried->chunks)
+		error = mfs_carried_copy_tail(w->plan, MFS_SEGMENT_CHUNKS, w->chunks);
+	return error;
+}
+
+static uint8_t *frame_record(const mfs_chunk_writer *w, uint64_t number)
+{
+	return w->frames + (number - w->first_frame) * sizeof(struct mfs_disk_frame);
+}
+
 int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_placement *placement,
 			  mfs_output *output)
 {
 	mfs_chunk_writer w = {.plan = plan, .output = output};
+	int error;
 
 	w.gap = placement->gap;
 	w.gap_end = placement->gap_end;
 	w.end = placement->fixed_end;
 	w.next = round_up(placement->fixed_end, plan->page_bytes);
-	/* One byte more: an empty table is not a failure. */
-	w.frames = calloc(plan->frames + 1, sizeof(struct mfs_disk_frame));
-	w.chunks = calloc(plan->chunks_max + 1, sizeof(struct mfs_disk_chunk));
+	w.first_frame = MFS_SEGMENT_FRAME_COUNT *
+			(uint64_t)mfs_carried_segments(plan, MFS_SEGMENT_FRAMES, plan->frames);
+	w.first_chunk = MFS_SEGMENT_CHUNK_COUNT *
+			(uint64_t)mfs_carried_segments(plan, MFS_SEGMENT_CHUNKS, plan->chunks_max);
+	w.frames = table_memory(plan->frames, w.first_frame, sizeof(struct mfs_disk_frame));
+	w.chunks = table_memory(plan->chunks_max, w.first_chunk, sizeof(struct mfs_disk_chunk));
 	w.tables = calloc(plan->tables_count + 1, sizeof(*w.tables));
 	w.arena = mfs_large_alloc(plan->group_max + 1);
 	w.chunk = malloc(MFS_CHUNK_MAX + plan->page_bytes);
@@ -35,8 +68,12 @@ int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_place
 		mfs_chunk_writer_close(&w);
 		return MFS_E_MEMORY;
 	}
-	*out = w;
-	return 0;
+	error = plan->carried ? carry_over(&w) : 0;
+	if (error)
+		mfs_chunk_writer_close(&w);
+	else
+		*out = w;
+	return error;
 }
 
 void mfs_chunk_writer_close(mfs_chunk_writer *w)
@@ -108,8 +145,7 @@ static void place_frame(mfs_chunk_writer *w, const mfs_chunk_item *item, uint64_
 	/* Places only rise, whichever frame comes first: that has the lowest place. */
 	if (!run->base)
 		run->base = offset;
-	mfs_frame_place_encode(&place, run->base,
-			       w->frames + item->number * sizeof(struct mfs_disk_frame));
+	mfs_frame_place_encode(&place, run->base, frame_record(w, item->number));
 	w->frame_bytes += item->stored;
 }
 
@@ -158,7 +194,8 @@ static int write_chunk(mfs_chunk_writer *w, uint8_t cls, uint32_t count, uint64_
 	fill_chunk(w, &w->list[cls], count, &chunk);
 	pad = padding(w, chunk.stored_size);
 	memset(w->chunk + chunk.stored_size, 0, pad);
-	mfs_chunk_encode(&chunk, w->chunks + w->chunk_count++ * sizeof(struct mfs_disk_chunk));
+	mfs_chunk_encode(&chunk, w->chunks + (w->chunk_count++ - w->first_chunk) *
+						 sizeof(struct mfs_disk_chunk));
 	*position = chunk.offset + chunk.stored_size + pad;
 	/* Chunks in the gap lie before what is placed behind slot 1. */
 	if (chunk.offset + chunk.stored_size > w->end)
@@ -291,7 +328,7 @@ static int push_frame(mfs_chunk_writer *w, const mfs_coder_job *job, unsigned sl
 		return push(w, item, job->stored[slot], why);
 	/* Nothing is stored, so nothing is placed: any offset will do. */
 	mfs_frame_place_encode(&(mfs_frame_place){.hash = item.hash}, 0,
-			       w->frames + item.number * sizeof(struct mfs_disk_frame));
+			       frame_record(w, item.number));
 	return 0;
 }
 

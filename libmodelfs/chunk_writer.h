@@ -37,12 +37,14 @@ typedef struct {
 	mfs_output *output; /* NULL: a dry run */
 
 	/* Results. */
-	uint8_t *frames; /* the frame table as it is stored */
-	uint8_t *chunks; /* the chunk table as it is stored */
-	uint64_t chunk_count;
+	uint8_t *frames;      /* the frame table as it is stored, from first_frame on */
+	uint8_t *chunks;      /* the chunk table as it is stored, from first_chunk on */
+	uint64_t first_frame; /* those before are carried over in full segments */
+	uint64_t first_chunk;
+	uint64_t chunk_count; /* of the whole table */
 	mfs_root_tables *tables;
-	uint64_t end; /* of the last chunk, without its padding */
-	uint64_t frame_bytes, tables_bytes;
+	uint64_t end;			    /* of the last chunk, without its padding */
+	uint64_t frame_bytes, tables_bytes; /* written */
 
 	/* The group. */
 	mfs_group group;
@@ -55,7 +57,8 @@ typedef struct {
 	uint64_t next; /* a page: where the next chunk goes */
 } mfs_chunk_writer;
 
-/* Starts a writer for a numbered plan. 0 or MFS_E_MEMORY. */
+/* Starts a writer for a numbered plan. 0, MFS_E_MEMORY, or where the tables of what
+ * is carried over cannot be read the reader's errors. */
 int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_placement *placement,
 			  mfs_output *output);
 void mfs_chunk_writer_close(mfs_chunk_writer *writer);

@@ -212,6 +212,13 @@ static int find_root(struct opening *o)
 	return no_superblock(o);
 }
 
+static int use_given(struct opening *o, const mfs_superblock *sb)
+{
+	o->candidates[0] = (struct candidate){*sb, 0};
+	o->count = 1;
+	return use_best(o) ? no_superblock(o) : 0;
+}
+
 /* ---- what is derived from the root ---- */
 
 static char *copy_name(char **at, const char *name, size_t length)
@@ -341,8 +348,9 @@ bool container_should_probe(const mfs_container *c)
 	return c->options.profile < 0 && medium_is_silent(c->kind);
 }
 
-int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_open_options *options,
-		mfs_problem *why)
+/* `sb` NULL: the newest generation that there is. */
+static int open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_superblock *sb,
+		   const mfs_open_options *options, mfs_problem *why)
 {
 	mfs_container *c = calloc(1, sizeof(*c));
 	struct opening o = {.c = c, .name = name, .why = why, .worst = MFS_E_MAGIC};
@@ -360,7 +368,7 @@ int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_ope
 		memcpy(&c->options, options,
 		       options->size < sizeof(*options) ? options->size : sizeof(*options));
 	pthread_mutex_init(&c->lock, NULL);
-	err = find_root(&o);
+	err = sb ? use_given(&o, sb) : find_root(&o);
 	if (!err) {
 		err = derive(c);
 		if (err)
@@ -379,8 +387,14 @@ int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_ope
 	return 0;
 }
 
-int mfs_open(mfs_container **out, const char *path, const mfs_open_options *options,
-	     mfs_problem *why)
+int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_open_options *options,
+		mfs_problem *why)
+{
+	return open_io(out, io, name, NULL, options, why);
+}
+
+static int open_path(mfs_container **out, const char *path, const mfs_superblock *sb,
+		     const mfs_open_options *options, mfs_problem *why)
 {
 	mfs_io *io;
 	int err;
@@ -389,12 +403,24 @@ int mfs_open(mfs_container **out, const char *path, const mfs_open_options *opti
 	err = mfs_io_open(&io, path, options ? options->engine : NULL,
 			  options ? options->buffered : 0, why);
 	if (!err)
-		err = mfs_open_io(out, io, path, options, why);
+		err = open_io(out, io, path, sb, options, why);
 	if (err)
 		return err;
 	(*out)->kind = medium_find_fd(&(*out)->medium, ((mfs_io_file *)io)->fd);
 	choose_queue(*out);
 	return 0;
+}
+
+int mfs_open(mfs_container **out, const char *path, const mfs_open_options *options,
+	     mfs_problem *why)
+{
+	return open_path(out, path, NULL, options, why);
+}
+
+int mfs_open_generation(mfs_container **out, const char *path, const mfs_superblock *sb,
+			const mfs_open_options *options, mfs_problem *why)
+{
+	return open_path(out, path, sb, options, why);
 }
 
 void mfs_close(mfs_container *c)

@@ -50,6 +50,15 @@ struct mfs_container {
 int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_open_options *options,
 		mfs_problem *why);
 
+/* Opens the generation of a superblock that is not on the medium yet. */
+int mfs_open_generation(mfs_container **out, const char *path, const mfs_superblock *sb,
+			const mfs_open_options *options, mfs_problem *why);
+
+/* Checks the index of a generation that has no superblocks yet, and the files whose
+ * `fresh` is set (by number), as mfs_check() does. */
+int64_t container_check_fresh(mfs_container *c, const bool *fresh, mfs_check_report *report,
+			      mfs_progress *progress, void *user);
+
 /* The reader, started if need be. NULL on failure, with the reason in *err. */
 struct reader *container_reader(mfs_container *c, int *err);
 
@@ -59,6 +68,10 @@ int container_load_trace(mfs_container *c, const char *path, mfs_problem *why);
 bool container_should_probe(const mfs_container *c);
 
 const char *class_name(unsigned cls);
+
+/* The first tensor of the root, literal bytes included, of `file` or of one behind
+ * it: tensors lie in the order of their files. */
+uint32_t container_first_tensor(const mfs_container *c, uint32_t file);
 
 /* The extent of `file` that holds `offset` (below the file's size). */
 void container_extent_at(const mfs_container *c, const mfs_root_file *file, uint64_t offset,

@@ -100,6 +100,26 @@ void mfs_source_memory(mfs_source *out, const char *name, const uint8_t *bytes, 
 	    (mfs_source){.name = name, .size = size, .read_at = memory_read_at, .u.memory = bytes};
 }
 
+static int packed_read_at(mfs_source *source, uint64_t offset, void *buffer, size_t length)
+{
+	int64_t got =
+	    mfs_read(source->u.packed.container, source->u.packed.file, offset, buffer, length);
+
+	if (got < 0)
+		return (int)got;
+	return (size_t)got == length ? 0 : MFS_E_TRUNCATED;
+}
+
+void mfs_source_packed(mfs_source *out, const char *name, mfs_container *container, uint32_t file)
+{
+	mfs_file_info info = {.size = sizeof(info)};
+
+	mfs_file_stat(container, file, &info);
+	*out = (mfs_source){.name = name, .size = info.file_bytes, .read_at = packed_read_at};
+	out->u.packed.container = container;
+	out->u.packed.file = file;
+}
+
 /* ---- memory of an import: blocks in a list, freed together ---- */
 
 #define ARENA_BLOCK (64u << 10)

@@ -9,8 +9,8 @@
 #include "../format/layout.h"
 #include "modelfs.h"
 
-/* Where an importer reads from: a file, or memory in tests and fuzzing. read_at
- * fills all of `length` or returns a negative mfs_error. */
+/* Where an importer reads from: a file, a file of an open container, or memory in
+ * tests and fuzzing. read_at fills all of `length` or returns a negative mfs_error. */
 typedef struct mfs_source mfs_source;
 struct mfs_source {
 	const char *name; /* for messages */
@@ -19,6 +19,10 @@ struct mfs_source {
 	union {
 		int fd;
 		const uint8_t *memory;
+		struct {
+			mfs_container *container;
+			uint32_t file;
+		} packed;
 	} u;
 };
 
@@ -27,6 +31,8 @@ struct mfs_source {
  * block device) or MFS_E_SYSTEM. */
 int mfs_source_open(mfs_source *out, const char *path, mfs_problem *why);
 void mfs_source_close(mfs_source *source);
+/* A source over a file of a container that the caller keeps open. */
+void mfs_source_packed(mfs_source *out, const char *name, mfs_container *container, uint32_t file);
 /* A source over `size` bytes that the caller keeps. */
 void mfs_source_memory(mfs_source *out, const char *name, const uint8_t *bytes, size_t size);
 

@@ -5,6 +5,8 @@
 #include <xxhash.h>
 
 #include "../format/check.h"
+#include "carried.h"
+#include "container.h"
 #include "problem.h"
 
 static int no_memory(mfs_problem *why)
@@ -66,7 +68,22 @@ static int count_sections(const mfs_plan *plan, uint64_t chunks, uint32_t count[
 	return 0;
 }
 
-/* Bytes of the root and, behind it, of each segment; the caller frees *size. */
+/* Adds the sizes of the segments of a kind that are written: those that are not
+ * carried over. */
+static uint64_t *add_segments(const mfs_plan *plan, unsigned kind, uint64_t records, uint64_t *next)
+{
+	bool frames = kind == MFS_SEGMENT_FRAMES;
+	uint64_t in_segment = frames ? MFS_SEGMENT_FRAME_COUNT : MFS_SEGMENT_CHUNK_COUNT;
+	size_t record = frames ? sizeof(struct mfs_disk_frame) : sizeof(struct mfs_disk_chunk);
+
+	for (uint32_t i = mfs_carried_segments(plan, kind, records);
+	     i < segments_of(records, in_segment); i++)
+		*next++ = segment_bytes(records, in_segment, i, record);
+	return next;
+}
+
+/* Bytes of the root and, behind it, of each segment that is written; the caller
+ * frees *size. */
 static int piece_sizes(const mfs_plan *plan, uint64_t chunks, uint64_t **size, uint32_t *pieces,
 		       mfs_problem *why)
 {
@@ -78,17 +95,13 @@ static int piece_sizes(const mfs_plan *plan, uint64_t chunks, uint64_t **size, u
 		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
 				       "the index root would be over its limit of 16 MiB: too many "
 				       "tensors; pack fewer files, or pack them as opaque bytes");
-	*pieces = 1 + count[MFS_SEC_SEGMENTS];
-	next = *size = calloc(*pieces, sizeof(**size));
+	next = *size = calloc(1 + (size_t)count[MFS_SEC_SEGMENTS], sizeof(**size));
 	if (!next)
 		return no_memory(why);
 	*next++ = root.size;
-	for (uint32_t i = 0; i < segments_of(plan->frames, MFS_SEGMENT_FRAME_COUNT); i++)
-		*next++ = segment_bytes(plan->frames, MFS_SEGMENT_FRAME_COUNT, i,
-					sizeof(struct mfs_disk_frame));
-	for (uint32_t i = 0; i < segments_of(chunks, MFS_SEGMENT_CHUNK_COUNT); i++)
-		*next++ = segment_bytes(chunks, MFS_SEGMENT_CHUNK_COUNT, i,
-					sizeof(struct mfs_disk_chunk));
+	next = add_segments(plan, MFS_SEGMENT_FRAMES, plan->frames, next);
+	next = add_segments(plan, MFS_SEGMENT_CHUNKS, chunks, next);
+	*pieces = (uint32_t)(next - *size);
 	return 0;
 }
 
@@ -101,7 +114,11 @@ int mfs_index_place(mfs_placement *out, const mfs_plan *plan, mfs_problem *why)
 
 	if (error)
 		return error;
-	error = mfs_placement_make(out, slot1, plan->page_bytes, size, pieces);
+	if (plan->carried)
+		error = mfs_placement_behind(
+		    out, slot1, plan->carried->container->sb.container_size, size, pieces);
+	else
+		error = mfs_placement_make(out, slot1, plan->page_bytes, size, pieces);
 	free(size);
 	return error ? no_memory(why) : 0;
 }
@@ -114,7 +131,9 @@ struct builder {
 	mfs_root root;
 	uint8_t *bytes;
 	uint32_t names, fields, dims; /* used so far */
-	/* Of the root, then of each segment. */
+	/* By kind: all of them, and those of them that are carried over. */
+	uint32_t segments[MFS_SEGMENT_KINDS], kept[MFS_SEGMENT_KINDS];
+	/* Of the root, then of each segment that is written. */
 	uint32_t pieces;
 	uint64_t *size;
 	const uint64_t *offset1;
@@ -186,14 +205,27 @@ static void put_tensors(struct builder *b)
 		mfs_root_put_tables(&b->root, b->bytes, i, &b->chunks->tables[i]);
 }
 
-/* The bytes of a segment: a part of the frame table or of the chunk table. */
-static const uint8_t *segment_at(const struct builder *b, uint32_t i)
+/* The bytes of segment i of a kind, one that is written: a part of the frame table
+ * or of the chunk table. */
+static const uint8_t *segment_at(const struct builder *b, unsigned kind, uint32_t i)
 {
-	uint32_t frames = segments_of(b->plan->frames, MFS_SEGMENT_FRAME_COUNT);
+	const mfs_chunk_writer *w = b->chunks;
+	uint64_t offset = (uint64_t)i * MFS_SEGMENT_MAX;
+
+	if (kind == MFS_SEGMENT_FRAMES)
+		return w->frames + (offset - w->first_frame * sizeof(struct mfs_disk_frame));
+	return w->chunks + (offset - w->first_chunk * sizeof(struct mfs_disk_chunk));
+}
+
+/* The bytes of a piece that is no root. */
+static const uint8_t *piece_at(const struct builder *b, uint32_t piece)
+{
+	uint32_t frames = b->segments[MFS_SEGMENT_FRAMES] - b->kept[MFS_SEGMENT_FRAMES];
+	uint32_t i = piece - 1;
 
 	if (i < frames)
-		return b->chunks->frames + (uint64_t)i * MFS_SEGMENT_MAX;
-	return b->chunks->chunks + (uint64_t)(i - frames) * MFS_SEGMENT_MAX;
+		return segment_at(b, MFS_SEGMENT_FRAMES, b->kept[MFS_SEGMENT_FRAMES] + i);
+	return segment_at(b, MFS_SEGMENT_CHUNKS, b->kept[MFS_SEGMENT_CHUNKS] + i - frames);
 }
 
 static void hash128(const void *bytes, size_t length, uint8_t out[16])
@@ -204,18 +236,30 @@ static void hash128(const void *bytes, size_t length, uint8_t out[16])
 	memcpy(out, canonical.digest, 16);
 }
 
+static mfs_root_segment new_segment(const struct builder *b, unsigned kind, uint32_t piece)
+{
+	mfs_root_segment s = {.offset = {b->offset1[piece], b->offset2[piece]},
+			      .size = (uint32_t)b->size[piece],
+			      .kind = (uint16_t)kind};
+
+	hash128(piece_at(b, piece), s.size, s.hash);
+	return s;
+}
+
 static void put_segments(struct builder *b)
 {
-	uint32_t frames = segments_of(b->plan->frames, MFS_SEGMENT_FRAME_COUNT);
+	uint32_t number = 0, piece = 1;
 
-	for (uint32_t i = 0; i + 1 < b->pieces; i++) {
-		mfs_root_segment s = {.offset = {b->offset1[i + 1], b->offset2[i + 1]},
-				      .size = (uint32_t)b->size[i + 1],
-				      .kind = i < frames ? MFS_SEGMENT_FRAMES : MFS_SEGMENT_CHUNKS};
+	for (unsigned kind = 0; kind < MFS_SEGMENT_KINDS; kind++)
+		for (uint32_t i = 0; i < b->segments[kind]; i++) {
+			mfs_root_segment s;
 
-		hash128(segment_at(b, i), s.size, s.hash);
-		mfs_root_put_segment(&b->root, b->bytes, i, &s);
-	}
+			if (i < b->kept[kind])
+				mfs_carried_segment(b->plan, kind, i, &s);
+			else
+				s = new_segment(b, kind, piece++);
+			mfs_root_put_segment(&b->root, b->bytes, number++, &s);
+		}
 }
 
 /* Sizes and places of both copies; the memory of the root. */
@@ -227,6 +271,13 @@ static int builder_open(struct builder *b, const mfs_placement *placement, mfs_p
 
 	if (error)
 		return error;
+	b->segments[MFS_SEGMENT_FRAMES] = segments_of(b->plan->frames, MFS_SEGMENT_FRAME_COUNT);
+	b->segments[MFS_SEGMENT_CHUNKS] =
+	    segments_of(b->chunks->chunk_count, MFS_SEGMENT_CHUNK_COUNT);
+	b->kept[MFS_SEGMENT_FRAMES] =
+	    mfs_carried_segments(b->plan, MFS_SEGMENT_FRAMES, b->plan->frames);
+	b->kept[MFS_SEGMENT_CHUNKS] =
+	    mfs_carried_segments(b->plan, MFS_SEGMENT_CHUNKS, b->chunks->chunk_count);
 	b->offset1 = placement->piece;
 	b->offset2 = calloc(b->pieces, sizeof(*b->offset2));
 	b->bytes = calloc(1, b->size[0]);
@@ -238,7 +289,7 @@ static int builder_open(struct builder *b, const mfs_placement *placement, mfs_p
 	}
 	count_sections(b->plan, b->chunks->chunk_count, count);
 	mfs_root_layout(&b->root, count);
-	b->root.generation = 1;
+	b->root.generation = b->plan->carried ? b->plan->carried->container->sb.generation + 1 : 1;
 	b->root.frames = b->plan->frames;
 	b->root.chunks = b->chunks->chunk_count;
 	return 0;
@@ -266,7 +317,7 @@ static int write_pieces(const struct builder *b, const uint64_t offset[], mfs_ou
 	int error = mfs_output_write(output, offset[0], b->bytes, b->size[0], why);
 
 	for (uint32_t i = 1; i < b->pieces && !error; i++)
-		error = mfs_output_write(output, offset[i], segment_at(b, i - 1), b->size[i], why);
+		error = mfs_output_write(output, offset[i], piece_at(b, i), b->size[i], why);
 	return error;
 }
 
@@ -304,13 +355,28 @@ static int make_superblock(const struct builder *b, mfs_superblock *sb)
 	*sb = (mfs_superblock){.version = MFS_FORMAT_VERSION,
 			       .profile = (uint16_t)b->plan->profile,
 			       .page_size = b->plan->page_bytes,
-			       .generation = 1,
+			       .generation = b->root.generation,
 			       .container_size = round_up(end, unit),
 			       .root_offset = {b->offset1[0], b->offset2[0]},
 			       .root_size = b->root.size,
 			       .frame_size = b->plan->frame_bytes};
 	hash128(b->bytes, b->root.size, sb->root_hash);
+	/* A container keeps its name. */
+	if (b->plan->carried) {
+		memcpy(sb->uuid, b->plan->carried->container->sb.uuid, sizeof(sb->uuid));
+		return 0;
+	}
 	return make_uuid(b->plan, sb->uuid);
+}
+
+/* A new generation goes into the slot that does not have the one before, so that a
+ * superblock torn by a power cut is never the only one. */
+static void choose_slots(mfs_index *index, const mfs_plan *plan, uint64_t slot1)
+{
+	bool in_slot1 = plan->carried && plan->carried->container->sb_copy == 1;
+
+	index->slot[0] = in_slot1 ? 0 : slot1;
+	index->slot[1] = in_slot1 ? slot1 : 0;
 }
 
 int mfs_index_write(mfs_index *out, const mfs_plan *plan, const mfs_placement *placement,
@@ -321,7 +387,7 @@ int mfs_index_write(mfs_index *out, const mfs_plan *plan, const mfs_placement *p
 
 	if (!error) {
 		build_root(&b);
-		out->slot1 = placement->slot1;
+		choose_slots(out, plan, placement->slot1);
 		out->index_bytes = 0;
 		for (uint32_t i = 0; i < b.pieces; i++)
 			out->index_bytes += 2 * b.size[i];
@@ -353,13 +419,15 @@ int mfs_index_seal(const mfs_index *index, mfs_output *output, mfs_problem *why)
 	int error = mfs_output_sync(output, why);
 
 	if (!error)
+		output->sealing = true;
+	if (!error)
 		error = write_superblock(index, tail, output, why);
 	if (!error)
-		error = write_superblock(index, index->slot1, output, why);
+		error = write_superblock(index, index->slot[0], output, why);
 	if (!error)
 		error = mfs_output_sync(output, why);
 	if (!error)
-		error = write_superblock(index, 0, output, why);
+		error = write_superblock(index, index->slot[1], output, why);
 	if (!error)
 		error = mfs_output_sync(output, why);
 	return error;

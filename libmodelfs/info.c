@@ -178,9 +178,7 @@ int mfs_file_stat(const mfs_container *c, uint32_t file, mfs_file_info *out)
 	return err ? err : give(out, &info, sizeof(info));
 }
 
-/* The first tensor, literal bytes included, of `file` or of one behind it: tensors
- * lie in the order of their files. */
-static uint32_t first_tensor_of(const mfs_container *c, uint32_t file)
+uint32_t container_first_tensor(const mfs_container *c, uint32_t file)
 {
 	uint32_t low = 0, high = c->root.count[MFS_SEC_TENSORS];
 	mfs_root_tensor t;
@@ -202,9 +200,9 @@ int mfs_file_get(mfs_container *c, uint32_t file, mfs_file_info *out)
 	mfs_file_info info;
 	struct stored stored;
 	int err = file_info(c, file, &info);
-	uint32_t end = err ? 0 : first_tensor_of(c, file + 1);
+	uint32_t end = err ? 0 : container_first_tensor(c, file + 1);
 
-	for (uint32_t i = err ? 0 : first_tensor_of(c, file); i < end && !err; i++) {
+	for (uint32_t i = err ? 0 : container_first_tensor(c, file); i < end && !err; i++) {
 		err = tensor_stored(c, i, &stored);
 		info.stored_bytes += stored.slot[0] + stored.slot[1] + stored.tables;
 	}

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -160,8 +161,98 @@ int mfs_output_open(mfs_output *out, const char *path, int replace, mfs_problem 
 	return error;
 }
 
+/* ---- a container that is appended to ---- */
+
+static int refuse_locked(const mfs_output *output, mfs_problem *why)
+{
+	if (errno != EWOULDBLOCK)
+		return failed(output, "cannot lock it", why);
+	return mfs_problem_set(why, MFS_E_BUSY, UINT64_MAX,
+			       "%s: another mkmodelfs is writing to it", output->path);
+}
+
+/* True if the path leads to the open file: who waited for the lock may find it
+ * replaced. */
+static bool still_there(const mfs_output *output, mfs_problem *why, int *error)
+{
+	struct stat opened, found;
+
+	*error = 0;
+	if (fstat(output->fd, &opened) < 0 || stat(output->path, &found) < 0) {
+		*error = failed(output, "cannot open", why);
+		return false;
+	}
+	if (!S_ISREG(opened.st_mode)) {
+		*error = refuse_special(output, opened.st_mode, why);
+		return false;
+	}
+	return opened.st_dev == found.st_dev && opened.st_ino == found.st_ino;
+}
+
+static int open_locked(mfs_output *output, mfs_problem *why)
+{
+	int error = 0;
+
+	for (int attempt = 0; attempt < 10 && !error; attempt++) {
+		/* O_NONBLOCK: opening a FIFO must not wait for its writer. */
+		output->fd = open(output->path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+		if (output->fd < 0)
+			return failed(output, "cannot open for writing", why);
+		if (flock(output->fd, LOCK_EX | LOCK_NB) < 0)
+			return refuse_locked(output, why);
+		if (still_there(output, why, &error))
+			return 0;
+		close(output->fd);
+		output->fd = -1;
+	}
+	errno = EBUSY;
+	return error ? error : failed(output, "is being replaced", why);
+}
+
+int mfs_output_lock(mfs_output *out, const char *path, mfs_problem *why)
+{
+	mfs_output output = MFS_OUTPUT_NONE;
+	int error;
+
+	output.path = strdup(path);
+	error = output.path ? open_locked(&output, why) : no_memory(why);
+	if (error)
+		mfs_output_close(&output);
+	else
+		*out = output;
+	return error;
+}
+
+int mfs_output_keep_mode(const mfs_output *output, const mfs_output *locked, mfs_problem *why)
+{
+	struct stat st;
+
+	if (fstat(locked->fd, &st) < 0)
+		return failed(locked, "cannot open", why);
+	/* Only root may give files away; FAT has neither owners nor modes. */
+	(void)!fchown(output->fd, st.st_uid, st.st_gid);
+	(void)!fchmod(output->fd, st.st_mode & 07777);
+	return 0;
+}
+
+int mfs_output_begin_behind(mfs_output *output, uint64_t bytes, mfs_problem *why)
+{
+	output->behind = true;
+	output->old_bytes = bytes;
+	/* What an interrupted append left must not be found by a search for superblocks. */
+	return ftruncate(output->fd, (off_t)bytes) < 0 ? failed(output, "cannot write", why) : 0;
+}
+
+int mfs_output_extend(const mfs_output *output, uint64_t bytes, mfs_problem *why)
+{
+	return ftruncate(output->fd, (off_t)bytes) < 0 ? failed(output, "cannot write", why) : 0;
+}
+
 void mfs_output_close(mfs_output *output)
 {
+	/* A generation that will never be: where this fails it is ignored all the same. */
+	if (output->behind && !output->sealing)
+		(void)!ftruncate(output->fd, (off_t)output->old_bytes);
 	if (output->temporary)
 		unlinkat(output->directory, output->temporary, 0);
 	if (output->fd >= 0)
@@ -177,13 +268,25 @@ void mfs_output_close(mfs_output *output)
 
 /* ---- writing ---- */
 
+static ssize_t file_write(const mfs_output *output, const void *bytes, size_t length, off_t offset)
+{
+	return pwrite(output->fd, bytes, length, offset);
+}
+
+static int file_sync(const mfs_output *output)
+{
+	return fsync(output->fd);
+}
+
+const mfs_output_table mfs_output_file_table = {file_write, file_sync};
+
 int mfs_output_write(mfs_output *output, uint64_t offset, const void *bytes, size_t length,
 		     mfs_problem *why)
 {
 	const uint8_t *from = bytes;
 
 	while (length) {
-		ssize_t put = pwrite(output->fd, from, length, (off_t)offset);
+		ssize_t put = output->table->write(output, from, length, (off_t)offset);
 
 		if (put < 0 && errno == EINTR)
 			continue;
@@ -207,7 +310,8 @@ void mfs_output_start_sync(mfs_output *output, uint64_t offset, uint64_t length)
 
 int mfs_output_sync(mfs_output *output, mfs_problem *why)
 {
-	return fsync(output->fd) < 0 ? failed(output, "cannot write to the medium", why) : 0;
+	return output->table->sync(output) < 0 ? failed(output, "cannot write to the medium", why)
+					       : 0;
 }
 
 /* ---- the final name ---- */

@@ -18,15 +18,19 @@
 
 #include "../format/check.h"
 #include "../format/delta.h"
+#include "carried.h"
 #include "chunk_writer.h"
 #include "coder.h"
+#include "compact.h"
 #include "delta_plan.h"
 #include "container.h"
+#include "packer.h"
 #include "index_writer.h"
 #include "output.h"
 #include "placement.h"
 #include "plan.h"
 #include "problem.h"
+#include "remove.h"
 #include "sample.h"
 #include "share.h"
 
@@ -44,7 +48,12 @@ struct mfs_packer {
 	char *order;	   /* the trace whose order to store in, or NULL */
 	atomic_int cancel; /* set from anywhere */
 	mfs_output output;
-	mfs_pack_type *types; /* one for each layout, then metadata */
+	/* Of a container that is changed. */
+	mfs_carried *carried;
+	mfs_output locked; /* holds other writers off */
+	bool compact;
+	uint32_t added, removed; /* files; from writing */
+	mfs_pack_type *types;	 /* one for each layout, then metadata */
 	uint32_t type_count;
 };
 
@@ -60,6 +69,7 @@ struct run {
 	mfs_placement placement;
 	mfs_chunk_writer writer;
 	mfs_coders *coders;
+	mfs_compactor *compactor; /* NULL: spans are coded */
 	mfs_index index;
 	XXH3_state_t *file_hash, *tensor_hash;
 	uint8_t *base_span; /* of a delta's base */
@@ -130,7 +140,7 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return no_memory(why);
-	p->output = (mfs_output)MFS_OUTPUT_NONE;
+	p->output = p->locked = (mfs_output)MFS_OUTPUT_NONE;
 	p->plan.profile = options.profile;
 	p->plan.page_bytes = options.page_bytes ? options.page_bytes : profile.page_bytes;
 	p->plan.frame_bytes = options.frame_bytes ? options.frame_bytes : profile.frame_bytes;
@@ -140,6 +150,7 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 	p->threads = options.threads ? options.threads : core_count();
 	p->no_verify = options.no_verify;
 	p->force = options.force;
+	p->compact = options.compact;
 	p->order = options.order ? strdup(options.order) : NULL;
 	error = options.order && !p->order ? no_memory(why) : check_options(&p->plan, why);
 	if (error) {
@@ -164,9 +175,59 @@ void mfs_packer_free(mfs_packer *p)
 		return;
 	mfs_output_close(&p->output);
 	mfs_plan_free(&p->plan);
+	mfs_carried_close(p->carried);
+	mfs_output_close(&p->locked);
 	free_types(p);
 	free(p->order);
 	free(p);
+}
+
+/* What is added is laid out as the container was, unless it is asked for. */
+static int open_container(mfs_packer *p, const char *path, const mfs_pack_options *options,
+			  mfs_problem *why)
+{
+	int error = mfs_output_lock(&p->locked, path, why);
+	uint32_t frame_bytes;
+
+	if (!error)
+		error = mfs_carried_open(&p->carried, path, p->threads, why);
+	if (!error)
+		error = mfs_carried_add_files(p->carried, &p->plan, why);
+	if (error)
+		return error;
+	frame_bytes = p->carried->container->sb.frame_size;
+	if ((!options || !options->frame_bytes) && frame_bytes >= MFS_FRAME_MIN &&
+	    frame_bytes <= MFS_FRAME_MAX)
+		p->plan.frame_bytes = frame_bytes;
+	return 0;
+}
+
+int mfs_packer_open(mfs_packer **out, const char *path, const mfs_pack_options *options,
+		    mfs_problem *why)
+{
+	int error = mfs_packer_new(out, options, why);
+
+	if (!error)
+		error = open_container(*out, path, options, why);
+	if (error) {
+		mfs_packer_free(*out);
+		*out = NULL;
+	}
+	return error;
+}
+
+int mfs_packer_remove(mfs_packer *p, const char *name, mfs_problem *why)
+{
+	if (p->used || !p->carried)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "%s: the packer has no container to remove it from", name);
+	return mfs_carried_remove(p->carried, name, why);
+}
+
+void mfs_packer_set_output(mfs_packer *p, const mfs_output_table *table, void *user)
+{
+	p->locked.table = table;
+	p->locked.user = user;
 }
 
 int mfs_packer_add(mfs_packer *p, const char *path, const char *name, mfs_problem *why)
@@ -251,7 +312,8 @@ static int make_types(struct run *r)
 	for (uint32_t i = 0; i < r->plan->tensor_count; i++) {
 		const mfs_root_tensor *t = &r->plan->tensors[i].record;
 
-		if (t->flags & MFS_TENSOR_LITERAL)
+		if (r->plan->tensors[i].stored ||
+		    t->flags & (MFS_TENSOR_LITERAL | MFS_TENSOR_DERIVED))
 			continue;
 		p->types[t->layout].tensors++;
 		p->types[t->layout].original_bytes += t->size;
@@ -514,6 +576,35 @@ static int pack_file(struct run *r, mfs_plan_file *file)
 	return error;
 }
 
+/* Stores frames as they are. */
+static int copy_run(struct run *r, const mfs_plan_run *run)
+{
+	mfs_coder_job job;
+	int error = 0;
+
+	for (uint64_t i = run->first; i < run->first + run->count && !error; i++) {
+		error = check_cancel(r);
+		if (!error)
+			error = mfs_compactor_span(r->compactor, run->tensor, i, &job, r->why);
+		if (!error)
+			error = mfs_chunk_writer_add(&r->writer, &job, r->why);
+		if (!error)
+			count_stored(r, &job);
+		r->original_done += job.span.bytes;
+		report(r, MFS_PACK_WRITE, r->original_done);
+	}
+	return error;
+}
+
+static int copy_runs(struct run *r)
+{
+	int error = 0;
+
+	for (uint32_t i = 0; i < r->plan->run_count && !error; i++)
+		error = copy_run(r, &r->plan->runs[i]);
+	return error ? error : mfs_chunk_writer_finish(&r->writer, r->why);
+}
+
 /* ---- packing in another order than the files' ---- */
 
 static int hash_tensor(struct run *r, mfs_plan_file *file, mfs_plan_tensor *t, uint8_t *buffer)
@@ -564,10 +655,12 @@ static int pack_runs(struct run *r)
 	int error = buffer ? 0 : no_memory(r->why);
 
 	for (uint32_t i = 0; i < r->plan->file_count && !error; i++)
-		error = hash_file(r, &r->plan->files[i], buffer);
+		if (!r->plan->files[i].carried)
+			error = hash_file(r, &r->plan->files[i], buffer);
 	free(buffer);
 	for (uint32_t i = 0; i < r->plan->run_count && !error; i++)
-		error = pack_run(r, &r->plan->runs[i]);
+		if (mfs_plan_writes(&r->plan->tensors[r->plan->runs[i].tensor]))
+			error = pack_run(r, &r->plan->runs[i]);
 	return error;
 }
 
@@ -576,13 +669,15 @@ static int pack_files(struct run *r)
 	int error = r->plan->reordered ? pack_runs(r) : 0;
 
 	for (uint32_t i = 0; i < r->plan->file_count && !r->plan->reordered && !error; i++)
-		error = pack_file(r, &r->plan->files[i]);
+		if (!r->plan->files[i].carried)
+			error = pack_file(r, &r->plan->files[i]);
 	while (!error && mfs_coders_collect(r->coders))
 		error = store_one(r);
 	if (!error)
 		error = mfs_chunk_writer_finish(&r->writer, r->why);
 	for (uint32_t i = 0; i < r->plan->file_count && !error; i++)
-		error = mfs_plan_file_unchanged(&r->plan->files[i], r->why);
+		if (!r->plan->files[i].carried)
+			error = mfs_plan_file_unchanged(&r->plan->files[i], r->why);
 	return error;
 }
 
@@ -596,7 +691,7 @@ static int check_not_source(const struct run *r)
 	for (uint32_t i = 0; o->exists && i < r->plan->file_count; i++) {
 		const struct stat *st = &r->plan->files[i].found;
 
-		if (st->st_dev == o->device && st->st_ino == o->inode)
+		if (!r->plan->files[i].carried && st->st_dev == o->device && st->st_ino == o->inode)
 			return mfs_problem_set(r->why, MFS_E_ARGUMENT, UINT64_MAX,
 					       "%s: is a source and the container at once",
 					       o->path);
@@ -604,10 +699,49 @@ static int check_not_source(const struct run *r)
 	return 0;
 }
 
+static int drop_removed(struct run *r)
+{
+	mfs_packer *p = r->packer;
+	int error;
+
+	if (!p->carried)
+		return 0;
+	error = mfs_carried_check_removed(p->carried, r->why);
+	if (error)
+		return error;
+	p->removed = mfs_carried_drop_removed(p->carried, &p->plan);
+	for (uint32_t i = 0; i < p->plan.file_count; i++)
+		p->added += !p->plan.files[i].carried;
+	if (!p->plan.file_count)
+		return mfs_problem_set(r->why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "%s: nothing would be left in it", p->locked.path);
+	if (p->added && p->compact)
+		return mfs_problem_set(r->why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "%s: append first, then compact", p->locked.path);
+	if (!p->added && !p->removed && !p->compact)
+		return mfs_problem_set(r->why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "%s: there is nothing to append or remove", p->locked.path);
+	return 0;
+}
+
+static int make_plan_compact(struct run *r)
+{
+	int error = mfs_compactor_new(&r->compactor, r->plan, r->why);
+
+	if (error)
+		return error;
+	mfs_plan_number(r->plan);
+	return make_types(r);
+}
+
 static int make_plan(struct run *r)
 {
-	int error = mfs_plan_build(r->plan, r->why);
+	int error = drop_removed(r);
 
+	if (!error)
+		error = mfs_plan_build(r->plan, r->why);
+	if (!error && r->packer->compact)
+		return make_plan_compact(r);
 	if (!error)
 		error = mfs_plan_share(r->plan, &r->packer->cancel, r->why);
 	if (!error)
@@ -643,9 +777,13 @@ static int open_writers(struct run *r)
 		return error;
 	r->file_hash = XXH3_createState();
 	r->tensor_hash = XXH3_createState();
-	if (!r->file_hash || !r->tensor_hash ||
-	    mfs_chunk_writer_open(&r->writer, r->plan, &r->placement, r->output) < 0 ||
-	    mfs_coders_new(&r->coders, r->packer->threads, job_count(r, span_max), span_max) < 0)
+	error = mfs_chunk_writer_open(&r->writer, r->plan, &r->placement, r->output);
+	if (error && error != MFS_E_MEMORY)
+		return mfs_problem_set(r->why, error, UINT64_MAX, "%s: cannot read its index: %s",
+				       r->packer->locked.path, mfs_error_text(error));
+	if (error || !r->file_hash || !r->tensor_hash ||
+	    (!r->compactor &&
+	     mfs_coders_new(&r->coders, r->packer->threads, job_count(r, span_max), span_max) < 0))
 		return no_memory(r->why);
 	return 0;
 }
@@ -655,6 +793,8 @@ static void close_writers(struct run *r)
 {
 	mfs_coders_free(r->coders);
 	r->coders = NULL;
+	mfs_compactor_free(r->compactor);
+	r->compactor = NULL;
 	mfs_chunk_writer_close(&r->writer);
 	mfs_placement_free(&r->placement);
 	XXH3_freeState(r->file_hash);
@@ -687,20 +827,47 @@ static int report_verifying(void *user, uint64_t done, uint64_t total)
 #define VERIFY_BYTES	  (16u << 20)
 #define VERIFY_BYTES_EACH (2u << 20)
 
+static int64_t check_all(struct run *r, mfs_container *container)
+{
+	return mfs_check(container, report_damage, report_verifying, r);
+}
+
+/* What was there before is not read again. */
+static int64_t check_added(struct run *r, mfs_container *container)
+{
+	bool *fresh = calloc(r->plan->file_count + 1u, sizeof(*fresh));
+	int64_t problems;
+
+	if (!fresh)
+		return MFS_E_MEMORY;
+	for (uint32_t i = 0; i < r->plan->file_count; i++)
+		fresh[i] = !r->plan->files[i].carried;
+	problems = container_check_fresh(container, fresh, report_damage, report_verifying, r);
+	free(fresh);
+	return problems;
+}
+
 static int verify(struct run *r)
 {
 	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+	bool appended = r->plan->carried;
 	mfs_container *container;
 	mfs_problem damage = {0};
 	int64_t problems;
+	int error;
 
 	options.decoders = r->packer->threads;
 	options.arena_bytes = VERIFY_BYTES + (uint64_t)VERIFY_BYTES_EACH * r->packer->threads;
-	if (mfs_open(&container, r->output->temporary_path, &options, &damage) < 0) {
+	if (appended)
+		error = mfs_open_generation(&container, r->output->path, &r->index.superblock,
+					    &options, &damage);
+	else
+		error = mfs_open(&container, r->output->temporary_path, &options, &damage);
+	if (error) {
 		report_damage(r, &damage);
 		return MFS_E_IO;
 	}
-	problems = mfs_check(container, report_damage, report_verifying, r);
+	problems = appended ? check_added(r, container) : check_all(r, container);
 	mfs_close(container);
 	if (problems == MFS_E_CANCELLED)
 		return check_cancel(r);
@@ -718,9 +885,17 @@ static void fill_summary(const struct run *r, mfs_pack_summary *s)
 	s->tables_bytes = r->writer.tables_bytes;
 	s->superblock_bytes = 3 * MFS_SB_SIZE;
 	s->index_bytes = r->index.index_bytes;
-	s->padding_bytes = s->stored_bytes - s->frame_bytes - s->tables_bytes -
+	s->written_bytes = s->stored_bytes;
+	if (r->plan->carried) {
+		s->superblock_bytes = MFS_SB_SIZE;
+		s->written_bytes -= r->plan->carried->container->sb.container_size;
+	}
+	s->padding_bytes = s->written_bytes - s->frame_bytes - s->tables_bytes -
 			   s->superblock_bytes - s->index_bytes;
 	s->files = r->plan->file_count;
+	s->generation = r->index.superblock.generation;
+	s->files_added = r->packer->carried ? r->packer->added : s->files;
+	s->files_removed = r->packer->removed;
 	for (uint32_t i = 0; i < r->plan->tensor_count; i++)
 		s->tensors += !(r->plan->tensors[i].record.flags & MFS_TENSOR_LITERAL);
 	s->chunks = (uint32_t)r->writer.chunk_count;
@@ -746,11 +921,11 @@ static int write_container(struct run *r, mfs_pack_summary *s)
 	if (!error)
 		error = open_writers(r);
 	if (!error)
-		error = pack_files(r);
+		error = r->compactor ? copy_runs(r) : pack_files(r);
 	if (!error)
 		error = mfs_index_write(&r->index, r->plan, &r->placement, &r->writer, r->output,
 					r->why);
-	if (!error && r->output)
+	if (!error && r->output && !r->plan->carried)
 		error = mfs_index_seal(&r->index, r->output, r->why);
 	if (!error)
 		fill_summary(r, s);
@@ -777,6 +952,45 @@ static int write_and_publish(struct run *r, mfs_pack_summary *s)
 	return error;
 }
 
+/* The new generation is verified before any superblock leads to it. */
+static int write_and_append(struct run *r, mfs_pack_summary *s)
+{
+	int error = write_container(r, s);
+	double start = seconds();
+
+	if (!error)
+		error = mfs_output_extend(r->output, s->stored_bytes, r->why);
+	if (!error && !r->packer->no_verify)
+		error = verify(r);
+	s->seconds_verify = r->packer->no_verify ? 0 : seconds() - start;
+	if (!error)
+		error = check_cancel(r);
+	if (!error)
+		error = mfs_index_seal(&r->index, r->output, r->why);
+	return error;
+}
+
+static int write_appended(struct run *r, mfs_pack_summary *s)
+{
+	mfs_packer *p = r->packer;
+	int error =
+	    mfs_output_begin_behind(&p->locked, p->carried->container->sb.container_size, r->why);
+
+	r->output = &p->locked;
+	return error ? error : write_and_append(r, s);
+}
+
+static int write_new(struct run *r, const char *path, mfs_pack_summary *s)
+{
+	mfs_packer *p = r->packer;
+	int error = mfs_output_open(&p->output, path, p->force || p->compact, r->why);
+
+	r->output = &p->output;
+	if (!error && p->compact)
+		error = mfs_output_keep_mode(&p->output, &p->locked, r->why);
+	return error ? error : write_and_publish(r, s);
+}
+
 int mfs_packer_write(mfs_packer *p, const char *path, mfs_pack_progress *progress, void *user,
 		     mfs_pack_summary *out, mfs_problem *why)
 {
@@ -790,13 +1004,17 @@ int mfs_packer_write(mfs_packer *p, const char *path, mfs_pack_progress *progres
 				       p->used ? "the packer has written its container"
 					       : "there is nothing to pack");
 	p->used = true;
-	if (path) {
-		error = mfs_output_open(&p->output, path, p->force, why);
-		r.output = &p->output;
-	}
-	if (!error)
-		error = path ? write_and_publish(&r, &summary) : write_container(&r, &summary);
+	if (path && p->carried && strcmp(path, p->locked.path) != 0)
+		error = mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+					"%s: is not the container that was opened", path);
+	else if (!path)
+		error = write_container(&r, &summary);
+	else if (p->carried && !p->compact)
+		error = write_appended(&r, &summary);
+	else
+		error = write_new(&r, path, &summary);
 	mfs_output_close(&p->output);
+	mfs_output_close(&p->locked);
 	if (!error && out) {
 		summary.size = out->size < sizeof(summary) ? out->size : sizeof(summary);
 		memcpy(out, &summary, summary.size);
@@ -831,7 +1049,7 @@ int mfs_packer_choice(mfs_packer *p, uint32_t i, mfs_pack_choice *out)
 		return MFS_E_ARGUMENT;
 	if (i >= p->plan.tensor_count)
 		return MFS_E_NOT_FOUND;
-	if (!(p->plan.tensors[i].record.flags & MFS_TENSOR_LITERAL))
+	if (!(p->plan.tensors[i].record.flags & MFS_TENSOR_LITERAL) && !p->plan.tensors[i].stored)
 		fill_choice(&p->plan, &p->plan.tensors[i], &choice);
 	memcpy(out, &choice, out->size < sizeof(choice) ? out->size : sizeof(choice));
 	return 0;

@@ -48,6 +48,22 @@ int mfs_placement_make(mfs_placement *out, uint64_t slot1, uint32_t page_bytes,
 	return 0;
 }
 
+int mfs_placement_behind(mfs_placement *out, uint64_t slot1, uint64_t start,
+			 const uint64_t piece_bytes[], uint32_t pieces)
+{
+	struct room behind = {start, UINT64_MAX};
+	mfs_placement p = {.slot1 = slot1, .pieces = pieces};
+
+	p.piece = calloc(pieces + 1, sizeof(*p.piece));
+	if (!p.piece)
+		return MFS_E_MEMORY;
+	for (uint32_t i = 0; i < pieces; i++)
+		put(&behind, piece_bytes[i], &p.piece[i]);
+	p.fixed_end = behind.next;
+	*out = p;
+	return 0;
+}
+
 void mfs_placement_free(mfs_placement *placement)
 {
 	free(placement->piece);

@@ -23,6 +23,9 @@ typedef struct {
  * superblocks. 0 or MFS_E_MEMORY. */
 int mfs_placement_make(mfs_placement *out, uint64_t slot1, uint32_t page_bytes,
 		       const uint64_t piece_bytes[], uint32_t pieces);
+/* The same behind `start`, where a new generation begins: a multiple of the page. */
+int mfs_placement_behind(mfs_placement *out, uint64_t slot1, uint64_t start,
+			 const uint64_t piece_bytes[], uint32_t pieces);
 void mfs_placement_free(mfs_placement *placement);
 
 #endif

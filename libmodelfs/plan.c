@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "../format/check.h"
+#include "carried.h"
 #include "problem.h"
 
 /* Gaps up to this size are read to see whether they are padding. */
@@ -96,10 +97,20 @@ static int open_file(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
 	return error;
 }
 
+mfs_plan_file *mfs_plan_new_file(mfs_plan *plan)
+{
+	mfs_plan_file *files = realloc(plan->files, (plan->file_count + 1) * sizeof(*files));
+
+	if (!files)
+		return NULL;
+	plan->files = files;
+	memset(&files[plan->file_count], 0, sizeof(*files));
+	return &files[plan->file_count];
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file = {0};
-	mfs_plan_file *files;
 	int error;
 
 	if (!name)
@@ -107,10 +118,8 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	error = check_name(plan, path, name, why);
 	if (error)
 		return error;
-	files = realloc(plan->files, (plan->file_count + 1) * sizeof(*files));
-	if (!files)
+	if (!mfs_plan_new_file(plan))
 		return no_memory(why);
-	plan->files = files;
 	file.path = strdup(path);
 	file.name = strdup(name);
 	error = file.path && file.name ? open_file(plan, &file, why) : no_memory(why);
@@ -133,18 +142,21 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	return 0;
 }
 
+void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file)
+{
+	if (!file->carried)
+		plan->original_bytes -= file->source.size;
+	mfs_import_free(&file->import);
+	mfs_source_close(&file->source);
+	free(file->path);
+	free(file->name);
+	free(file->delta_of);
+}
+
 void mfs_plan_forget(mfs_plan *plan, uint32_t count)
 {
-	while (plan->file_count > count) {
-		mfs_plan_file *file = &plan->files[--plan->file_count];
-
-		plan->original_bytes -= file->source.size;
-		mfs_import_free(&file->import);
-		mfs_source_close(&file->source);
-		free(file->path);
-		free(file->name);
-		free(file->delta_of);
-	}
+	while (plan->file_count > count)
+		mfs_plan_free_file(plan, &plan->files[--plan->file_count]);
 }
 
 void mfs_plan_free(mfs_plan *plan)
@@ -208,8 +220,7 @@ static bool same_layout(const mfs_layout *a, const mfs_layout *b)
 	return true;
 }
 
-/* The number of a layout in the container. */
-static int layout_number(mfs_plan *plan, const mfs_layout *layout, uint32_t *out, mfs_problem *why)
+int mfs_plan_layout(mfs_plan *plan, const mfs_layout *layout, uint32_t *out, mfs_problem *why)
 {
 	for (uint32_t i = 0; i < plan->layout_count; i++)
 		if (same_layout(plan->layouts[i], layout)) {
@@ -243,7 +254,7 @@ static void *grow(void *array, uint32_t count, uint32_t *room, size_t record)
 	return bigger;
 }
 
-static int add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_problem *why)
+int mfs_plan_add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_problem *why)
 {
 	mfs_root_extent *extents =
 	    grow(plan->extents, plan->extent_count, &plan->extent_room, sizeof(*extents));
@@ -282,20 +293,27 @@ static void set_spans(mfs_plan *plan, mfs_plan_tensor *t, uint64_t frame_bytes)
 
 /* ---- tensors and literal bytes ---- */
 
-static int add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why)
+int mfs_plan_add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why)
 {
 	mfs_plan_tensor *tensors =
 	    grow(plan->tensors, plan->tensor_count, &plan->tensor_room, sizeof(*tensors));
-	const mfs_root_extent extent = {.file_offset = tensor->record.file_offset,
-					.length = tensor->record.size,
-					.tensor = plan->tensor_count,
-					.kind = MFS_EXTENT_TENSOR};
 
 	if (!tensors)
 		return no_memory(why);
 	plan->tensors = tensors;
 	tensors[plan->tensor_count++] = *tensor;
-	return add_extent(plan, &extent, why);
+	return 0;
+}
+
+static int add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why)
+{
+	const mfs_root_extent extent = {.file_offset = tensor->record.file_offset,
+					.length = tensor->record.size,
+					.tensor = plan->tensor_count,
+					.kind = MFS_EXTENT_TENSOR};
+	int error = mfs_plan_add_tensor(plan, tensor, why);
+
+	return error ? error : mfs_plan_add_extent(plan, &extent, why);
 }
 
 static mfs_plan_tensor new_tensor(uint32_t file, const mfs_layout *layout, uint64_t offset,
@@ -317,7 +335,7 @@ static int add_literal_piece(mfs_plan *plan, uint32_t file, uint64_t offset, uin
 {
 	const mfs_layout *layout = mfs_layout_bytes();
 	mfs_plan_tensor t = new_tensor(file, layout, offset, size);
-	int error = layout_number(plan, layout, &t.record.layout, why);
+	int error = mfs_plan_layout(plan, layout, &t.record.layout, why);
 
 	t.record.cls = MFS_DISK_METADATA;
 	t.record.flags = MFS_TENSOR_LITERAL;
@@ -353,7 +371,7 @@ static int add_zeros(mfs_plan *plan, uint64_t offset, uint64_t end, mfs_problem 
 	const mfs_root_extent extent = {
 	    .file_offset = offset, .length = end - offset, .kind = MFS_EXTENT_ZEROS};
 
-	return add_extent(plan, &extent, why);
+	return mfs_plan_add_extent(plan, &extent, why);
 }
 
 static int add_imported(mfs_plan *plan, uint32_t file, const mfs_import_tensor *from,
@@ -372,7 +390,7 @@ static int add_imported(mfs_plan *plan, uint32_t file, const mfs_import_tensor *
 		return mfs_problem_set(why, MFS_E_LIMIT, from->offset,
 				       "%s: tensor '%s' is over the limit of 512 GiB", f->path,
 				       from->name);
-	error = layout_number(plan, from->layout, &t.record.layout, why);
+	error = mfs_plan_layout(plan, from->layout, &t.record.layout, why);
 	if (error)
 		return error;
 	t.record.name = from->name;
@@ -528,16 +546,52 @@ static bool any_tensor(const mfs_plan *plan)
 	return false;
 }
 
+struct ordered_term {
+	mfs_root_term term;
+	uint32_t order;
+};
+
+static int compare_terms(const void *a, const void *b)
+{
+	const struct ordered_term *x = a, *y = b;
+
+	if (x->term.tensor != y->term.tensor)
+		return x->term.tensor < y->term.tensor ? -1 : 1;
+	return x->order < y->order ? -1 : x->order > y->order;
+}
+
+/* By tensor; those of one tensor stay in the order in which they are applied. */
+static int sort_terms(mfs_plan *plan, mfs_problem *why)
+{
+	struct ordered_term *ordered = calloc(plan->term_count + 1u, sizeof(*ordered));
+
+	if (!ordered)
+		return no_memory(why);
+	for (uint32_t i = 0; i < plan->term_count; i++)
+		ordered[i] = (struct ordered_term){plan->terms[i], i};
+	qsort(ordered, plan->term_count, sizeof(*ordered), compare_terms);
+	for (uint32_t i = 0; i < plan->term_count; i++)
+		plan->terms[i] = ordered[i].term;
+	free(ordered);
+	return 0;
+}
+
 int mfs_plan_build(mfs_plan *plan, mfs_problem *why)
 {
-	bool small = plan->original_bytes <= MFS_PLAN_SMALL;
+	/* What is appended has no room between the superblocks to fill. */
+	bool small = plan->original_bytes <= MFS_PLAN_SMALL && !plan->carried;
 	int error = 0;
 
 	if (plan->file_count)
 		qsort(plan->files, plan->file_count, sizeof(*plan->files), compare_names);
 	plan->wants_lead = small && !any_tensor(plan);
 	for (uint32_t i = 0; i < plan->file_count && !error; i++)
-		error = build_file(plan, i, why);
+		error = plan->files[i].carried ? mfs_carried_build_file(plan, i, why)
+					       : build_file(plan, i, why);
+	if (!error && plan->carried)
+		error = mfs_carried_finish(plan, why);
+	if (!error)
+		error = sort_terms(plan, why);
 	if (!error && small)
 		choose_lead(plan);
 	return error ? error : mfs_plan_order_by_file(plan, why);
@@ -558,6 +612,11 @@ uint32_t mfs_plan_slot_bytes(const mfs_plan_tensor *t, unsigned slot, uint32_t b
 unsigned mfs_plan_slot_class(const mfs_plan_tensor *t, unsigned slot)
 {
 	return slot ? MFS_DISK_CONSTANTS : t->record.cls;
+}
+
+bool mfs_plan_writes(const mfs_plan_tensor *t)
+{
+	return !t->stored && t->twin == MFS_NO_TENSOR && !(t->record.flags & MFS_TENSOR_DERIVED);
 }
 
 int mfs_plan_open_tables(mfs_plan_tensor *t)
@@ -656,18 +715,22 @@ void mfs_plan_number(mfs_plan *plan)
 {
 	mfs_group group = {0};
 	mfs_span span;
+	bool begun = false;
 
-	/* The first group may cut one chunk of each class to fill the gap. */
-	plan->chunks_max = plan->tensor_count ? MFS_DISK_CLASSES : 0;
+	mfs_carried_number(plan);
 	for (uint32_t i = 0; i < plan->tensor_count; i++)
-		if (plan->tensors[i].twin == MFS_NO_TENSOR)
+		if (mfs_plan_writes(&plan->tensors[i]))
 			number_tensor(plan, &plan->tensors[i]);
 	for (uint32_t i = 0; i < plan->run_count; i++) {
 		const mfs_plan_run *run = &plan->runs[i];
 		const mfs_plan_tensor *t = &plan->tensors[run->tensor];
 
-		if (t->twin != MFS_NO_TENSOR)
+		if (!mfs_plan_writes(t))
 			continue;
+		/* The first group may cut one chunk of each class to fill the gap. */
+		if (!begun)
+			plan->chunks_max += MFS_DISK_CLASSES;
+		begun = true;
 		for (uint64_t k = 0; k < run->count; k++) {
 			mfs_tensor_span(&t->record, t->layout->block_bytes, run->first + k, &span);
 			if (!mfs_group_takes(&group, t, &span))

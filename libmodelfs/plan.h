@@ -37,7 +37,11 @@ typedef struct {
 	mfs_source source;
 	struct stat found; /* when the plan was made: a source must not change */
 	mfs_import import;
-	mfs_root_file record; /* extents from mfs_plan_build(), hash from writing */
+	/* A file of the container that is appended to: its source is the container,
+	 * its import empty until mfs_plan_import_carried(). */
+	bool carried;
+	uint32_t carried_number; /* in that container */
+	mfs_root_file record;	 /* extents from mfs_plan_build(), hash from writing */
 	uint64_t literal_bytes;
 	char *delta_of; /* name of the file that it is a fine-tune of, or NULL */
 } mfs_plan_file;
@@ -56,7 +60,8 @@ typedef struct {
 	const uint64_t *dims; /* the import's */
 	uint32_t delta_base;  /* a tensor that it may be stored as a difference to, or
 			       * MFS_NO_TENSOR; record.base if it is */
-	uint32_t twin;	      /* an earlier tensor with the same bytes; MFS_NO_TENSOR: none */
+	uint32_t twin; /* a tensor with the same bytes, stored or earlier; MFS_NO_TENSOR: none */
+	bool stored;   /* carried over: its frames lie in the container already */
 	uint64_t row_bytes;
 	uint64_t spans;
 	uint64_t first_stored, last_stored; /* spans: before and behind all others of it */
@@ -73,6 +78,8 @@ typedef struct {
 	uint64_t first, count;
 } mfs_plan_run;
 
+typedef struct mfs_carried mfs_carried;
+
 #define MFS_PLAN_AUTO  -1
 #define MFS_PLAN_PLAIN -2
 
@@ -84,6 +91,7 @@ typedef struct {
 	bool opaque;
 	bool explain;
 	int codec; /* enum mfs_coding that alone may be used, MFS_PLAN_PLAIN, or MFS_PLAN_AUTO */
+	mfs_carried *carried; /* what an append carries over (carried.h); NULL: nothing */
 
 	mfs_plan_file *files; /* sorted by name once built */
 	uint32_t file_count;
@@ -98,9 +106,9 @@ typedef struct {
 	uint32_t term_count;
 	const mfs_layout **layouts;
 	uint32_t layout_count;
-	uint64_t original_bytes;
-	uint64_t span_max; /* bytes of the largest span */
-	bool wants_lead;   /* the next long run of literal bytes is cut */
+	uint64_t original_bytes; /* of the files that are new */
+	uint64_t span_max;	 /* bytes of the largest span */
+	bool wants_lead;	 /* the next long run of literal bytes is cut */
 	/* Room of the arrays above. */
 	uint32_t tensor_room, extent_room;
 
@@ -121,6 +129,8 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 int mfs_plan_add_directory(mfs_plan *plan, const char *path, mfs_problem *why);
 bool mfs_is_directory(const char *path);
 
+/* Closes a file and frees what it holds. */
+void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file);
 /* Closes and forgets the files added since there were `count`. */
 void mfs_plan_forget(mfs_plan *plan, uint32_t count);
 
@@ -132,6 +142,17 @@ int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
 int mfs_plan_order(mfs_plan *plan, const char *path, mfs_problem *why);
 /* In the order of the files. */
 int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why);
+
+/* Makes room for one more file at the end of plan->files; NULL without memory. */
+mfs_plan_file *mfs_plan_new_file(mfs_plan *plan);
+/* The number of a layout in the container; it is added if it is not there yet. The
+ * plan refers to it. */
+int mfs_plan_layout(mfs_plan *plan, const mfs_layout *layout, uint32_t *out, mfs_problem *why);
+/* Adds an extent, or a tensor without one, to the file that is being built. */
+int mfs_plan_add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_problem *why);
+int mfs_plan_add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why);
+/* Imports a carried file through the container, for those who need its header. */
+int mfs_plan_import_carried(mfs_plan_file *file, mfs_problem *why);
 
 /* Opens the tables of a tensor for coding, and closes them. */
 int mfs_plan_open_tables(mfs_plan_tensor *tensor);
@@ -145,6 +166,9 @@ void mfs_plan_number(mfs_plan *plan);
 /* A source must still be what it was; else the container would hold a mixture. */
 int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why);
 
+/* Whether frames of the tensor are written: not where they lie in the container
+ * already, where a twin has them, or where there are none. */
+bool mfs_plan_writes(const mfs_plan_tensor *tensor);
 /* Whether `slot` of the tensor has frames, and its bytes in a span of `blocks`. */
 bool mfs_plan_has_slot(const mfs_plan_tensor *tensor, unsigned slot);
 uint32_t mfs_plan_slot_bytes(const mfs_plan_tensor *tensor, unsigned slot, uint32_t blocks);

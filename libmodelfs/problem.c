@@ -56,6 +56,8 @@ const char *mfs_error_text(int error)
 		return "exists already";
 	case MFS_E_CANCELLED:
 		return "cancelled";
+	case MFS_E_BUSY:
+		return "in use by another writer";
 	}
 	return "unknown error";
 }

@@ -305,6 +305,8 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 	struct demands demands = demands_of(s->plan->profile);
 	int error;
 
+	if (t->stored)
+		return 0;
 	set_rules(s->plan, &demands, t);
 	if (t->twin != MFS_NO_TENSOR)
 		t->choice.reason = "stored once with an equal tensor";
@@ -370,7 +372,8 @@ static void take_tensors(struct sampler *s, mfs_sample_progress *progress, void 
 		if (error)
 			fail(s, error,
 			     error == MFS_E_CANCELLED ? NULL : &plan->files[t->record.file]);
-		atomic_fetch_add(&s->done, t->record.size);
+		if (!t->stored)
+			atomic_fetch_add(&s->done, t->record.size);
 		if (progress)
 			progress(user, atomic_load(&s->done));
 	}

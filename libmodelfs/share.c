@@ -12,6 +12,7 @@
 
 struct candidate {
 	uint64_t print;
+	bool fresh; /* not stored yet */
 	uint32_t tensor;
 };
 
@@ -35,15 +36,26 @@ static int read_tensor(struct sharing *s, const mfs_plan_tensor *t, uint64_t off
 	return 0;
 }
 
-/* Also what must be equal for the frames to fit; spans can be made so. */
+/* Whether a tensor is stored plain is decided later. */
+static unsigned planned_class(const mfs_root_tensor *r)
+{
+	return r->cls == MFS_DISK_PLAIN ? MFS_DISK_WEIGHTS : r->cls;
+}
+
+/* Of what must be equal for the frames to fit; spans can be made so. */
+static uint64_t cut_print(const mfs_root_tensor *r)
+{
+	const uint64_t cut[4] = {r->layout, r->size, r->slice_blocks,
+				 r->flags | (uint64_t)planned_class(r) << 8};
+
+	return XXH3_64bits(cut, sizeof(cut));
+}
+
 static int fingerprint(struct sharing *s, const mfs_plan_tensor *t, uint64_t *out)
 {
-	const mfs_root_tensor *r = &t->record;
-	uint64_t size = r->size, part = size < PRINT_BYTES ? size : PRINT_BYTES;
+	uint64_t size = t->record.size, part = size < PRINT_BYTES ? size : PRINT_BYTES;
 	const uint64_t at[3] = {0, (size - part) / 2, size - part};
-	const uint64_t cut[4] = {r->layout, size, r->slice_blocks,
-				 r->flags | (uint64_t)r->cls << 8};
-	uint64_t print = XXH3_64bits(cut, sizeof(cut));
+	uint64_t print = cut_print(&t->record);
 	int error = 0;
 
 	for (int i = 0; i < (size > part ? 3 : 1) && !error; i++) {
@@ -57,7 +69,7 @@ static int fingerprint(struct sharing *s, const mfs_plan_tensor *t, uint64_t *ou
 static bool cut_alike(const mfs_root_tensor *a, const mfs_root_tensor *b)
 {
 	return a->layout == b->layout && a->size == b->size && a->slice_blocks == b->slice_blocks &&
-	       a->flags == b->flags && a->cls == b->cls;
+	       a->flags == b->flags && planned_class(a) == planned_class(b);
 }
 
 /* A hash would do but for those who search for two inputs with the same one. */
@@ -88,11 +100,14 @@ static int by_print(const void *a, const void *b)
 
 	if (x->print != y->print)
 		return x->print < y->print ? -1 : 1;
+	if (x->fresh != y->fresh)
+		return x->fresh ? 1 : -1;
 	return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
 }
 
-/* Candidates with one fingerprint, in the order of their tensors: each is
- * compared with the first; different ones that look alike are not looked for. */
+/* Candidates with one fingerprint, stored ones first, else in the order of their
+ * tensors: each is compared with the first; different ones that look alike are not
+ * looked for. */
 static int share_run(struct sharing *s, const struct candidate *run, uint32_t count)
 {
 	const mfs_plan_tensor *first = &s->plan->tensors[run[0].tensor];
@@ -102,7 +117,13 @@ static int share_run(struct sharing *s, const struct candidate *run, uint32_t co
 		mfs_plan_tensor *t = &s->plan->tensors[run[i].tensor];
 		bool same;
 
+		if (!run[i].fresh)
+			continue;
 		error = same_bytes(s, first, t, &same);
+		/* Damage in what is stored already; if it was the other one that could
+		 * not be read, packing it will say so. */
+		if (error && error != MFS_E_CANCELLED && first->stored)
+			error = same = 0;
 		if (!error && same) {
 			t->twin = run[0].tensor;
 			t->record.span_blocks = first->record.span_blocks;
@@ -112,15 +133,90 @@ static int share_run(struct sharing *s, const struct candidate *run, uint32_t co
 	return error;
 }
 
-static int share_alike(struct sharing *s, struct candidate *candidates)
+/* Where a stored tensor's own bytes can be had: from its place in its file. */
+static bool lies_in_its_file(const mfs_plan *plan, uint32_t number)
 {
-	uint32_t n = s->plan->tensor_count, from = 0;
+	const mfs_root_tensor *t = &plan->tensors[number].record;
+	const mfs_root_file *f = &plan->files[t->file].record;
+	uint64_t low = f->first_extent, high = low + f->extent_count;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+		const mfs_root_extent *e = &plan->extents[middle];
+
+		if (e->file_offset == t->file_offset)
+			return e->kind == MFS_EXTENT_TENSOR && e->tensor == number &&
+			       !e->source_offset && e->length == t->size;
+		if (e->file_offset < t->file_offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return false;
+}
+
+static bool may_share(const mfs_plan *plan, uint32_t number)
+{
+	const mfs_plan_tensor *t = &plan->tensors[number];
+
+	if (t->record.flags & (MFS_TENSOR_DELTA | MFS_TENSOR_DERIVED))
+		return false;
+	return !t->stored || lies_in_its_file(plan, number);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* Cuts of the new tensors, sorted: stored ones that are cut otherwise need not be
+ * read. */
+static uint32_t fresh_cuts(const mfs_plan *plan, uint64_t *cuts)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < plan->tensor_count; i++)
+		if (!plan->tensors[i].stored)
+			cuts[n++] = cut_print(&plan->tensors[i].record);
+	qsort(cuts, n, sizeof(*cuts), by_value);
+	return n;
+}
+
+static int find_candidates(struct sharing *s, struct candidate *candidates, uint32_t *count)
+{
+	const mfs_plan *plan = s->plan;
+	uint64_t *cuts = calloc(plan->tensor_count + 1u, sizeof(*cuts));
+	uint32_t n = 0, fresh;
 	int error = 0;
 
-	for (uint32_t i = 0; i < n && !error; i++) {
-		candidates[i].tensor = i;
-		error = fingerprint(s, &s->plan->tensors[i], &candidates[i].print);
+	if (!cuts)
+		return mfs_problem_set(s->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	fresh = fresh_cuts(plan, cuts);
+	for (uint32_t i = 0; i < plan->tensor_count && !error; i++) {
+		const mfs_plan_tensor *t = &plan->tensors[i];
+		uint64_t cut = cut_print(&t->record);
+
+		if (!may_share(plan, i) || !bsearch(&cut, cuts, fresh, sizeof(*cuts), by_value))
+			continue;
+		candidates[n] = (struct candidate){.fresh = !t->stored, .tensor = i};
+		error = fingerprint(s, t, &candidates[n].print);
+		if (!error)
+			n++;
+		else if (t->stored)
+			error = 0; /* damage there is no reason to fail here */
 	}
+	free(cuts);
+	*count = n;
+	return error;
+}
+
+static int share_alike(struct sharing *s, struct candidate *candidates)
+{
+	uint32_t n = 0, from = 0;
+	int error = find_candidates(s, candidates, &n);
+
 	if (error)
 		return error;
 	qsort(candidates, n, sizeof(*candidates), by_print);

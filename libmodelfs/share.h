@@ -6,7 +6,8 @@
 
 #include "plan.h"
 
-/* Sets `twin` of every tensor of a built plan that repeats an earlier one. Only
+/* Sets `twin` of every new tensor of a built plan that repeats a stored or an
+ * earlier one. Only
  * tensors cut alike are compared, and only those that look the same in a few
  * places are read whole. */
 int mfs_plan_share(mfs_plan *plan, const atomic_int *cancel, mfs_problem *why);

@@ -15,7 +15,9 @@
 
 typedef struct {
 	mfs_pack_options pack;
-	bool json, quiet, dry_run;
+	bool json, quiet, dry_run, append, compact, profile_given;
+	char **removed; /* names; of the command line */
+	int removed_count;
 	const char *container;
 	char **sources;
 	int source_count;
@@ -28,6 +30,8 @@ static void print_help(void)
 {
 	fputs(
 	    "Usage: mkmodelfs [OPTIONS] CONTAINER [NAME=]SOURCE...\n"
+	    "       mkmodelfs --append [--remove=NAME]... [OPTIONS] CONTAINER [NAME=]SOURCE...\n"
+	    "       mkmodelfs --remove=NAME... | --compact [OPTIONS] CONTAINER\n"
 	    "Packs each SOURCE into the new container CONTAINER, as NAME or its base name;\n"
 	    "of a directory the files in it, each as its base name.\n"
 	    "An argument that is the path of an existing file is a path, '=' or not.\n"
@@ -46,6 +50,9 @@ static void print_help(void)
 	    "      --opaque           pack models that fail validation as plain bytes\n"
 	    "      --no-verify        do not read back what was written\n"
 	    "  -f, --force            replace an existing CONTAINER\n"
+	    "      --append           add to CONTAINER; who has it mounted goes on reading\n"
+	    "      --remove=NAME      leave out a file, or an adapter with its views\n"
+	    "      --compact          write CONTAINER anew, without what was removed\n"
 	    "  -n, --dry-run          code everything, write nothing\n"
 	    "      --json             print the summary as JSON\n"
 	    "  -q, --quiet            no summary and no progress bar\n"
@@ -69,7 +76,10 @@ enum {
 	OPT_EXPLAIN,
 	OPT_OPAQUE,
 	OPT_NO_VERIFY,
-	OPT_JSON
+	OPT_JSON,
+	OPT_APPEND,
+	OPT_REMOVE,
+	OPT_COMPACT
 };
 
 static const struct option long_options[] = {
@@ -85,6 +95,9 @@ static const struct option long_options[] = {
     {"opaque", no_argument, NULL, OPT_OPAQUE},
     {"no-verify", no_argument, NULL, OPT_NO_VERIFY},
     {"force", no_argument, NULL, 'f'},
+    {"append", no_argument, NULL, OPT_APPEND},
+    {"remove", required_argument, NULL, OPT_REMOVE},
+    {"compact", no_argument, NULL, OPT_COMPACT},
     {"dry-run", no_argument, NULL, 'n'},
     {"json", no_argument, NULL, OPT_JSON},
     {"quiet", no_argument, NULL, 'q'},
@@ -100,6 +113,7 @@ static int parse_profile(options *o, const char *text)
 	if (id < 0)
 		return tool_misuse("there is no profile '%s'", text);
 	o->pack.profile = (mfs_profile_id)id;
+	o->profile_given = true;
 	return 0;
 }
 
@@ -168,6 +182,16 @@ static int parse_option(options *o, int option)
 	case 'f':
 		o->pack.force = 1;
 		return 0;
+	case OPT_APPEND:
+		o->append = true;
+		return 0;
+	case OPT_REMOVE:
+		o->removed[o->removed_count++] = optarg;
+		return 0;
+	case OPT_COMPACT:
+		o->compact = true;
+		o->pack.compact = 1;
+		return 0;
 	case 'n':
 		o->dry_run = true;
 		return 0;
@@ -186,6 +210,28 @@ static int parse_option(options *o, int option)
 	return tool_misuse("the option is not known or lacks its value");
 }
 
+/* True if an existing container is changed. */
+static bool changes(const options *o)
+{
+	return o->append || o->compact || o->removed_count;
+}
+
+static int check_arguments(const options *o)
+{
+	if (o->append && o->compact)
+		return tool_misuse("--append and --compact do not go together");
+	if (o->source_count && !o->append && changes(o))
+		return tool_misuse("sources are added with --append");
+	if (!o->source_count && !o->removed_count && !o->compact)
+		return tool_misuse("a CONTAINER and at least one SOURCE are needed");
+	if (changes(o) && (o->profile_given || o->pack.page_bytes))
+		return tool_misuse("a container keeps its profile and page size");
+	if (changes(o) && o->pack.force)
+		return tool_misuse("--force replaces a container, it does not go with --append, "
+				   "--remove or --compact");
+	return 0;
+}
+
 static int parse_options(options *o, int argc, char *argv[])
 {
 	int option, err;
@@ -199,14 +245,14 @@ static int parse_options(options *o, int argc, char *argv[])
 		if (err)
 			return err;
 	}
-	if (argc - optind < 2)
-		return tool_misuse("a CONTAINER and at least one SOURCE are needed");
+	if (argc - optind < 1)
+		return tool_misuse("a CONTAINER is needed");
 	o->container = argv[optind];
 	o->sources = &argv[optind + 1];
 	o->source_count = argc - optind - 1;
 	if (o->delta_count && !o->base && o->source_count > 1)
 		return tool_misuse("--delta needs --base=NAME where there are several models");
-	return 0;
+	return check_arguments(o);
 }
 
 /* ---- sources ---- */
@@ -289,6 +335,45 @@ static uint64_t container_bytes(const mfs_pack_summary *s)
 	       s->padding_bytes;
 }
 
+static void print_overhead(const mfs_pack_summary *s)
+{
+	char a[TOOL_SIZE_TEXT], b[TOOL_SIZE_TEXT], c[TOOL_SIZE_TEXT];
+
+	printf("frames %s, tables %s\n", tool_size(a, s->frame_bytes),
+	       tool_size(b, s->tables_bytes));
+	printf("overhead: superblock %s, index %s, padding %s\n", tool_size(a, s->superblock_bytes),
+	       tool_size(b, s->index_bytes), tool_size(c, s->padding_bytes));
+}
+
+static void print_times(const options *o, const mfs_pack_summary *s)
+{
+	if (s->seconds_verify > 0)
+		printf("written in %.1f s, verified in %.1f s\n", s->seconds_write,
+		       s->seconds_verify);
+	else
+		printf("%s in %.1f s\n", o->dry_run ? "coded" : "written", s->seconds_write);
+}
+
+/* Of an append or a removal. */
+static void print_change(const options *o, const mfs_pack_summary *s)
+{
+	char a[TOOL_SIZE_TEXT], b[TOOL_SIZE_TEXT], c[TOOL_SIZE_TEXT];
+	char *name = tool_clean(o->container);
+
+	if (s->files_added)
+		print_types(s);
+	printf("%s%s: generation %" PRIu64 ", %" PRIu32 " added, %" PRIu32 " removed, %" PRIu32
+	       " %s now%s\n",
+	       s->files_added ? "\n" : "", name, s->generation, s->files_added, s->files_removed,
+	       s->files, s->files == 1 ? "file" : "files",
+	       o->dry_run ? " (dry run: not written)" : "");
+	printf("%s -> %s more, container %s\n", tool_size(a, s->original_bytes),
+	       tool_size(b, s->written_bytes), tool_size(c, s->stored_bytes));
+	print_overhead(s);
+	print_times(o, s);
+	free(name);
+}
+
 static void print_summary(const options *o, const mfs_pack_summary *s)
 {
 	uint64_t stored = container_bytes(s);
@@ -301,15 +386,8 @@ static void print_summary(const options *o, const mfs_pack_summary *s)
 	       o->dry_run ? " (dry run: not written)" : "");
 	printf("%s -> %s, ratio %s\n", tool_size(a, s->original_bytes), tool_size(b, stored),
 	       tool_ratio(c, s->original_bytes, stored));
-	printf("frames %s, tables %s\n", tool_size(a, s->frame_bytes),
-	       tool_size(b, s->tables_bytes));
-	printf("overhead: superblock %s, index %s, padding %s\n", tool_size(a, s->superblock_bytes),
-	       tool_size(b, s->index_bytes), tool_size(c, s->padding_bytes));
-	if (s->seconds_verify > 0)
-		printf("written in %.1f s, verified in %.1f s\n", s->seconds_write,
-		       s->seconds_verify);
-	else
-		printf("%s in %.1f s\n", o->dry_run ? "coded" : "written", s->seconds_write);
+	print_overhead(s);
+	print_times(o, s);
 	free(name);
 }
 
@@ -415,7 +493,12 @@ static int print_json(mfs_packer *packer, const options *o, const mfs_pack_summa
 
 	json_set_number(root, "original_size", s->original_bytes);
 	json_set_number(root, "stored_size", s->stored_bytes);
-	json_set_ratio(root, "ratio", s->original_bytes, container_bytes(s));
+	json_set_ratio(root, "ratio", s->original_bytes,
+		       o->append ? s->written_bytes : container_bytes(s));
+	json_set_number(root, "generation", s->generation);
+	json_set_number(root, "written_size", s->written_bytes);
+	json_set_number(root, "files_added", s->files_added);
+	json_set_number(root, "files_removed", s->files_removed);
 	json_set_number(root, "frames_size", s->frame_bytes);
 	json_set_number(root, "tables_size", s->tables_bytes);
 	json_set(root, "overhead",
@@ -493,10 +576,24 @@ static int add_deltas(mfs_packer *packer, const options *o)
 	return err;
 }
 
+static int remove_files(mfs_packer *packer, const options *o)
+{
+	for (int i = 0; i < o->removed_count; i++) {
+		mfs_problem why = {0};
+		int err = mfs_packer_remove(packer, o->removed[i], &why);
+
+		if (err < 0) {
+			tool_problem(o->container, err, &why);
+			return TOOL_FAILED;
+		}
+	}
+	return 0;
+}
+
 static int pack(mfs_packer *packer, const options *o)
 {
 	mfs_pack_summary summary = {.size = sizeof(summary)};
-	int err = 0;
+	int err = remove_files(packer, o);
 
 	for (int i = 0; i < o->source_count && !err; i++)
 		err = stop_signal ? 128 + stop_signal : add_source(packer, o->sources[i], NULL);
@@ -510,30 +607,47 @@ static int pack(mfs_packer *packer, const options *o)
 		return tool_finish(print_json(packer, o, &summary));
 	if (o->pack.explain)
 		print_choices(packer);
-	if (!o->quiet)
+	if (!o->quiet && changes(o) && !o->compact)
+		print_change(o, &summary);
+	else if (!o->quiet)
 		print_summary(o, &summary);
 	return tool_finish(TOOL_OK);
+}
+
+static int run(const options *o)
+{
+	mfs_packer *packer = NULL;
+	mfs_problem why = {0};
+	int code;
+
+	catch_signals();
+	code = changes(o) ? mfs_packer_open(&packer, o->container, &o->pack, &why)
+			  : mfs_packer_new(&packer, &o->pack, &why);
+	if (code < 0) {
+		tool_problem(o->container, code, &why);
+		return code == MFS_E_ARGUMENT ? TOOL_USAGE : TOOL_FAILED;
+	}
+	code = pack(packer, o);
+	mfs_packer_free(packer);
+	return code;
 }
 
 int main(int argc, char *argv[])
 {
 	options o = {.pack = MFS_PACK_OPTIONS_INIT};
-	mfs_packer *packer = NULL;
-	mfs_problem why = {0};
 	int code;
 
 	tool_start("mkmodelfs");
-	code = parse_options(&o, argc, argv);
-	if (code)
-		return code;
-	catch_signals();
-	code = mfs_packer_new(&packer, &o.pack, &why);
-	if (code < 0) {
-		tool_problem(o.container, code, &why);
-		return code == MFS_E_ARGUMENT ? TOOL_USAGE : TOOL_FAILED;
+	/* No more names to remove than arguments. */
+	o.removed = calloc((size_t)argc, sizeof(*o.removed));
+	if (!o.removed) {
+		tool_error("out of memory");
+		return TOOL_FAILED;
 	}
-	code = pack(packer, &o);
-	mfs_packer_free(packer);
+	code = parse_options(&o, argc, argv);
+	if (!code)
+		code = run(&o);
+	free(o.removed);
 	free(o.deltas);
 	return code;
 }

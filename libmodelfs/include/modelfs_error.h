@@ -33,7 +33,8 @@ typedef enum {
 	MFS_E_ARGUMENT = -20,
 	MFS_E_NOT_FOUND = -21,
 	MFS_E_EXISTS = -22,
-	MFS_E_CANCELLED = -23
+	MFS_E_CANCELLED = -23,
+	MFS_E_BUSY = -24 /* another writer has it */
 } mfs_error;
 
 /* One line about a failure, for people: the file, the place and the reason. */

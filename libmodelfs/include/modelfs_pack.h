@@ -41,11 +41,12 @@ typedef struct {
 	const char *order;    /* a trace (mfs_trace_save()): what it names is stored in its
 			       * order, the rest behind that in the order of the files; NULL:
 			       * all in the order of the files */
+	int compact;	      /* 1: mfs_packer_open() is for compacting */
 } mfs_pack_options;
 
 #define MFS_PACK_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL          \
+		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0       \
 	}
 
 /* Stages of a pack, for progress. */
@@ -59,6 +60,20 @@ typedef int mfs_pack_progress(void *user, mfs_pack_stage stage, uint64_t origina
 
 MFS_API int mfs_packer_new(mfs_packer **out, const mfs_pack_options *options, mfs_problem *why);
 MFS_API void mfs_packer_free(mfs_packer *packer); /* NULL is fine; removes a temporary file */
+
+/* A packer that changes the container at `path`, which keeps its profile and page
+ * size: added files become a new generation behind the one that is there, which all
+ * who have it open go on reading; removed ones are left out of it, and nothing of
+ * theirs is overwritten. With option `compact` a new container takes its place that
+ * holds only what is still referred to. The container is locked until
+ * mfs_packer_write() has ended: MFS_E_BUSY if another writer has it. */
+MFS_API int mfs_packer_open(mfs_packer **out, const char *path, const mfs_pack_options *options,
+			    mfs_problem *why);
+
+/* Leaves out a file of the opened container: `name` as the mount shows it, or the
+ * name of an adapter, with which the views of it alone go. mfs_packer_write() refuses
+ * (MFS_E_ARGUMENT) if another file depends on it. */
+MFS_API int mfs_packer_remove(mfs_packer *packer, const char *name, mfs_problem *why);
 
 /* Adds the file at `path` under `name` (NULL: its base name). Opens and imports
  * it now; refuses bad names, collisions and, unless `opaque`, files of a known
@@ -86,13 +101,17 @@ typedef struct {
 
 typedef struct {
 	size_t size;
-	uint64_t original_bytes;
-	uint64_t stored_bytes; /* container size; what it would be after a dry run */
+	uint64_t original_bytes; /* of the files that were added */
+	uint64_t stored_bytes;	 /* container size; what it would be after a dry run */
+	/* Of what was written. */
 	uint64_t frame_bytes, tables_bytes, superblock_bytes, index_bytes, padding_bytes;
 	uint32_t files, tensors, chunks;
 	const mfs_pack_type *types; /* the packer's, until it is freed */
 	uint32_t type_count;
 	double seconds_write, seconds_verify;
+	uint64_t generation;
+	uint64_t written_bytes; /* by how much the container grew, or its size if it is new */
+	uint32_t files_added, files_removed;
 } mfs_pack_summary;
 
 /* How a tensor came to be stored as it is: the sizes of its sample. */
@@ -116,7 +135,8 @@ typedef struct {
  * MFS_E_NOT_FOUND past the last. */
 MFS_API int mfs_packer_choice(mfs_packer *packer, uint32_t i, mfs_pack_choice *out);
 
-/* Writes the container to `path` through a temporary file beside it. With
+/* Writes the container to `path` through a temporary file beside it; or changes the
+ * container that was opened, whose path it must be. With
  * `path` NULL (dry run) everything is coded and nothing written. Once for each
  * packer. On failure nothing is left behind and an existing container is as it
  * was (MFS_E_EXISTS: there is one, and `force` was not given). */
