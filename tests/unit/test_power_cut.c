@@ -223,12 +223,12 @@ static vector cut(const vector *before, uint64_t old_bytes, const struct record 
 	unsigned synced = 0;
 	vector v;
 
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; i < r->count; i++) {
 		const struct event *e = &r->events[i];
 
-		if (e->sync)
+		if (e->sync && i < count)
 			synced = i;
-		else if (e->offset + e->length > length)
+		if (e->offset + e->length > length)
 			length = e->offset + e->length;
 	}
 	v.bytes = calloc(1, length);
@@ -242,7 +242,8 @@ static vector cut(const vector *before, uint64_t old_bytes, const struct record 
 			put(&v, r->events[i].offset, r->events[i].bytes, r->events[i].length);
 		else
 			put_some(&v, &r->events[i], mode, i + 1 == count);
-	if (random64() % 2)
+	/* The file was extended before the first sync. */
+	if (synced || random64() % 2)
 		v.size = length;
 	return v;
 }
