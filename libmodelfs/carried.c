@@ -148,6 +148,11 @@ int mfs_carried_add_files(mfs_carried *carried, mfs_plan *plan, mfs_problem *why
 	return error;
 }
 
+bool mfs_carried_goes(const mfs_plan *plan, const mfs_plan_file *file)
+{
+	return file->carried && plan->carried->removed[file->carried_number];
+}
+
 int mfs_plan_import_carried(mfs_plan_file *file, mfs_problem *why)
 {
 	if (file->import.memory)

@@ -31,6 +31,9 @@ void mfs_carried_close(mfs_carried *carried); /* NULL is fine; plans refer to it
  * out; frame_bytes stays if it is set. */
 int mfs_carried_add_files(mfs_carried *carried, mfs_plan *plan, mfs_problem *why);
 
+/* True for a file that is removed: its name is free. */
+bool mfs_carried_goes(const mfs_plan *plan, const mfs_plan_file *file);
+
 /* ---- for mfs_plan_build() and mfs_plan_number() ---- */
 
 /* Adds tensors and extents of a carried file; these still refer to each other by

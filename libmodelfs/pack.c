@@ -709,7 +709,7 @@ static int drop_removed(struct run *r)
 	error = mfs_carried_check_removed(p->carried, r->why);
 	if (error)
 		return error;
-	p->removed = mfs_carried_drop_removed(p->carried, &p->plan);
+	p->removed = mfs_carried_drop_removed(&p->plan);
 	for (uint32_t i = 0; i < p->plan.file_count; i++)
 		p->added += !p->plan.files[i].carried;
 	if (!p->plan.file_count)
@@ -728,6 +728,8 @@ static int make_plan_compact(struct run *r)
 {
 	int error = mfs_compactor_new(&r->compactor, r->plan, r->why);
 
+	if (!error && r->packer->order)
+		error = mfs_plan_order(r->plan, r->packer->order, r->why);
 	if (error)
 		return error;
 	mfs_plan_number(r->plan);

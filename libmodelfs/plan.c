@@ -51,7 +51,7 @@ static int check_name(const mfs_plan *plan, const char *path, const char *name, 
 					       "another with NAME=SOURCE",
 					       path, name);
 	for (uint32_t i = 0; i < plan->file_count; i++)
-		if (!strcmp(name, plan->files[i].name))
+		if (!mfs_carried_goes(plan, &plan->files[i]) && !strcmp(name, plan->files[i].name))
 			return mfs_problem_set(why, MFS_E_EXISTS, UINT64_MAX,
 					       "%s: the name '%s' is taken by %s: choose another "
 					       "with NAME=SOURCE",

@@ -155,14 +155,14 @@ int mfs_carried_check_removed(mfs_carried *carried, mfs_problem *why)
 	return 0;
 }
 
-uint32_t mfs_carried_drop_removed(mfs_carried *carried, mfs_plan *plan)
+uint32_t mfs_carried_drop_removed(mfs_plan *plan)
 {
 	uint32_t kept = 0, dropped = 0;
 
 	for (uint32_t i = 0; i < plan->file_count; i++) {
 		mfs_plan_file *f = &plan->files[i];
 
-		if (f->carried && carried->removed[f->carried_number]) {
+		if (mfs_carried_goes(plan, f)) {
 			mfs_plan_free_file(plan, f);
 			dropped++;
 		} else {

@@ -12,6 +12,6 @@ int mfs_carried_remove(mfs_carried *carried, const char *name, mfs_problem *why)
 int mfs_carried_check_removed(mfs_carried *carried, mfs_problem *why);
 
 /* Drops what is marked from a plan that is not built yet; returns how many files. */
-uint32_t mfs_carried_drop_removed(mfs_carried *carried, mfs_plan *plan);
+uint32_t mfs_carried_drop_removed(mfs_plan *plan);
 
 #endif
