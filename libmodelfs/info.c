@@ -333,6 +333,58 @@ static int shared_stored(mfs_container *c, uint64_t *out)
 	return err;
 }
 
+/* Frames and tables that a tensor has, each counted once. */
+static int used_stored(mfs_container *c, uint64_t shared, uint64_t *out)
+{
+	int err = 0;
+
+	*out = 0;
+	for (uint32_t i = 0; i < c->root.count[MFS_SEC_TENSORS] && !err; i++) {
+		struct stored stored;
+
+		err = tensor_stored(c, i, &stored);
+		*out += stored.slot[0] + stored.slot[1] + stored.tables;
+	}
+	*out -= *out < shared ? *out : shared;
+	return err;
+}
+
+/* Room behind the chunks, up to the next page, and at the end. */
+static int page_padding(mfs_container *c, uint64_t *out)
+{
+	mfs_chunk_info chunk = {.size = sizeof(chunk)};
+	int err = 0;
+
+	*out = MFS_SB_SIZE;
+	for (uint32_t i = 0; i < c->root.chunks && !err; i++) {
+		uint64_t end;
+
+		err = mfs_chunk_get(c, i, &chunk);
+		end = chunk.offset + chunk.stored_bytes;
+		*out += err ? 0 : round_up(end, c->sb.page_size) - end;
+	}
+	return err;
+}
+
+/* A container that was packed has nothing that is not used. */
+static int find_unused(mfs_container *c, uint64_t chunks, mfs_container_info *info)
+{
+	uint64_t used, padding;
+	int err;
+
+	if (c->sb.generation <= 1)
+		return 0;
+	err = used_stored(c, info->shared_bytes, &used);
+	if (!err)
+		err = page_padding(c, &padding);
+	if (err)
+		return err;
+	info->unused_bytes = chunks > used ? chunks - used : 0;
+	if (info->padding_bytes > padding)
+		info->unused_bytes += info->padding_bytes - padding;
+	return 0;
+}
+
 int mfs_info(mfs_container *c, mfs_container_info *out)
 {
 	mfs_container_info info = {0};
@@ -370,5 +422,6 @@ int mfs_info(mfs_container *c, mfs_container_info *out)
 	info.padding_bytes =
 	    info.container_bytes - chunks - info.superblock_bytes - info.index_bytes;
 	info.superblock_copy = c->sb_copy;
-	return give(out, &info, sizeof(info));
+	err = find_unused(c, chunks, &info);
+	return err ? err : give(out, &info, sizeof(info));
 }

@@ -240,6 +240,9 @@ static void print_head(const options *o, const mfs_container_info *info)
 	if (info->shared_bytes)
 		printf("  shared    %s are stored once for several tensors\n",
 		       tool_size(a, info->shared_bytes));
+	if (info->unused_bytes)
+		printf("  unused    %s, which mkmodelfs --compact gives back\n",
+		       tool_size(a, info->unused_bytes));
 	if (info->superblock_copy)
 		printf("  damaged   superblock %d of 0-2 serves: run modelfs-check\n",
 		       info->superblock_copy);
@@ -656,6 +659,7 @@ static json_t *totals_to_json(const mfs_container_info *info)
 	json_set_number(totals, "frames_size", info->frame_bytes_stored);
 	json_set_number(totals, "tables_size", info->tables_bytes);
 	json_set_number(totals, "shared_size", info->shared_bytes);
+	json_set_number(totals, "unused_size", info->unused_bytes);
 	json_set(totals, "overhead",
 		 json_overhead(info->superblock_bytes, info->index_bytes, info->padding_bytes));
 	return totals;

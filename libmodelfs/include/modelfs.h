@@ -142,6 +142,9 @@ typedef struct {
 	int superblock_copy;   /* which one served: 0, 1, 2 (tail) */
 	uint64_t shared_bytes; /* stored bytes that more than one tensor has, counted
 				* once for each tensor but the first */
+	uint64_t unused_bytes; /* what compacting gives back, part of the above: frames and
+				* tables that no tensor has, and indexes of older
+				* generations */
 } mfs_container_info;
 
 /* What the container was packed for. Reads nothing. */

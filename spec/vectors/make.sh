@@ -50,5 +50,9 @@ vector many "--profile nor" many.gguf "ein Modell für Flash.bin" empty one-byte
 vector buckets "--profile nor --frame-size 4096" buckets.gguf
 mkmodelfs --quiet --force --page-size 512 --profile nor --frame-size 4096 --delta tuned.gguf delta.mfs base.gguf
 describe delta base.gguf tuned.gguf
+mkmodelfs --quiet --force --page-size 512 --profile nor appended.mfs many.gguf one-byte
+mkmodelfs --quiet --append appended.mfs hello.txt again.gguf=many.gguf
+mkmodelfs --quiet --remove one-byte appended.mfs
+describe appended many.gguf hello.txt again.gguf=many.gguf
 make_future future.mfs q9.future
 describe future q9.future

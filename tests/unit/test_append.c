@@ -472,6 +472,19 @@ static void the_loss_of_a_slot_loses_no_generation(void **state)
 
 /* ---- removing and compacting ---- */
 
+static uint64_t unused_bytes(void)
+{
+	mfs_container_info info = {.size = sizeof(info)};
+	mfs_container *c = open_ok();
+
+	assert_int_equal(mfs_info(c, &info), 0);
+	assert_int_equal(info.frame_bytes_stored + info.tables_bytes + info.superblock_bytes +
+			     info.index_bytes + info.padding_bytes,
+			 info.container_bytes);
+	mfs_close(c);
+	return info.unused_bytes;
+}
+
 static void a_removed_file_is_gone_and_the_rest_stays(void **state)
 {
 	job j = JOB;
@@ -486,6 +499,7 @@ static void a_removed_file_is_gone_and_the_rest_stays(void **state)
 	assert_int_equal(j.summary.files_removed, 1);
 	assert_int_equal(j.summary.frame_bytes, 0);
 	check_holds(NAMES("n.gguf", "noise"));
+	assert_true(unused_bytes() > ROWS * 2304);
 	j.remove = "noise";
 	make_noise("new", 3000, 4);
 	change_ok(&j, NAMES("new"));
@@ -541,6 +555,7 @@ static void compacting_keeps_what_is_shared(void **state)
 	j.remove = "a.gguf";
 	change_ok(&j, NULL);
 	check_holds(NAMES("b.gguf", "noise"));
+	assert_int_equal(unused_bytes(), 0);
 }
 
 static void damage_stops_compacting(void **state)

@@ -6,7 +6,7 @@
 #include <jansson.h>
 
 static const char *const names[] = {"hello", "types",  "tables",  "zeros", "plain",
-				    "many",  "future", "buckets", "delta"};
+				    "many",  "future", "buckets", "delta", "appended"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 static void assert_hash(const void *bytes, size_t size, const json_t *about)
@@ -381,7 +381,9 @@ static void each_superblock_serves_alone(void **state)
 		v.bytes[slot1 + 4000] ^= 0x80;
 		assert_int_equal(serving_copy(&v), 2);
 		v.bytes[v.size - 1] ^= 4;
-		assert_int_equal(serving_copy(&v), MFS_E_CORRUPT);
+		/* Behind a generation that was appended lies the tail of the one before. */
+		assert_int_equal(serving_copy(&v),
+				 strcmp(names[i], "appended") ? MFS_E_CORRUPT : 2);
 		v.bytes[100] ^= 1;
 		assert_int_equal(serving_copy(&v), 0);
 		vector_free(&v);

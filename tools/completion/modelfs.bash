@@ -11,7 +11,7 @@ _modelfs_values() {
 _modelfs_options() {
 	case $1 in
 	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --delta= --base= --order= --explain --opaque --no-verify
-		--force --dry-run --json --quiet --help --version' ;;
+		--append --remove= --compact --force --dry-run --json --quiet --help --version' ;;
 	modelfs-stat) echo '--tensors --chunks --map --map= --watch --watch= --json --help --version' ;;
 	modelfs-extract) echo '--directory= --force --stdout --quiet --help --version' ;;
 	modelfs-check) echo '--json --quiet --help --version' ;;
