@@ -222,7 +222,7 @@ static int check_arguments(const options *o)
 		return tool_misuse("--append and --compact do not go together");
 	if (o->source_count && !o->append && changes(o))
 		return tool_misuse("sources are added with --append");
-	if (!o->source_count && !o->removed_count && !o->compact)
+	if (!o->source_count && !o->removed_count && !o->compact && !(o->append && o->delta_count))
 		return tool_misuse("a CONTAINER and at least one SOURCE are needed");
 	if (changes(o) && (o->profile_given || o->pack.page_bytes))
 		return tool_misuse("a container keeps its profile and page size");
@@ -250,7 +250,9 @@ static int parse_options(options *o, int argc, char *argv[])
 	o->container = argv[optind];
 	o->sources = &argv[optind + 1];
 	o->source_count = argc - optind - 1;
-	if (o->delta_count && !o->base && o->source_count > 1)
+	if (o->delta_count && !o->append && changes(o))
+		return tool_misuse("sources are added with --append");
+	if (o->delta_count && !o->base && o->source_count != 1)
 		return tool_misuse("--delta needs --base=NAME where there are several models");
 	return check_arguments(o);
 }
@@ -563,9 +565,9 @@ static int write_container(mfs_packer *packer, const options *o, mfs_pack_summar
 
 static int add_deltas(mfs_packer *packer, const options *o)
 {
-	const char *path;
-	char *name;
-	int err = split_source(o->sources[0], &name, &path);
+	const char *path = NULL;
+	char *name = NULL;
+	int err = o->source_count ? split_source(o->sources[0], &name, &path) : 0;
 
 	for (int i = 0; i < o->delta_count && !err; i++) {
 		const char *base = o->base ? o->base : name ? name : base_name(path);
