@@ -114,12 +114,16 @@ static int share_run(struct sharing *s, const struct candidate *run, uint32_t co
 
 static int share_alike(struct sharing *s, struct candidate *candidates)
 {
-	uint32_t n = s->plan->tensor_count, from = 0;
+	uint32_t n = 0, from = 0;
 	int error = 0;
 
-	for (uint32_t i = 0; i < n && !error; i++) {
-		candidates[i].tensor = i;
-		error = fingerprint(s, &s->plan->tensors[i], &candidates[i].print);
+	for (uint32_t i = 0; i < s->plan->tensor_count && !error; i++) {
+		const mfs_plan_tensor *t = &s->plan->tensors[i];
+
+		if (t->record.flags & MFS_TENSOR_DERIVED)
+			continue; /* it is not stored at all */
+		candidates[n].tensor = i;
+		error = fingerprint(s, t, &candidates[n++].print);
 	}
 	if (error)
 		return error;

@@ -41,11 +41,13 @@ typedef struct {
 	const char *order;    /* a trace (mfs_trace_save()): what it names is stored in its
 			       * order, the rest behind that in the order of the files; NULL:
 			       * all in the order of the files */
+	const char *views;    /* types of the merged views of each adapter, such as
+			       * "f16,q8_0", or "all" (NULL) or "none" */
 } mfs_pack_options;
 
 #define MFS_PACK_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL          \
+		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL    \
 	}
 
 /* Stages of a pack, for progress. */
@@ -77,6 +79,18 @@ MFS_API int mfs_packer_add(mfs_packer *packer, const char *path, const char *nam
 MFS_API int mfs_packer_add_delta(mfs_packer *packer, const char *path, const char *name,
 				 const char *base, mfs_problem *why);
 
+/* Adds the low-rank adapter at `path`, a GGUF file, as "adapters/NAME.gguf", and
+ * for each type of options.views the model with it merged in, "merged/NAME.TYPE.gguf".
+ * Its base, the added file named `base` or (NULL) the only model, must have been
+ * added before; an adapter that does not fit it is refused in `why`. */
+MFS_API int mfs_packer_add_adapter(mfs_packer *packer, const char *path, const char *name,
+				   const char *base, mfs_problem *why);
+
+/* Adds views with several adapters of one base, merged in this order: `mixture` is
+ * such as "fr@0.7+de@0.3"; a scale that is not given is 1. */
+MFS_API int mfs_packer_add_merge(mfs_packer *packer, const char *name, const char *mixture,
+				 mfs_problem *why);
+
 typedef struct {
 	const char *type; /* tensor type, or "metadata" for literal and opaque bytes */
 	uint64_t tensors;
@@ -93,6 +107,7 @@ typedef struct {
 	const mfs_pack_type *types; /* the packer's, until it is freed */
 	uint32_t type_count;
 	double seconds_write, seconds_verify;
+	uint32_t adapters, views; /* of the files */
 } mfs_pack_summary;
 
 /* How a tensor came to be stored as it is: the sizes of its sample. */
