@@ -66,7 +66,10 @@ static int check_label(const mfs_plan *plan, const char *label, mfs_problem *why
 /* Anything that has tensors and is no adapter itself. */
 static bool may_be_base(const mfs_plan_file *file)
 {
-	return file->record.kind == MFS_FILE_PACKED && file->import.tensor_count;
+	const char *type = file->import.gguf.type;
+
+	return file->record.kind == MFS_FILE_PACKED && file->import.tensor_count &&
+	       !(type && !strcmp(type, "adapter"));
 }
 
 static int find_base(const mfs_plan *plan, const char *label, const char *base, const char **out,
