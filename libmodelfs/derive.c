@@ -15,16 +15,8 @@
 
 static const mfs_dequant *dequant_of(const mfs_layout *layout)
 {
-	for (uint32_t i = 0; i < mfs_dequant_count(); i++) {
-		const mfs_dequant *d = mfs_dequant_row(i);
-
-		if (strlen(d->name) == layout->name_length &&
-		    !memcmp(d->name, layout->name, layout->name_length) &&
-		    d->block_bytes == layout->block_bytes &&
-		    d->block_weights == layout->block_weights)
-			return d;
-	}
-	return NULL;
+	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
+				 layout->block_weights);
 }
 
 static const mfs_store *store_of(const mfs_layout *layout)

@@ -337,6 +337,13 @@ static int read_split(struct gguf *g)
 	return error;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+	size_t length = strlen(text), n = strlen(end);
+
+	return length >= n && !strcmp(text + length - n, end);
+}
+
 /* Keys whose values matter beyond the header. False: it is none of them. */
 static bool read_fact(struct gguf *g, const char *key, uint32_t type, int *error)
 {
@@ -357,7 +364,11 @@ static bool read_fact(struct gguf *g, const char *key, uint32_t type, int *error
 		facts->activated = true;
 	if (!strcmp(key, "general.file_type") && type == GGUF_UINT32)
 		facts->file_type = g->r->position;
-	if (!strcmp(key, "adapter.lora.alpha") && type == GGUF_FLOAT32)
+	if (ends_with(key, ".attention.head_count") && type == GGUF_UINT32)
+		*error = get_u32(g->r, &facts->heads);
+	else if (ends_with(key, ".attention.head_count_kv") && type == GGUF_UINT32)
+		*error = get_u32(g->r, &facts->heads_kv);
+	else if (!strcmp(key, "adapter.lora.alpha") && type == GGUF_FLOAT32)
 		*error = read_alpha(g);
 	else if (!strcmp(key, "split.count") && type == GGUF_UINT16)
 		*error = read_split(g);

@@ -103,6 +103,7 @@ static void file_free(mfs_plan_file *file)
 	mfs_import_free(&file->import);
 	mfs_source_close(&file->source);
 	mfs_adapter_free(file->adapter);
+	mfs_peft_close(file->peft);
 	mfs_view_free(file->view);
 	free(file->path);
 	free(file->name);
@@ -206,11 +207,12 @@ void mfs_plan_free(mfs_plan *plan)
 
 int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why)
 {
+	int fd = file->peft ? mfs_peft_descriptor(file->peft) : file->source.u.fd;
 	struct stat now;
 
 	if (file->view)
 		return 0; /* it is computed */
-	if (fstat(file->source.u.fd, &now) < 0)
+	if (fstat(fd, &now) < 0)
 		return mfs_problem_set(why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", file->path,
 				       strerror(errno));
 	if (now.st_size != file->found.st_size ||

@@ -16,6 +16,7 @@
 #include "../format/root.h"
 #include "adapter.h"
 #include "import.h"
+#include "import_peft.h"
 #include "modelfs_pack.h"
 
 /* Original bytes of a group: consecutive spans whose chunks lie together, so
@@ -47,6 +48,7 @@ typedef struct {
 	const char *base; /* name of the file that they belong to */
 	char *note;
 	mfs_adapter *adapter;
+	mfs_peft *peft; /* what the source of a converted adapter reads */
 	mfs_view *view;
 } mfs_plan_file;
 

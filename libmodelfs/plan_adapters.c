@@ -108,11 +108,31 @@ static int find_base(const mfs_plan *plan, const char *label, const char *base, 
 
 /* ---- one adapter ---- */
 
+/* An adapter of PEFT is a directory; it is read as the GGUF file that it becomes. */
+static int open_peft(mfs_plan_file *out, const char *path, const mfs_import *base, mfs_problem *why)
+{
+	int error;
+
+	memset(out, 0, sizeof(*out));
+	out->path = strdup(path);
+	if (!out->path)
+		return no_memory(why);
+	error = mfs_peft_open(&out->peft, path, base, &out->source, &out->found, why);
+	if (!error)
+		error = mfs_import_source(&out->import, &out->source, why);
+	if (error) {
+		mfs_peft_close(out->peft);
+		free(out->path);
+	}
+	return error;
+}
+
 static int open_adapter(mfs_plan *plan, const char *path, const char *base, mfs_plan_file *out,
 			mfs_problem *why)
 {
 	const mfs_plan_file *model = mfs_plan_find(plan, base);
-	int error = mfs_plan_open(out, plan, path, why);
+	int error = mfs_is_directory(path) ? open_peft(out, path, &model->import, why)
+					   : mfs_plan_open(out, plan, path, why);
 
 	if (error)
 		return error;
@@ -120,6 +140,7 @@ static int open_adapter(mfs_plan *plan, const char *path, const char *base, mfs_
 	if (error) {
 		mfs_import_free(&out->import);
 		mfs_source_close(&out->source);
+		mfs_peft_close(out->peft);
 		free(out->path);
 	}
 	out->base = base;

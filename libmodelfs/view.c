@@ -205,9 +205,17 @@ static bool is_number_type(const mfs_layout *layout)
 	return false;
 }
 
+static const mfs_dequant *dequant_of(const mfs_layout *layout)
+{
+	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
+				 layout->block_weights);
+}
+
 static bool is_type(const mfs_layout *layout, uint32_t ggml_type)
 {
-	return layout == mfs_layout_ggml(ggml_type);
+	const mfs_dequant *d = dequant_of(layout);
+
+	return d && d->ggml_type == ggml_type;
 }
 
 /* The layout that a tensor of the base has in a view. Vectors stay as they are;
@@ -334,16 +342,15 @@ static bool is_merged(const struct builder *b, uint32_t number)
 static int check_types(const struct builder *b, const mfs_import_tensor *t, const mfs_layout *to)
 {
 	const char *base = b->plan->files[b->base].name;
-	bool from_ok =
-	    is_type(t->layout, t->layout->type_id) && mfs_dequant_ggml(t->layout->type_id);
+	const mfs_dequant *type = dequant_of(to);
 
-	if (!from_ok)
+	if (!dequant_of(t->layout))
 		return refuse(
 		    b, MFS_E_UNSUPPORTED,
 		    "%s: tensor '%s' is of type %.*s, which cannot be merged or converted; "
 		    "--views=none packs adapters without merged views",
 		    base, t->name, t->layout->name_length, t->layout->name);
-	if (!is_type(to, to->type_id) || !mfs_store_ggml(to->type_id))
+	if (!type || !mfs_store_ggml(type->ggml_type))
 		return refuse(b, MFS_E_UNSUPPORTED,
 			      "%s: tensor '%s' is a vector of type %.*s, which cannot be merged",
 			      base, t->name, t->layout->name_length, t->layout->name);

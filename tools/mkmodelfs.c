@@ -54,7 +54,7 @@ static void print_help(void)
 	    "      --base=NAME        the file that deltas and the adapters that follow are of\n"
 	    "      --order=FILE       store in the order of a trace (modelfs -o record=FILE)\n"
 	    "      --explain          print what was tried on each tensor, and why one won\n"
-	    "      --lora=NAME=FILE   add an adapter (GGUF) and the model with it merged in\n"
+	    "      --lora=NAME=FILE   add an adapter (GGUF, or PEFT's directory) and merged models\n"
 	    "      --merge=NAME=A@S+B@S   views with several adapters, each with its scale\n"
 	    "      --views=TYPES      of merged models: f32,f16,bf16,q8_0; all (default), none\n"
 	    "      --opaque           pack models that fail validation as plain bytes\n"

@@ -79,7 +79,8 @@ MFS_API int mfs_packer_add(mfs_packer *packer, const char *path, const char *nam
 MFS_API int mfs_packer_add_delta(mfs_packer *packer, const char *path, const char *name,
 				 const char *base, mfs_problem *why);
 
-/* Adds the low-rank adapter at `path`, a GGUF file, as "adapters/NAME.gguf", and
+/* Adds the low-rank adapter at `path`, a GGUF file or a directory as PEFT writes it
+ * (which is converted), as "adapters/NAME.gguf", and
  * for each type of options.views the model with it merged in, "merged/NAME.TYPE.gguf".
  * Its base, the added file named `base` or (NULL) the only model, must have been
  * added before; an adapter that does not fit it is refused in `why`. */
