@@ -1,5 +1,7 @@
 #include "dequant.h"
 
+#include <string.h>
+
 #include "half.h"
 #include "mfs_endian.h"
 
@@ -456,6 +458,19 @@ static const mfs_dequant rows[] = {
     ROW("Q1_0", 41, q1_0, 18, 128),
     ROW("Q2_0", 42, q2_0, 18, 64),
 };
+
+const mfs_dequant *mfs_dequant_named(const char *name, size_t length, uint32_t block_bytes,
+				     uint32_t block_weights)
+{
+	for (uint32_t i = 0; i < mfs_dequant_count(); i++) {
+		const mfs_dequant *d = &rows[i];
+
+		if (strlen(d->name) == length && !memcmp(d->name, name, length) &&
+		    d->block_bytes == block_bytes && d->block_weights == block_weights)
+			return d;
+	}
+	return NULL;
+}
 
 uint32_t mfs_dequant_count(void)
 {

@@ -38,6 +38,11 @@ typedef struct {
 /* How ggml's type is dequantized, or NULL if it cannot be. */
 const mfs_dequant *mfs_dequant_ggml(uint32_t ggml_type);
 
+/* How a layout of this name and shape is dequantized, or NULL: containers know types
+ * by these alone. */
+const mfs_dequant *mfs_dequant_named(const char *name, size_t length, uint32_t block_bytes,
+				     uint32_t block_weights);
+
 /* All of them, for tests: row 0 .. count - 1. */
 uint32_t mfs_dequant_count(void);
 const mfs_dequant *mfs_dequant_row(uint32_t row);

@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "attributes.h"
 #include "log.h"
 #include "stats_file.h"
 
@@ -192,9 +193,6 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 
 /* ---- extended attributes ---- */
 
-#define XATTR_KIND   "user.modelfs.kind"
-#define XATTR_STORED "user.modelfs.stored_size"
-
 /* Answers with `length` bytes, or with their number where `size` is 0. */
 static void reply_xattr(fuse_req_t req, const char *value, size_t length, size_t size)
 {
@@ -250,42 +248,49 @@ static void post_stored_job(fuse_req_t req, const tree_node *node, size_t size)
 	worker_post(state_of(req)->worker, &job->job);
 }
 
-/* "base": a model that the importers know; "file": any other file. */
-static const char *kind_of(fuse_req_t req, const tree_node *node)
+static void reply_attribute(fuse_req_t req, const tree_node *node, const char *name, size_t size)
 {
-	mfs_file_info info = {.size = sizeof(info)};
+	int err;
+	char *text = attribute_text(state_of(req)->container, node->file, name, &err);
 
-	if (mfs_file_stat(state_of(req)->container, node->file, &info) < 0)
-		return "file";
-	return strcmp(info.format, "opaque") == 0 ? "file" : "base";
+	if (text)
+		reply_xattr(req, text, strlen(text), size);
+	else
+		fuse_reply_err(req, err ? errno_of(err) : ENODATA);
+	free(text);
 }
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	const tree_node *node = node_of(req, ino);
 
-	if (!node) {
+	if (!node)
 		fuse_reply_err(req, ESTALE);
-	} else if (node->kind == NODE_FILE && strcmp(name, XATTR_KIND) == 0) {
-		const char *kind = kind_of(req, node);
-
-		reply_xattr(req, kind, strlen(kind), size);
-	} else if (node->kind == NODE_FILE && strcmp(name, XATTR_STORED) == 0) {
-		post_stored_job(req, node, size);
-	} else {
+	else if (node->kind != NODE_FILE)
 		fuse_reply_err(req, ENODATA);
-	}
+	else if (strcmp(name, ATTRIBUTE_STORED) == 0)
+		post_stored_job(req, node, size);
+	else
+		reply_attribute(req, node, name, size);
 }
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	static const char names[] = XATTR_KIND "\0" XATTR_STORED;
 	const tree_node *node = node_of(req, ino);
+	char *names = NULL;
+	size_t length = 0;
 
-	if (!node)
+	if (!node) {
 		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	if (node->kind == NODE_FILE)
+		length = attribute_names(state_of(req)->container, node->file, &names);
+	if (node->kind == NODE_FILE && !names)
+		fuse_reply_err(req, ENOMEM);
 	else
-		reply_xattr(req, names, node->kind == NODE_FILE ? sizeof(names) : 0, size);
+		reply_xattr(req, names, length, size);
+	free(names);
 }
 
 /* ---- directories ---- */

@@ -243,7 +243,7 @@ static int copy_names(mfs_container *c)
 	/* A hostile root may let every tensor share one long name. */
 	for (uint32_t i = 0; i < files; i++) {
 		mfs_root_get_file(&c->root, i, &f);
-		bytes += f.name_length + 1u;
+		bytes += f.name_length + f.note_length + 2u;
 	}
 	for (uint32_t i = 0; i < c->listed_count; i++) {
 		mfs_root_get_tensor(&c->root, c->listed[i], &t);
@@ -255,13 +255,15 @@ static int copy_names(mfs_container *c)
 		return MFS_E_LIMIT;
 	at = c->names = malloc(bytes);
 	c->file_names = calloc(files + 1, sizeof(char *));
+	c->file_notes = calloc(files + 1, sizeof(char *));
 	c->tensor_names = calloc(c->listed_count + 1, sizeof(char *));
 	c->layout_names = calloc(layouts + 1, sizeof(char *));
-	if (!c->names || !c->file_names || !c->tensor_names || !c->layout_names)
+	if (!c->names || !c->file_names || !c->file_notes || !c->tensor_names || !c->layout_names)
 		return MFS_E_MEMORY;
 	for (uint32_t i = 0; i < files; i++) {
 		mfs_root_get_file(&c->root, i, &f);
 		c->file_names[i] = copy_name(&at, f.name, f.name_length);
+		c->file_notes[i] = copy_name(&at, f.note, f.note_length);
 	}
 	for (uint32_t i = 0; i < c->listed_count; i++) {
 		mfs_root_get_tensor(&c->root, c->listed[i], &t);
@@ -437,6 +439,7 @@ void mfs_close(mfs_container *c)
 	free(c->first_listed);
 	free(c->names);
 	free(c->file_names);
+	free(c->file_notes);
 	free(c->tensor_names);
 	free(c->replay);
 	free(c->path);

@@ -37,7 +37,7 @@ struct mfs_container {
 	uint32_t listed_count;	/* tensors that are not literal bytes */
 	uint32_t *first_listed; /* by file; file count + 1 entries */
 	char *names;		/* all names, terminated */
-	char **file_names, **tensor_names;
+	char **file_names, **file_notes, **tensor_names;
 	mfs_order_part *replay; /* the trace to be replayed, as parts of tensors */
 	uint32_t replay_count;
 

@@ -15,16 +15,8 @@
 
 static const mfs_dequant *dequant_of(const mfs_layout *layout)
 {
-	for (uint32_t i = 0; i < mfs_dequant_count(); i++) {
-		const mfs_dequant *d = mfs_dequant_row(i);
-
-		if (strlen(d->name) == layout->name_length &&
-		    !memcmp(d->name, layout->name, layout->name_length) &&
-		    d->block_bytes == layout->block_bytes &&
-		    d->block_weights == layout->block_weights)
-			return d;
-	}
-	return NULL;
+	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
+				 layout->block_weights);
 }
 
 static const mfs_store *store_of(const mfs_layout *layout)
@@ -324,7 +316,7 @@ static uint32_t find_adapters(const struct reader *r, uint32_t tensor, uint64_t 
 int operands_apply(struct reader *r, const struct span *span, const uint8_t *blocks)
 {
 	mfs_merge_adapter adapter[MFS_TERMS_MAX];
-	mfs_merge merge = {.columns = 1, .adapter = adapter, .simd = r->simd};
+	mfs_merge merge = {.adapter = adapter, .simd = r->simd};
 	mfs_merge_base base = {.blocks = blocks};
 	const mfs_layout *layout;
 	mfs_root_tensor t;
@@ -336,6 +328,8 @@ int operands_apply(struct reader *r, const struct span *span, const uint8_t *blo
 	merge.type = store_of(layout);
 	if (!base.type || !merge.type)
 		return MFS_E_UNSUPPORTED;
+	/* Without adapters rows do not matter: all weights are one. */
+	merge.columns = weights_of(r, &t);
 	merge.adapters = find_adapters(r, span->tensor, &merge.columns, adapter);
 	first = span->place.offset / layout->block_bytes * layout->block_weights;
 	return mfs_merge_span(&merge, &base, first,

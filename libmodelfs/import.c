@@ -271,6 +271,66 @@ int mfs_import_check_duplicates(mfs_problem *why, const mfs_source *source, mfs_
 	return 0;
 }
 
+/* ---- tensors by name ---- */
+
+static int compare_texts(const char *a, size_t a_length, const char *b, size_t b_length)
+{
+	int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
+
+	return order ? order : (a_length > b_length) - (a_length < b_length);
+}
+
+static int by_tensor_name(const void *a, const void *b, void *tensors)
+{
+	const mfs_import_tensor *x = (const mfs_import_tensor *)tensors + *(const uint32_t *)a;
+	const mfs_import_tensor *y = (const mfs_import_tensor *)tensors + *(const uint32_t *)b;
+
+	return compare_texts(x->name, x->name_length, y->name, y->name_length);
+}
+
+int mfs_import_index_open(mfs_import_index *out, const mfs_import *import)
+{
+	uint32_t n = import->tensor_count;
+
+	*out = (mfs_import_index){.import = import, .sorted = calloc(n + 1u, sizeof(uint32_t))};
+	if (!out->sorted)
+		return MFS_E_MEMORY;
+	for (uint32_t i = 0; i < n; i++)
+		out->sorted[i] = i;
+	qsort_r(out->sorted, n, sizeof(uint32_t), by_tensor_name, import->tensors);
+	return 0;
+}
+
+void mfs_import_index_close(mfs_import_index *index)
+{
+	free(index->sorted);
+	memset(index, 0, sizeof(*index));
+}
+
+uint32_t mfs_import_find(const mfs_import_index *index, const char *name, size_t length)
+{
+	uint32_t low = 0, high = index->import->tensor_count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		const mfs_import_tensor *t = &index->import->tensors[index->sorted[middle]];
+		int order = compare_texts(name, length, t->name, t->name_length);
+
+		if (!order)
+			return index->sorted[middle];
+		if (order > 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return UINT32_MAX;
+}
+
+uint64_t mfs_import_dim(const mfs_import_tensor *t, uint32_t i)
+{
+	return i < t->dim_count ? t->dims[i] : 1;
+}
+
 /* ---- dispatch ---- */
 
 int mfs_import_source(mfs_import *out, mfs_source *source, mfs_problem *why)

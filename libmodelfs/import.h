@@ -6,6 +6,8 @@
 #ifndef MFS_IMPORT_H
 #define MFS_IMPORT_H
 
+#include <stdbool.h>
+
 #include "../format/layout.h"
 #include "modelfs.h"
 
@@ -17,13 +19,14 @@ struct mfs_source {
 	uint64_t size;
 	int (*read_at)(mfs_source *source, uint64_t offset, void *buffer, size_t length);
 	union {
-		int fd;
+		int fd; /* -1: of neither kind */
 		const uint8_t *memory;
 		struct {
 			mfs_container *container;
 			uint32_t file;
 		} packed;
 	} u;
+	const void *context; /* of sources that are computed */
 };
 
 /* Opens a regular file or block device for import. `path` becomes the source's
@@ -71,8 +74,26 @@ typedef struct {
 	uint64_t offset; /* where the source says it */
 } mfs_import_name;
 
+/* What the header of a GGUF file says beside its tensors. */
+typedef struct {
+	bool swapped;		   /* big-endian */
+	uint32_t alignment;	   /* of the tensors' data */
+	uint64_t file_type;	   /* where the value of general.file_type lies; 0: not there */
+	uint64_t infos, infos_end; /* where the tensors are described */
+	uint64_t data;		   /* where the tensors' offsets count from */
+	/* Values of general.architecture, general.type, adapter.type, in the import's
+	 * memory; NULL: not there, or no text of ordinary length. */
+	const char *architecture, *type, *adapter_type;
+	float alpha;	/* adapter.lora.alpha, or 0 as llama.cpp has it */
+	bool activated; /* an adapter that works only behind certain tokens (aLoRA) */
+	bool split;	/* one of several files */
+	/* Of attention, where each layer has as many; 0: not there. */
+	uint32_t heads, heads_kv;
+} mfs_gguf_facts;
+
 typedef struct {
 	enum mfs_disk_format format;
+	mfs_gguf_facts gguf;	    /* of that format; else zeros */
 	uint32_t tensor_count;	    /* tensors of size 0 are left out */
 	mfs_import_tensor *tensors; /* sorted by offset, not overlapping */
 	/* Of safetensors: the names of all tensors, sorted, those of size 0 too. */
@@ -94,6 +115,22 @@ void mfs_import_free(mfs_import *import); /* NULL is fine */
 /* One importer each; MFS_E_MAGIC (and no text) if the source is not theirs. */
 int mfs_import_gguf(mfs_import *out, mfs_source *source, mfs_problem *why);
 int mfs_import_safetensors(mfs_import *out, mfs_source *source, mfs_problem *why);
+
+/* ---- tensors by name ---- */
+
+/* Tensors of an import sorted by name, which lives as long as the import. */
+typedef struct {
+	const mfs_import *import;
+	uint32_t *sorted;
+} mfs_import_index;
+
+/* 0 or MFS_E_MEMORY. */
+int mfs_import_index_open(mfs_import_index *out, const mfs_import *import);
+void mfs_import_index_close(mfs_import_index *index);
+/* The number of the tensor with this name of `length` bytes, or UINT32_MAX. */
+uint32_t mfs_import_find(const mfs_import_index *index, const char *name, size_t length);
+/* Dimension `i`, counted from the fastest one of a GGUF tensor; 1 past the last. */
+uint64_t mfs_import_dim(const mfs_import_tensor *tensor, uint32_t i);
 
 /* ---- for importers ---- */
 

@@ -43,8 +43,16 @@
 #define GGUF_HEADER_MAX	   (256u << 20)
 #define GGUF_KEYS_MAX	   65536
 #define GGUF_KEY_BYTES_MAX (4u << 20)
+#define GGUF_TEXT_MAX	   255 /* of values that are kept */
 
-enum gguf_value { GGUF_UINT32 = 4, GGUF_STRING = 8, GGUF_ARRAY = 9, GGUF_VALUES = 13 };
+enum gguf_value {
+	GGUF_UINT16 = 2,
+	GGUF_UINT32 = 4,
+	GGUF_FLOAT32 = 6,
+	GGUF_STRING = 8,
+	GGUF_ARRAY = 9,
+	GGUF_VALUES = 13
+};
 
 static const uint8_t value_bytes[GGUF_VALUES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
@@ -286,6 +294,89 @@ static int read_alignment(struct gguf *g, uint32_t type)
 	return 0;
 }
 
+/* A text that is kept; longer ones are none of those that are looked for. */
+static int read_text(struct gguf *g, const char **out)
+{
+	uint64_t start = g->r->position, length;
+	const uint8_t *bytes;
+	char *copy;
+	int error = get_u64(g->r, &length);
+
+	if (error || length > GGUF_TEXT_MAX) {
+		g->r->position = start;
+		return error ? error : skip_string(g->r);
+	}
+	bytes = reader_get(g->r, (size_t)length, &error);
+	if (!bytes)
+		return error;
+	copy = mfs_import_alloc(g->out, (size_t)length + 1);
+	if (!copy)
+		return no_memory(g->r);
+	memcpy(copy, bytes, (size_t)length);
+	*out = copy;
+	return 0;
+}
+
+static int read_alpha(struct gguf *g)
+{
+	uint32_t bits;
+	int error = get_u32(g->r, &bits);
+
+	memcpy(&g->out->gguf.alpha, &bits, sizeof(bits));
+	return error;
+}
+
+static int read_split(struct gguf *g)
+{
+	int error;
+	const uint8_t *p = reader_get(g->r, 2, &error);
+
+	if (p)
+		g->out->gguf.split =
+		    (g->r->swap ? __builtin_bswap16(load_le16(p)) : load_le16(p)) > 1;
+	return error;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t length = strlen(text), n = strlen(end);
+
+	return length >= n && !strcmp(text + length - n, end);
+}
+
+/* Keys whose values matter beyond the header. False: it is none of them. */
+static bool read_fact(struct gguf *g, const char *key, uint32_t type, int *error)
+{
+	mfs_gguf_facts *facts = &g->out->gguf;
+	const struct {
+		const char *key;
+		const char **text;
+	} texts[] = {{"general.architecture", &facts->architecture},
+		     {"general.type", &facts->type},
+		     {"adapter.type", &facts->adapter_type}};
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts) && type == GGUF_STRING; i++)
+		if (!strcmp(key, texts[i].key)) {
+			*error = read_text(g, texts[i].text);
+			return true;
+		}
+	if (!strncmp(key, "adapter.alora.", 14))
+		facts->activated = true;
+	if (!strcmp(key, "general.file_type") && type == GGUF_UINT32)
+		facts->file_type = g->r->position;
+	if (ends_with(key, ".attention.head_count") && type == GGUF_UINT32)
+		*error = get_u32(g->r, &facts->heads);
+	else if (ends_with(key, ".attention.head_count_kv") && type == GGUF_UINT32)
+		*error = get_u32(g->r, &facts->heads_kv);
+	else if (!strcmp(key, "adapter.lora.alpha") && type == GGUF_FLOAT32)
+		*error = read_alpha(g);
+	else if (!strcmp(key, "split.count") && type == GGUF_UINT16)
+		*error = read_split(g);
+	else
+		return false;
+	return true;
+}
+
 static int read_value(struct gguf *g, const char *key)
 {
 	uint32_t type;
@@ -295,6 +386,8 @@ static int read_value(struct gguf *g, const char *key)
 		return error;
 	if (!strcmp(key, "general.alignment"))
 		return read_alignment(g, type);
+	if (read_fact(g, key, type, &error))
+		return error;
 	if (type == GGUF_ARRAY)
 		return skip_array(g->r, key);
 	return type == GGUF_STRING ? skip_string(g->r) : reader_skip(g->r, value_bytes[type]);
@@ -624,12 +717,17 @@ static int read_file(struct gguf *g)
 	if (!error)
 		error = read_keys(g, &keeper);
 	mfs_import_free(&keeper);
+	g->out->gguf.infos = g->r->position;
 	if (!error)
 		error = read_tensors(g);
 	if (error)
 		return error;
+	g->out->gguf.infos_end = g->r->position;
 	/* The header is small, so this cannot overflow. */
 	g->data = round_up(g->r->position, g->alignment);
+	g->out->gguf.data = g->data;
+	g->out->gguf.alignment = g->alignment;
+	g->out->gguf.swapped = g->r->swap;
 	error = arrange_tensors(g);
 	return error ? error : publish_tensors(g);
 }

@@ -50,8 +50,12 @@ static int count_sections(const mfs_plan *plan, uint64_t chunks, uint32_t count[
 	for (uint32_t i = 0; i < plan->file_count; i++)
 		names += plan->files[i].record.name_length + plan->files[i].record.note_length;
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
-		names += plan->tensors[i].record.name_length;
-		dims += plan->tensors[i].record.dim_count;
+		const mfs_root_tensor *t = &plan->tensors[i].record;
+
+		if (t->flags & MFS_TENSOR_DERIVED)
+			continue; /* it has those of its base */
+		names += t->name_length;
+		dims += t->dim_count;
 	}
 	if (names > MFS_ROOT_MAX || dims > MFS_ROOT_MAX)
 		return MFS_E_LIMIT;
@@ -131,6 +135,9 @@ struct builder {
 	mfs_root root;
 	uint8_t *bytes;
 	uint32_t names, fields, dims; /* used so far */
+	struct {
+		uint32_t name, first_dim;
+	} * own; /* of each tensor that is not derived */
 	/* By kind: all of them, and those of them that are carried over. */
 	uint32_t segments[MFS_SEGMENT_KINDS], kept[MFS_SEGMENT_KINDS];
 	/* Of the root, then of each segment that is written. */
@@ -178,27 +185,43 @@ static void put_files(struct builder *b)
 		mfs_root_put_extent(&b->root, b->bytes, i, &b->plan->extents[i]);
 }
 
+/* Name and dimensions, which those that are derived from the tensor have too. */
+static void put_own(struct builder *b, uint32_t i)
+{
+	const mfs_plan_tensor *t = &b->plan->tensors[i];
+	const mfs_root_tensor *r = &t->record;
+
+	b->own[i].name = r->name_length ? put_name(b, r->name, r->name_length) : 0;
+	b->own[i].first_dim = r->dim_count ? b->dims : 0;
+	for (uint32_t d = 0; d < r->dim_count; d++)
+		mfs_root_put_dim(&b->root, b->bytes, b->dims++, t->dims[d]);
+}
+
+static void put_tensor(struct builder *b, uint32_t i)
+{
+	const mfs_plan_tensor *t = &b->plan->tensors[i];
+	uint32_t own = t->record.flags & MFS_TENSOR_DERIVED ? t->record.base : i;
+	mfs_root_tensor record = t->record;
+
+	if (t->twin != MFS_NO_TENSOR) {
+		const mfs_root_tensor *twin = &b->plan->tensors[t->twin].record;
+
+		record.cls = twin->cls;
+		record.flags = twin->flags;
+		record.base = twin->base;
+		memcpy(record.slot, twin->slot, sizeof(record.slot));
+	}
+	record.first_dim = b->own[own].first_dim;
+	mfs_root_put_tensor(&b->root, b->bytes, i, &record, b->own[own].name);
+}
+
 static void put_tensors(struct builder *b)
 {
-	for (uint32_t i = 0; i < b->plan->tensor_count; i++) {
-		const mfs_plan_tensor *t = &b->plan->tensors[i];
-		mfs_root_tensor record = t->record;
-
-		if (t->twin != MFS_NO_TENSOR) {
-			const mfs_root_tensor *twin = &b->plan->tensors[t->twin].record;
-
-			record.cls = twin->cls;
-			record.flags = twin->flags;
-			record.base = twin->base;
-			memcpy(record.slot, twin->slot, sizeof(record.slot));
-		}
-		record.first_dim = record.dim_count ? b->dims : 0;
-		for (uint32_t d = 0; d < record.dim_count; d++)
-			mfs_root_put_dim(&b->root, b->bytes, b->dims++, t->dims[d]);
-		mfs_root_put_tensor(
-		    &b->root, b->bytes, i, &record,
-		    record.name_length ? put_name(b, record.name, record.name_length) : 0);
-	}
+	for (uint32_t i = 0; i < b->plan->tensor_count; i++)
+		if (!(b->plan->tensors[i].record.flags & MFS_TENSOR_DERIVED))
+			put_own(b, i);
+	for (uint32_t i = 0; i < b->plan->tensor_count; i++)
+		put_tensor(b, i);
 	for (uint32_t i = 0; i < b->plan->term_count; i++)
 		mfs_root_put_term(&b->root, b->bytes, i, &b->plan->terms[i]);
 	for (uint32_t i = 0; i < b->plan->tables_count; i++)
@@ -281,7 +304,8 @@ static int builder_open(struct builder *b, const mfs_placement *placement, mfs_p
 	b->offset1 = placement->piece;
 	b->offset2 = calloc(b->pieces, sizeof(*b->offset2));
 	b->bytes = calloc(1, b->size[0]);
-	if (!b->offset2 || !b->bytes)
+	b->own = calloc(b->plan->tensor_count + 1u, sizeof(*b->own));
+	if (!b->offset2 || !b->bytes || !b->own)
 		return no_memory(why);
 	for (uint32_t i = 0; i < b->pieces; i++) {
 		b->offset2[i] = round_up(position, 8);
@@ -300,6 +324,7 @@ static void builder_close(struct builder *b)
 	free(b->size);
 	free(b->offset2);
 	free(b->bytes);
+	free(b->own);
 }
 
 static void build_root(struct builder *b)
@@ -337,6 +362,9 @@ static int make_uuid(const mfs_plan *plan, uint8_t out[16])
 
 		XXH3_128bits_update(state, file->name, file->name_length + 1u);
 		XXH3_128bits_update(state, file->hash, sizeof(file->hash));
+		/* A view's bytes follow from its note and the files it comes from. */
+		if (file->note_length)
+			XXH3_128bits_update(state, file->note, file->note_length);
 	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
 	memcpy(out, canonical.digest, 16);

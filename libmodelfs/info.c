@@ -96,6 +96,18 @@ uint32_t mfs_tensor_count(const mfs_container *c)
 	return c->listed_count;
 }
 
+static uint32_t adapters_of(const mfs_container *c, uint32_t tensor)
+{
+	uint32_t first, n = mfs_root_terms(&c->root, tensor, &first), adapters = 0;
+	mfs_root_term term;
+
+	for (uint32_t i = 0; i < n; i++) {
+		mfs_root_get_term(&c->root, first + i, &term);
+		adapters += term.kind == MFS_TERM_LORA;
+	}
+	return adapters;
+}
+
 int mfs_tensor_get(mfs_container *c, uint32_t tensor, mfs_tensor_info *out)
 {
 	mfs_tensor_info info = {0};
@@ -123,12 +135,15 @@ int mfs_tensor_get(mfs_container *c, uint32_t tensor, mfs_tensor_info *out)
 	info.file_offset = t.file_offset;
 	info.tensor_bytes = t.size;
 	info.stored_bytes = stored.slot[0] + stored.slot[1] + stored.tables;
-	info.constants_bytes = t.size / layout->block_bytes * layout->slot_bytes[1];
+	if (!(t.flags & MFS_TENSOR_DERIVED))
+		info.constants_bytes = t.size / layout->block_bytes * layout->slot_bytes[1];
 	info.constants_stored_bytes = stored.slot[1];
 	info.tables_bytes = stored.tables;
 	info.spans = mfs_tensor_spans(&t, layout->block_bytes);
 	info.span_bytes = t.span_blocks * layout->block_bytes;
 	memcpy(info.hash, t.hash, sizeof(info.hash));
+	info.derived = (t.flags & MFS_TENSOR_DERIVED) != 0;
+	info.adapters = adapters_of(c, c->listed[tensor]);
 	return give(out, &info, sizeof(info));
 }
 
@@ -151,6 +166,30 @@ static const char *format_name(unsigned format)
 	return names[format < sizeof(names) / sizeof(names[0]) ? format : MFS_FORMAT_OPAQUE];
 }
 
+static const char *kind_name(unsigned kind)
+{
+	static const char *const names[MFS_FILE_KINDS] = {"packed", "adapter", "view"};
+
+	return names[kind];
+}
+
+static uint64_t derived_bytes(const mfs_container *c, const mfs_root_file *f)
+{
+	uint64_t bytes = 0;
+	mfs_root_extent e;
+	mfs_root_tensor t;
+
+	for (uint64_t i = 0; f->kind == MFS_FILE_VIEW && i < f->extent_count; i++) {
+		mfs_root_get_extent(&c->root, f->first_extent + i, &e);
+		if (e.kind != MFS_EXTENT_TENSOR)
+			continue;
+		mfs_root_get_tensor(&c->root, e.tensor, &t);
+		if (t.flags & MFS_TENSOR_DERIVED)
+			bytes += e.length;
+	}
+	return bytes;
+}
+
 static int file_info(const mfs_container *c, uint32_t file, mfs_file_info *out)
 {
 	mfs_root_file f;
@@ -167,6 +206,11 @@ static int file_info(const mfs_container *c, uint32_t file, mfs_file_info *out)
 	out->first_tensor = c->first_listed[file];
 	out->tensors = c->first_listed[file + 1] - c->first_listed[file];
 	memcpy(out->hash, f.hash, sizeof(out->hash));
+	out->kind = kind_name(f.kind);
+	out->base = f.base == MFS_NO_FILE ? NULL : c->file_names[f.base];
+	out->note = c->file_notes[file];
+	out->derived_bytes = derived_bytes(c, &f);
+	out->lossy = (f.flags & MFS_FILE_LOSSY) != 0;
 	return 0;
 }
 
@@ -403,7 +447,12 @@ int mfs_info(mfs_container *c, mfs_container_info *out)
 	}
 	for (uint32_t i = 0; i < mfs_file_count(c); i++) {
 		mfs_root_get_file(&c->root, i, &file);
-		info.original_bytes += file.size;
+		info.adapters += file.kind == MFS_FILE_ADAPTER;
+		info.views += file.kind == MFS_FILE_VIEW;
+		if (file.kind == MFS_FILE_VIEW)
+			info.view_bytes += file.size;
+		else
+			info.original_bytes += file.size;
 	}
 	info.version = c->sb.version;
 	info.page_bytes = c->sb.page_size;

@@ -33,6 +33,7 @@
 #include "remove.h"
 #include "sample.h"
 #include "share.h"
+#include "view.h"
 
 /* Spans in flight: enough to keep every coder busy while a group is written. */
 #define JOB_BYTES (16u << 20)
@@ -147,12 +148,16 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 	p->plan.opaque = options.opaque;
 	p->plan.explain = options.explain;
 	p->plan.codec = find_codec(options.codec);
+	error = mfs_views_parse(options.views ? options.views : "all", &p->plan.views, why);
 	p->threads = options.threads ? options.threads : core_count();
 	p->no_verify = options.no_verify;
 	p->force = options.force;
 	p->compact = options.compact;
 	p->order = options.order ? strdup(options.order) : NULL;
-	error = options.order && !p->order ? no_memory(why) : check_options(&p->plan, why);
+	if (!error && options.order && !p->order)
+		error = no_memory(why);
+	if (!error)
+		error = check_options(&p->plan, why);
 	if (error) {
 		free(p->order);
 		free(p);
@@ -230,11 +235,20 @@ void mfs_packer_set_output(mfs_packer *p, const mfs_output_table *table, void *u
 	p->locked.user = user;
 }
 
+static int check_unused(const mfs_packer *p, const char *what, mfs_problem *why)
+{
+	if (!p->used)
+		return 0;
+	return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+			       "%s: the packer has written its container", what);
+}
+
 int mfs_packer_add(mfs_packer *p, const char *path, const char *name, mfs_problem *why)
 {
-	if (p->used)
-		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
-				       "%s: the packer has written its container", path);
+	int error = check_unused(p, path, why);
+
+	if (error)
+		return error;
 	if (!mfs_is_directory(path))
 		return mfs_plan_add(&p->plan, path, name, why);
 	if (name)
@@ -243,6 +257,21 @@ int mfs_packer_add(mfs_packer *p, const char *path, const char *name, mfs_proble
 				       "cannot be given",
 				       path, name);
 	return mfs_plan_add_directory(&p->plan, path, why);
+}
+
+int mfs_packer_add_adapter(mfs_packer *p, const char *path, const char *name, const char *base,
+			   mfs_problem *why)
+{
+	int error = check_unused(p, path, why);
+
+	return error ? error : mfs_plan_add_adapter(&p->plan, path, name, base, why);
+}
+
+int mfs_packer_add_merge(mfs_packer *p, const char *name, const char *mixture, mfs_problem *why)
+{
+	int error = check_unused(p, name, why);
+
+	return error ? error : mfs_plan_add_merge(&p->plan, name, mixture, why);
 }
 
 int mfs_packer_add_delta(mfs_packer *p, const char *path, const char *name, const char *base,
@@ -556,10 +585,38 @@ static int pack_zeros(struct run *r, uint64_t length)
 	return check_cancel(r);
 }
 
+/* Of a view only what differs from its base's header is stored; nobody knows its
+ * hash before it is computed. */
+static bool is_own(const struct run *r, const mfs_plan_file *view, const mfs_root_extent *e)
+{
+	const mfs_root_tensor *t = &r->plan->tensors[e->tensor].record;
+
+	return e->kind == MFS_EXTENT_TENSOR && &r->plan->files[t->file] == view &&
+	       !(t->flags & MFS_TENSOR_DERIVED);
+}
+
+static int pack_view(struct run *r, const mfs_plan_file *file)
+{
+	int error = 0;
+
+	XXH3_128bits_reset(r->file_hash);
+	for (uint64_t i = 0; i < file->record.extent_count && !error; i++) {
+		const mfs_root_extent *e = &r->plan->extents[file->record.first_extent + i];
+		mfs_plan_tensor *t = &r->plan->tensors[e->tensor];
+
+		if (!is_own(r, file, e))
+			continue;
+		error = t->twin == MFS_NO_TENSOR ? pack_tensor(r, e->tensor) : pack_twin(r, t);
+	}
+	return error;
+}
+
 static int pack_file(struct run *r, mfs_plan_file *file)
 {
 	int error = 0;
 
+	if (file->view)
+		return pack_view(r, file);
 	posix_fadvise(file->source.u.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
 	XXH3_128bits_reset(r->file_hash);
 	for (uint64_t i = 0; i < file->record.extent_count && !error; i++) {
@@ -641,11 +698,14 @@ static int hash_file(struct run *r, mfs_plan_file *file, uint8_t *buffer)
 	for (uint64_t i = 0; i < file->record.extent_count && !error; i++) {
 		const mfs_root_extent *e = &r->plan->extents[file->record.first_extent + i];
 
+		if (file->view && !is_own(r, file, e))
+			continue;
 		error = e->kind == MFS_EXTENT_ZEROS
 			    ? pack_zeros(r, e->length)
 			    : hash_tensor(r, file, &r->plan->tensors[e->tensor], buffer);
 	}
-	take_hash(r->file_hash, file->record.hash);
+	if (!file->view)
+		take_hash(r->file_hash, file->record.hash);
 	return error;
 }
 
@@ -748,6 +808,8 @@ static int make_plan(struct run *r)
 		error = mfs_plan_share(r->plan, &r->packer->cancel, r->why);
 	if (!error)
 		error = mfs_plan_match_deltas(r->plan, r->why);
+	if (!error)
+		error = mfs_views_cut(r->plan, r->why);
 	if (!error && r->packer->order)
 		error = mfs_plan_order(r->plan, r->packer->order, r->why);
 	if (!error)
@@ -899,7 +961,12 @@ static void fill_summary(const struct run *r, mfs_pack_summary *s)
 	s->files_added = r->packer->carried ? r->packer->added : s->files;
 	s->files_removed = r->packer->removed;
 	for (uint32_t i = 0; i < r->plan->tensor_count; i++)
-		s->tensors += !(r->plan->tensors[i].record.flags & MFS_TENSOR_LITERAL);
+		s->tensors +=
+		    !(r->plan->tensors[i].record.flags & (MFS_TENSOR_LITERAL | MFS_TENSOR_DERIVED));
+	for (uint32_t i = 0; i < r->plan->file_count; i++) {
+		s->adapters += r->plan->files[i].record.kind == MFS_FILE_ADAPTER;
+		s->views += r->plan->files[i].record.kind == MFS_FILE_VIEW;
+	}
 	s->chunks = (uint32_t)r->writer.chunk_count;
 	sort_types(r->packer);
 	s->types = r->packer->types;
@@ -1051,7 +1118,8 @@ int mfs_packer_choice(mfs_packer *p, uint32_t i, mfs_pack_choice *out)
 		return MFS_E_ARGUMENT;
 	if (i >= p->plan.tensor_count)
 		return MFS_E_NOT_FOUND;
-	if (!(p->plan.tensors[i].record.flags & MFS_TENSOR_LITERAL) && !p->plan.tensors[i].stored)
+	if (!(p->plan.tensors[i].record.flags & (MFS_TENSOR_LITERAL | MFS_TENSOR_DERIVED)) &&
+	    !p->plan.tensors[i].stored)
 		fill_choice(&p->plan, &p->plan.tensors[i], &choice);
 	memcpy(out, &choice, out->size < sizeof(choice) ? out->size : sizeof(choice));
 	return 0;

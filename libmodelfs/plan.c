@@ -7,7 +7,9 @@
 
 #include "../format/check.h"
 #include "carried.h"
+#include "plan_sort.h"
 #include "problem.h"
+#include "view.h"
 
 /* Gaps up to this size are read to see whether they are padding. */
 #define GAP_READ_MAX (64u << 10)
@@ -108,49 +110,90 @@ mfs_plan_file *mfs_plan_new_file(mfs_plan *plan)
 	return &files[plan->file_count];
 }
 
+static void file_free(mfs_plan_file *file)
+{
+	mfs_import_free(&file->import);
+	mfs_source_close(&file->source);
+	mfs_adapter_free(file->adapter);
+	mfs_peft_close(file->peft);
+	mfs_view_free(file->view);
+	free(file->path);
+	free(file->name);
+	free(file->note);
+	free(file->delta_of);
+}
+
+static void fill_record(mfs_plan_file *file)
+{
+	mfs_root_file *r = &file->record;
+
+	r->name = file->name;
+	r->name_length = (uint16_t)strlen(file->name);
+	r->format = (uint16_t)file->import.format;
+	r->size = file->source.size;
+	r->mtime_seconds = file->found.st_mtim.tv_sec;
+	r->mtime_nanoseconds = (uint32_t)file->found.st_mtim.tv_nsec;
+	r->base = MFS_NO_FILE;
+	r->note = file->note;
+	r->note_length = file->note ? (uint16_t)strlen(file->note) : 0;
+}
+
+int mfs_plan_append(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why)
+{
+	mfs_plan_file *files = realloc(plan->files, (plan->file_count + 1) * sizeof(*files));
+
+	if (files)
+		plan->files = files;
+	file->name = files ? strdup(name) : NULL;
+	if (!file->name) {
+		file_free(file);
+		return no_memory(why);
+	}
+	fill_record(file);
+	if (file->record.kind != MFS_FILE_VIEW)
+		plan->original_bytes += file->source.size;
+	plan->files[plan->file_count++] = *file;
+	return 0;
+}
+
+mfs_plan_file *mfs_plan_find(const mfs_plan *plan, const char *name)
+{
+	for (uint32_t i = 0; i < plan->file_count; i++)
+		if (!strcmp(plan->files[i].name, name))
+			return &plan->files[i];
+	return NULL;
+}
+
+int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_problem *why)
+{
+	int error;
+
+	memset(out, 0, sizeof(*out));
+	out->path = strdup(path);
+	error = out->path ? open_file(plan, out, why) : no_memory(why);
+	if (error)
+		free(out->path);
+	return error;
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
-	mfs_plan_file file = {0};
+	mfs_plan_file file;
 	int error;
 
 	if (!name)
 		name = base_name(path);
 	error = check_name(plan, path, name, why);
-	if (error)
-		return error;
-	if (!mfs_plan_new_file(plan))
-		return no_memory(why);
-	file.path = strdup(path);
-	file.name = strdup(name);
-	error = file.path && file.name ? open_file(plan, &file, why) : no_memory(why);
-	if (error) {
-		free(file.path);
-		free(file.name);
-		return error;
-	}
-	file.record = (mfs_root_file){
-	    .name = file.name,
-	    .name_length = (uint16_t)strlen(file.name),
-	    .format = (uint16_t)file.import.format,
-	    .size = file.source.size,
-	    .mtime_seconds = file.found.st_mtim.tv_sec,
-	    .mtime_nanoseconds = (uint32_t)file.found.st_mtim.tv_nsec,
-	    .base = MFS_NO_FILE,
-	};
-	plan->original_bytes += file.source.size;
-	plan->files[plan->file_count++] = file;
-	return 0;
+	if (!error)
+		error = mfs_plan_open(&file, plan, path, why);
+	return error ? error : mfs_plan_append(plan, &file, name, why);
 }
 
 void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file)
 {
-	if (!file->carried)
+	if (!file->carried && file->record.kind != MFS_FILE_VIEW)
 		plan->original_bytes -= file->source.size;
-	mfs_import_free(&file->import);
-	mfs_source_close(&file->source);
-	free(file->path);
-	free(file->name);
-	free(file->delta_of);
+	file_free(file);
 }
 
 void mfs_plan_forget(mfs_plan *plan, uint32_t count)
@@ -178,9 +221,12 @@ void mfs_plan_free(mfs_plan *plan)
 
 int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why)
 {
+	int fd = file->peft ? mfs_peft_descriptor(file->peft) : file->source.u.fd;
 	struct stat now;
 
-	if (fstat(file->source.u.fd, &now) < 0)
+	if (file->view)
+		return 0; /* it is computed */
+	if (fstat(fd, &now) < 0)
 		return mfs_problem_set(why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", file->path,
 				       strerror(errno));
 	if (now.st_size != file->found.st_size ||
@@ -345,8 +391,8 @@ static int add_literal_piece(mfs_plan *plan, uint32_t file, uint64_t offset, uin
 	return error ? error : add_tensor(plan, &t, why);
 }
 
-static int add_literal(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end,
-		       mfs_problem *why)
+int mfs_plan_add_literal(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end,
+			 mfs_problem *why)
 {
 	int error = 0;
 
@@ -366,12 +412,46 @@ static int add_literal(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t 
 	return error;
 }
 
-static int add_zeros(mfs_plan *plan, uint64_t offset, uint64_t end, mfs_problem *why)
+int mfs_plan_add_zeros(mfs_plan *plan, uint64_t offset, uint64_t end, mfs_problem *why)
 {
 	const mfs_root_extent extent = {
 	    .file_offset = offset, .length = end - offset, .kind = MFS_EXTENT_ZEROS};
 
 	return mfs_plan_add_extent(plan, &extent, why);
+}
+
+int mfs_plan_add_derived(mfs_plan *plan, uint32_t file, const mfs_import_tensor *from,
+			 const mfs_layout *layout, uint32_t base, uint64_t offset, uint64_t size,
+			 mfs_problem *why)
+{
+	mfs_plan_tensor t = new_tensor(file, layout, offset, size);
+	int error;
+
+	if (size > TENSOR_MAX)
+		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
+				       "%s: tensor '%s' is over the limit of 512 GiB",
+				       plan->files[file].name, from->name);
+	error = mfs_plan_layout(plan, layout, &t.record.layout, why);
+	t.record.name = from->name;
+	t.record.name_length = from->name_length;
+	t.record.cls = MFS_DISK_WEIGHTS;
+	t.record.flags = MFS_TENSOR_DERIVED;
+	t.record.base = base;
+	t.record.dim_count = from->dim_count;
+	t.dims = from->dims;
+	return error ? error : add_tensor(plan, &t, why);
+}
+
+int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *why)
+{
+	mfs_root_term *terms =
+	    grow(plan->terms, plan->term_count, &plan->term_room, sizeof(*terms));
+
+	if (!terms)
+		return no_memory(why);
+	plan->terms = terms;
+	terms[plan->term_count++] = *term;
+	return 0;
 }
 
 static int add_imported(mfs_plan *plan, uint32_t file, const mfs_import_tensor *from,
@@ -395,7 +475,7 @@ static int add_imported(mfs_plan *plan, uint32_t file, const mfs_import_tensor *
 		return error;
 	t.record.name = from->name;
 	t.record.name_length = from->name_length;
-	t.record.cls = MFS_DISK_WEIGHTS;
+	t.record.cls = f->adapter ? MFS_DISK_ADAPTER : MFS_DISK_WEIGHTS;
 	t.record.dim_count = from->dim_count;
 	t.dims = from->dims;
 	t.row_bytes = from->row_bytes;
@@ -425,8 +505,8 @@ static int add_small_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_
 		return mfs_problem_set(why, error, offset, "%s: cannot read at offset 0x%llx: %s",
 				       f->path, (unsigned long long)offset, mfs_error_text(error));
 	if (all_zero(bytes, end - offset))
-		return add_zeros(plan, offset, end, why);
-	return add_literal(plan, file, offset, end, why);
+		return mfs_plan_add_zeros(plan, offset, end, why);
+	return mfs_plan_add_literal(plan, file, offset, end, why);
 }
 
 /* Finds the first hole of MFS_PLAN_HOLE_MIN bytes in [*hole, end): true with its
@@ -468,9 +548,9 @@ static int add_large_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_
 		if (plan->extent_count >= limit || !find_hole(fd, &hole, &data, end))
 			hole = data = end;
 		if (hole > offset)
-			error = add_literal(plan, file, offset, hole, why);
+			error = mfs_plan_add_literal(plan, file, offset, hole, why);
 		if (!error && data > hole)
-			error = add_zeros(plan, hole, data, why);
+			error = mfs_plan_add_zeros(plan, hole, data, why);
 		offset = data;
 	}
 	return error;
@@ -576,6 +656,28 @@ static int sort_terms(mfs_plan *plan, mfs_problem *why)
 	return 0;
 }
 
+/* Views refer to tensors of other files, wherever these stand. */
+static int build_views(mfs_plan *plan, mfs_problem *why)
+{
+	bool any = false;
+	int error = 0;
+
+	for (uint32_t i = 0; i < plan->file_count && !error; i++) {
+		mfs_plan_file *file = &plan->files[i];
+
+		if (file->base)
+			file->record.base =
+			    (uint32_t)(mfs_plan_find(plan, file->base) - plan->files);
+		if (!file->view)
+			continue;
+		any = true;
+		error = mfs_view_build(plan, i, why);
+	}
+	if (!error && any && mfs_plan_sort(plan) < 0)
+		error = no_memory(why);
+	return error;
+}
+
 int mfs_plan_build(mfs_plan *plan, mfs_problem *why)
 {
 	/* What is appended has no room between the superblocks to fill. */
@@ -586,14 +688,18 @@ int mfs_plan_build(mfs_plan *plan, mfs_problem *why)
 		qsort(plan->files, plan->file_count, sizeof(*plan->files), compare_names);
 	plan->wants_lead = small && !any_tensor(plan);
 	for (uint32_t i = 0; i < plan->file_count && !error; i++)
-		error = plan->files[i].carried ? mfs_carried_build_file(plan, i, why)
-					       : build_file(plan, i, why);
+		if (plan->files[i].carried)
+			error = mfs_carried_build_file(plan, i, why);
+		else if (!plan->files[i].view)
+			error = build_file(plan, i, why);
 	if (!error && plan->carried)
 		error = mfs_carried_finish(plan, why);
-	if (!error)
-		error = sort_terms(plan, why);
 	if (!error && small)
 		choose_lead(plan);
+	if (!error)
+		error = build_views(plan, why);
+	if (!error)
+		error = sort_terms(plan, why);
 	return error ? error : mfs_plan_order_by_file(plan, why);
 }
 

@@ -14,7 +14,9 @@
 
 #include "../format/frame.h"
 #include "../format/root.h"
+#include "adapter.h"
 #include "import.h"
+#include "import_peft.h"
 #include "modelfs_pack.h"
 
 /* Original bytes of a group: consecutive spans whose chunks lie together, so
@@ -31,6 +33,8 @@
 /* Holes of a source smaller than this are stored as the zeros they read as. */
 #define MFS_PLAN_HOLE_MIN (256u << 10)
 
+typedef struct mfs_view mfs_view; /* view.h */
+
 typedef struct {
 	char *path;
 	char *name;
@@ -44,6 +48,12 @@ typedef struct {
 	mfs_root_file record;	 /* extents from mfs_plan_build(), hash from writing */
 	uint64_t literal_bytes;
 	char *delta_of; /* name of the file that it is a fine-tune of, or NULL */
+	/* Of adapters and views. */
+	const char *base; /* name of the file that they belong to */
+	char *note;
+	mfs_adapter *adapter;
+	mfs_peft *peft; /* what the source of a converted adapter reads */
+	mfs_view *view;
 } mfs_plan_file;
 
 /* What a tensor's sample came to with each coding, for those who ask why. */
@@ -90,6 +100,7 @@ typedef struct {
 	uint32_t frame_bytes;
 	bool opaque;
 	bool explain;
+	unsigned views; /* the types that merged views have: see view.h */
 	int codec; /* enum mfs_coding that alone may be used, MFS_PLAN_PLAIN, or MFS_PLAN_AUTO */
 	mfs_carried *carried; /* what an append carries over (carried.h); NULL: nothing */
 
@@ -110,7 +121,7 @@ typedef struct {
 	uint64_t span_max;	 /* bytes of the largest span */
 	bool wants_lead;	 /* the next long run of literal bytes is cut */
 	/* Room of the arrays above. */
-	uint32_t tensor_room, extent_room;
+	uint32_t tensor_room, extent_room, term_room;
 
 	/* From mfs_plan_number(). */
 	uint64_t frames;
@@ -124,6 +135,14 @@ void mfs_plan_free(mfs_plan *plan); /* what it holds, not the struct itself */
 /* Opens and imports the file at `path` under `name` (NULL: its base name). */
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why);
 
+/* Adds the adapter at `path` as "adapters/LABEL.gguf", and its merged views. It is
+ * checked against its base: the file named `base`, or (NULL) the only model. */
+int mfs_plan_add_adapter(mfs_plan *plan, const char *path, const char *label, const char *base,
+			 mfs_problem *why);
+/* Adds views in which several adapters are merged: `mixture` is their labels with
+ * scales, in the order in which they are added: "fr@0.7+de@0.3". */
+int mfs_plan_add_merge(mfs_plan *plan, const char *label, const char *mixture, mfs_problem *why);
+
 /* Adds the regular files of a directory under their base names and checks its
  * index of shards, if it has one. On failure none of them is added. */
 int mfs_plan_add_directory(mfs_plan *plan, const char *path, mfs_problem *why);
@@ -131,6 +150,9 @@ bool mfs_is_directory(const char *path);
 
 /* Closes a file and frees what it holds. */
 void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file);
+/* The file with this name, or NULL. The pointer lasts until a file is added. */
+mfs_plan_file *mfs_plan_find(const mfs_plan *plan, const char *name);
+
 /* Closes and forgets the files added since there were `count`. */
 void mfs_plan_forget(mfs_plan *plan, uint32_t count);
 
@@ -153,6 +175,27 @@ int mfs_plan_add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_probl
 int mfs_plan_add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why);
 /* Imports a carried file through the container, for those who need its header. */
 int mfs_plan_import_carried(mfs_plan_file *file, mfs_problem *why);
+/* ---- for what adds files (plan_adapters.c) and cuts them (view.c) ---- */
+
+/* Opens and imports a file that is not in the plan yet. */
+int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_problem *why);
+/* Adds a file whose source is open under `name`, which may have directories: it
+ * is the plan's then, or closed after a failure. */
+int mfs_plan_append(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why);
+
+/* Each adds an extent to the file that is being built, the third and fourth also
+ * a tensor. */
+int mfs_plan_add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_problem *why);
+int mfs_plan_add_zeros(mfs_plan *plan, uint64_t offset, uint64_t end, mfs_problem *why);
+int mfs_plan_add_literal(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end,
+			 mfs_problem *why);
+/* The tensor `from` of the base in another layout: derived from tensor `base` of
+ * the plan. Its spans come later, from mfs_views_cut(). */
+int mfs_plan_add_derived(mfs_plan *plan, uint32_t file, const mfs_import_tensor *from,
+			 const mfs_layout *layout, uint32_t base, uint64_t offset, uint64_t size,
+			 mfs_problem *why);
+/* Terms are added in the order of their tensors. */
+int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *why);
 
 /* Opens the tables of a tensor for coding, and closes them. */
 int mfs_plan_open_tables(mfs_plan_tensor *tensor);

@@ -181,10 +181,12 @@ static void set_rules(const mfs_plan *plan, const struct demands *demands, mfs_p
 		t->rules.match_level = MATCH_LEVEL_ASKED;
 }
 
-static const char *reason_to_split(const struct sampler *s, bool constants_split)
+static const char *reason_to_split(const struct sampler *s, bool constants_split, bool adapter)
 {
 	if (s->plan->codec >= 0)
 		return "asked for";
+	if (adapter)
+		return "adapters are kept apart";
 	return constants_split ? "the profile keeps constants apart" : "gains enough";
 }
 
@@ -192,12 +194,14 @@ static const char *reason_to_split(const struct sampler *s, bool constants_split
 static int choose_class(struct sampler *s, struct scratch *w, const struct demands *demands,
 			mfs_plan_tensor *t)
 {
-	bool constants_split = demands->constants_split && mfs_plan_has_slot(t, 1);
+	bool adapter = t->record.cls == MFS_DISK_ADAPTER;
+	/* Matrices of adapters have chunks of their own, which are replaced alone. */
+	bool constants_split = (demands->constants_split && mfs_plan_has_slot(t, 1)) || adapter;
 	int64_t original = (int64_t)w->blocks * t->layout->block_bytes, stored;
 
-	t->choice.reason = reason_to_split(s, constants_split);
+	t->choice.reason = reason_to_split(s, constants_split, adapter);
 	/* Then nothing depends on the sample. */
-	if (constants_split && s->plan->codec != MFS_PLAN_PLAIN && !s->plan->explain)
+	if (constants_split && (adapter || s->plan->codec != MFS_PLAN_PLAIN) && !s->plan->explain)
 		return 0;
 	stored = mfs_plan_open_tables(t);
 	if (!stored)
@@ -206,7 +210,7 @@ static int choose_class(struct sampler *s, struct scratch *w, const struct deman
 		return (int)stored;
 	t->choice.sample_bytes = (uint64_t)original;
 	t->choice.chosen = (uint64_t)stored;
-	if (s->plan->codec == MFS_PLAN_PLAIN) {
+	if (s->plan->codec == MFS_PLAN_PLAIN && !adapter) {
 		t->choice.reason = "asked for";
 	} else if (constants_split || s->plan->codec >= 0 ||
 		   (original - stored) * 1024 >= original * demands->tensor_gain) {
@@ -310,7 +314,8 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 	set_rules(s->plan, &demands, t);
 	if (t->twin != MFS_NO_TENSOR)
 		t->choice.reason = "stored once with an equal tensor";
-	if ((t->record.flags & MFS_TENSOR_LITERAL) || t->twin != MFS_NO_TENSOR)
+	if ((t->record.flags & (MFS_TENSOR_LITERAL | MFS_TENSOR_DERIVED)) ||
+	    t->twin != MFS_NO_TENSOR)
 		return 0;
 	error = read_sample(s, w, t, w->sample);
 	if (!error && t->delta_base != MFS_NO_TENSOR) {

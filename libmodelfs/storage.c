@@ -16,11 +16,12 @@ int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why)
 	plan->runs = calloc((size_t)plan->tensor_count + 1, sizeof(*plan->runs));
 	if (!plan->runs)
 		return no_memory(why);
-	plan->run_count = plan->tensor_count;
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
 		mfs_plan_tensor *t = &plan->tensors[i];
 
-		plan->runs[i] = (mfs_plan_run){i, 0, t->spans};
+		if (t->record.flags & MFS_TENSOR_DERIVED)
+			continue; /* it is not stored */
+		plan->runs[plan->run_count++] = (mfs_plan_run){i, 0, t->spans};
 		t->first_stored = 0;
 		t->last_stored = t->spans - 1;
 	}
@@ -81,7 +82,8 @@ static int put_span(struct ordering *o, uint32_t tensor, uint64_t span)
 	return 0;
 }
 
-/* Gives a place to the spans that hold bytes from..to of the tensor. */
+/* Gives a place to the spans that hold bytes from..to of the tensor; for one that
+ * is derived, to those of its base, which have the same numbers. */
 static int put_bytes(struct ordering *o, uint32_t tensor, uint64_t from, uint64_t to)
 {
 	const mfs_plan_tensor *t = &o->plan->tensors[tensor];
@@ -90,13 +92,15 @@ static int put_bytes(struct ordering *o, uint32_t tensor, uint64_t from, uint64_
 	uint32_t span;
 	int error = 0;
 
-	if (t->twin != MFS_NO_TENSOR) {
-		tensor = t->twin;
-		t = &o->plan->tensors[tensor];
-	}
-	base = o->first[tensor];
 	mfs_tensor_span_at(&t->record, t->layout->block_bytes, from, &begin);
 	mfs_tensor_span_at(&t->record, t->layout->block_bytes, to - 1, &end);
+	if (t->record.flags & MFS_TENSOR_DERIVED) {
+		tensor = t->record.base;
+		t = &o->plan->tensors[tensor];
+	}
+	if (t->twin != MFS_NO_TENSOR)
+		tensor = t->twin;
+	base = o->first[tensor];
 	span = find_free(o, (uint32_t)(base + begin.index));
 	while (!error && span <= base + end.index) {
 		error = put_span(o, tensor, span - base);
@@ -142,10 +146,11 @@ static int put_literals(struct ordering *o, uint32_t file, uint64_t from, uint64
 			continue;
 		t = &o->plan->tensors[e->tensor];
 		if (t->record.flags & MFS_TENSOR_LITERAL)
-			error = put_bytes(o, e->tensor,
-					  (from > e->file_offset ? from : e->file_offset) -
-					      e->file_offset,
-					  (to < end ? to : end) - e->file_offset);
+			error =
+			    put_bytes(o, e->tensor,
+				      (from > e->file_offset ? from : e->file_offset) -
+					  e->file_offset + e->source_offset,
+				      (to < end ? to : end) - e->file_offset + e->source_offset);
 	}
 	return error;
 }
@@ -179,7 +184,7 @@ static mfs_trace_name *make_names(const mfs_plan *plan, char **text, uint32_t *c
 	}
 	for (uint32_t i = 0; i < plan->file_count; i++)
 		names[(*count)++] = (mfs_trace_name){
-		    plan->files[i].name, "", plan->files[i].source.size, plan->tensor_count + i};
+		    plan->files[i].name, "", plan->files[i].record.size, plan->tensor_count + i};
 	return names;
 }
 
@@ -209,7 +214,8 @@ static int put_trace(struct ordering *o, const mfs_trace *trace)
 			error = put_literals(o, e->number - tensors, e->from, e->to);
 	}
 	for (uint32_t i = 0; i < tensors && !error; i++)
-		error = put_bytes(o, i, 0, o->plan->tensors[i].record.size);
+		if (!(o->plan->tensors[i].record.flags & MFS_TENSOR_DERIVED))
+			error = put_bytes(o, i, 0, o->plan->tensors[i].record.size);
 	return error;
 }
 

@@ -13,6 +13,8 @@
 
 #define JOBS_MAX 1024
 
+struct adapter;
+
 typedef struct {
 	mfs_pack_options pack;
 	bool json, quiet, dry_run, append, compact, profile_given;
@@ -21,10 +23,19 @@ typedef struct {
 	const char *container;
 	char **sources;
 	int source_count;
-	const char *base;    /* what the deltas are of; NULL: the only source */
+	const char *base;    /* the model of deltas and of the adapters that follow, or NULL */
 	const char **deltas; /* [NAME=]SOURCE */
 	int delta_count;
+	struct adapter *adapters; /* --lora and --merge, in their order */
+	int adapter_count;
 } options;
+
+/* An option --lora or --merge, whose text is NAME=VALUE. */
+struct adapter {
+	bool merge;
+	const char *text;
+	const char *base; /* what --base said before it, or NULL */
+};
 
 static void print_help(void)
 {
@@ -44,9 +55,13 @@ static void print_help(void)
 	    "auto:\n"
 	    "                         for each tensor the smallest that the profile can decode\n"
 	    "      --delta=[NAME=]SOURCE  add a fine-tune of the model, as what differs from it\n"
-	    "      --base=NAME        the file that --delta is of, where there are several\n"
+	    "      --base=NAME        the file that deltas and the adapters that follow are of\n"
 	    "      --order=FILE       store in the order of a trace (modelfs -o record=FILE)\n"
 	    "      --explain          print what was tried on each tensor, and why one won\n"
+	    "      --lora=NAME=FILE   add an adapter (GGUF, or PEFT's directory) and merged "
+	    "models\n"
+	    "      --merge=NAME=A@S+B@S   views with several adapters, each with its scale\n"
+	    "      --views=TYPES      of merged models: f32,f16,bf16,q8_0; all (default), none\n"
 	    "      --opaque           pack models that fail validation as plain bytes\n"
 	    "      --no-verify        do not read back what was written\n"
 	    "  -f, --force            replace an existing CONTAINER\n"
@@ -74,6 +89,9 @@ enum {
 	OPT_DELTA,
 	OPT_BASE,
 	OPT_EXPLAIN,
+	OPT_LORA,
+	OPT_MERGE,
+	OPT_VIEWS,
 	OPT_OPAQUE,
 	OPT_NO_VERIFY,
 	OPT_JSON,
@@ -92,6 +110,9 @@ static const struct option long_options[] = {
     {"delta", required_argument, NULL, OPT_DELTA},
     {"base", required_argument, NULL, OPT_BASE},
     {"explain", no_argument, NULL, OPT_EXPLAIN},
+    {"lora", required_argument, NULL, OPT_LORA},
+    {"merge", required_argument, NULL, OPT_MERGE},
+    {"views", required_argument, NULL, OPT_VIEWS},
     {"opaque", no_argument, NULL, OPT_OPAQUE},
     {"no-verify", no_argument, NULL, OPT_NO_VERIFY},
     {"force", no_argument, NULL, 'f'},
@@ -148,9 +169,25 @@ static int parse_delta(options *o, const char *source)
 	return 0;
 }
 
+static int add_adapter_option(options *o, bool merge, const char *text)
+{
+	if (!strchr(text, '=') || text[0] == '=')
+		return tool_misuse("--%s '%s': NAME=%s is needed", merge ? "merge" : "lora", text,
+				   merge ? "ADAPTER@SCALE+..." : "FILE");
+	o->adapters = tool_grow(o->adapters, (size_t)o->adapter_count + 1, sizeof(*o->adapters));
+	o->adapters[o->adapter_count++] = (struct adapter){merge, text, o->base};
+	return 0;
+}
+
 static int parse_option(options *o, int option)
 {
 	switch (option) {
+	case OPT_LORA:
+	case OPT_MERGE:
+		return add_adapter_option(o, option == OPT_MERGE, optarg);
+	case OPT_VIEWS:
+		o->pack.views = optarg;
+		return 0;
 	case OPT_PROFILE:
 		return parse_profile(o, optarg);
 	case OPT_PAGE:
@@ -222,7 +259,8 @@ static int check_arguments(const options *o)
 		return tool_misuse("--append and --compact do not go together");
 	if (o->source_count && !o->append && changes(o))
 		return tool_misuse("sources are added with --append");
-	if (!o->source_count && !o->removed_count && !o->compact && !(o->append && o->delta_count))
+	if (!o->source_count && !o->removed_count && !o->compact &&
+	    !(o->append && (o->delta_count || o->adapter_count)))
 		return tool_misuse("a CONTAINER and at least one SOURCE are needed");
 	if (changes(o) && (o->profile_given || o->pack.page_bytes))
 		return tool_misuse("a container keeps its profile and page size");
@@ -301,6 +339,28 @@ static const char *base_name(const char *path)
 	const char *slash = strrchr(path, '/');
 
 	return slash ? slash + 1 : path;
+}
+
+/* NAME=FILE, or NAME=MIXTURE: the option has seen to the '='. */
+static int add_adapter(mfs_packer *packer, const struct adapter *adapter)
+{
+	const char *equals = strchr(adapter->text, '=');
+	char *name = strndup(adapter->text, (size_t)(equals - adapter->text));
+	mfs_problem why = {0};
+	int err;
+
+	if (!name) {
+		tool_error("out of memory");
+		return TOOL_FAILED;
+	}
+	if (adapter->merge)
+		err = mfs_packer_add_merge(packer, name, equals + 1, &why);
+	else
+		err = mfs_packer_add_adapter(packer, equals + 1, name, adapter->base, &why);
+	if (err < 0)
+		tool_problem(equals + 1, err, &why);
+	free(name);
+	return err < 0 ? TOOL_FAILED : 0;
 }
 
 /* ---- the summary ---- */
@@ -506,6 +566,8 @@ static int print_json(mfs_packer *packer, const options *o, const mfs_pack_summa
 	json_set(root, "overhead",
 		 json_overhead(s->superblock_bytes, s->index_bytes, s->padding_bytes));
 	json_set_number(root, "files", s->files);
+	json_set_number(root, "adapters", s->adapters);
+	json_set_number(root, "views", s->views);
 	json_set_number(root, "tensors", s->tensors);
 	json_set_number(root, "chunks", s->chunks);
 	json_set(root, "types", types_to_json(s));
@@ -601,6 +663,8 @@ static int pack(mfs_packer *packer, const options *o)
 		err = stop_signal ? 128 + stop_signal : add_source(packer, o->sources[i], NULL);
 	if (!err)
 		err = add_deltas(packer, o);
+	for (int i = 0; i < o->adapter_count && !err; i++)
+		err = stop_signal ? 128 + stop_signal : add_adapter(packer, &o->adapters[i]);
 	if (!err)
 		err = write_container(packer, o, &summary);
 	if (err)
@@ -651,5 +715,6 @@ int main(int argc, char *argv[])
 		code = run(&o);
 	free(o.removed);
 	free(o.deltas);
+	free(o.adapters);
 	return code;
 }

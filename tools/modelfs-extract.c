@@ -34,7 +34,8 @@ typedef struct {
 typedef struct {
 	const options *options;
 	mfs_container *container;
-	int directory; /* descriptor */
+	int directory; /* descriptors: of what is asked for, and of the file at hand */
+	int parent;
 	uint8_t *buffer;
 	XXH3_state_t *hash;
 	tool_progress progress;
@@ -61,6 +62,7 @@ static void print_help(void)
 {
 	fputs("Usage: modelfs-extract [OPTIONS] CONTAINER [FILE...]\n"
 	      "Writes the files of a container, or the FILEs that are named, as plain files.\n"
+	      "Views are written only if they are named.\n"
 	      "\n"
 	      "  -C, --directory=DIR  write into DIR instead of the current directory\n"
 	      "  -f, --force          replace files that exist\n"
@@ -148,8 +150,12 @@ static int fail_read(const extractor *x, const char *name, int64_t error)
 
 static int check_hash(const extractor *x, const mfs_file_info *file)
 {
+	static const uint8_t unknown[sizeof(file->hash)];
 	XXH128_canonical_t found;
 
+	/* Nobody has seen the bytes of a view before. */
+	if (memcmp(file->hash, unknown, sizeof(unknown)) == 0)
+		return 0;
 	XXH128_canonicalFromHash(&found, XXH3_128bits_digest(x->hash));
 	if (memcmp(found.digest, file->hash, sizeof(found.digest)) == 0)
 		return 0;
@@ -184,7 +190,7 @@ static int copy_bytes(extractor *x, uint32_t number, const mfs_file_info *file, 
  * there a look before has to do. */
 static int rename_into_place(const extractor *x, const char *temp, const char *name)
 {
-	int dir = x->directory;
+	int dir = x->parent;
 
 	if (!x->options->force) {
 		if (renameat2(dir, temp, dir, name, RENAME_NOREPLACE) == 0)
@@ -223,7 +229,7 @@ static int open_temporary(const extractor *x, char *name)
 		int fd;
 
 		snprintf(name, TEMP_MAX, ".modelfs-extract.%d.%u", (int)getpid(), number++);
-		fd = openat(x->directory, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+		fd = openat(x->parent, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
 			    0600);
 		if (fd >= 0 || errno != EEXIST)
 			return fd;
@@ -231,7 +237,31 @@ static int open_temporary(const extractor *x, char *name)
 	return -1;
 }
 
-static int extract_file(extractor *x, uint32_t number, const mfs_file_info *file)
+/* Opens the directory that `name` has before its last component, which it returns
+ * in *leaf; made where it is not there. Links are not followed. */
+static int open_parent(const extractor *x, const char *name, const char **leaf)
+{
+	int dir = dup(x->directory);
+	const char *slash;
+
+	while (dir >= 0 && (slash = strchr(name, '/'))) {
+		char *component = strndup(name, (size_t)(slash - name));
+		int next = -1;
+
+		if (component && (mkdirat(dir, component, 0777) == 0 || errno == EEXIST))
+			next =
+			    openat(dir, component, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		free(component);
+		close(dir);
+		dir = next;
+		name = slash + 1;
+	}
+	*leaf = name;
+	return dir;
+}
+
+static int extract_into_parent(extractor *x, uint32_t number, const mfs_file_info *file,
+			       const char *leaf)
 {
 	char temp[TEMP_MAX];
 	int fd = open_temporary(x, temp);
@@ -240,14 +270,27 @@ static int extract_file(extractor *x, uint32_t number, const mfs_file_info *file
 	if (fd < 0)
 		return fail_system(x, x->options->directory);
 	err = copy_bytes(x, number, file, fd, true);
-	if (!err && (finish_file(file, fd) < 0 || rename_into_place(x, temp, file->name) < 0))
+	if (!err && (finish_file(file, fd) < 0 || rename_into_place(x, temp, leaf) < 0))
 		err = fail_system(x, file->name);
 	/* On FAT a name survives a power cut only if the file is synced after it. */
-	if (!err && (fsync(fd) < 0 || fsync(x->directory) < 0) && errno != EINVAL)
+	if (!err && (fsync(fd) < 0 || fsync(x->parent) < 0) && errno != EINVAL)
 		err = fail_system(x, file->name);
 	else if (err)
-		unlinkat(x->directory, temp, 0);
+		unlinkat(x->parent, temp, 0);
 	close(fd);
+	return err;
+}
+
+static int extract_file(extractor *x, uint32_t number, const mfs_file_info *file)
+{
+	const char *leaf;
+	int err;
+
+	x->parent = open_parent(x, file->name, &leaf);
+	if (x->parent < 0)
+		return fail_system(x, file->name);
+	err = extract_into_parent(x, number, file, leaf);
+	close(x->parent);
 	return err;
 }
 
@@ -257,7 +300,15 @@ static int extract_file(extractor *x, uint32_t number, const mfs_file_info *file
  * look twice. */
 static bool is_plain_name(const char *name)
 {
-	return name[0] && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !strchr(name, '/');
+	while (true) {
+		size_t length = strcspn(name, "/");
+
+		if (!length || (length <= 2 && !strncmp(name, "..", length)))
+			return false;
+		if (!name[length])
+			return true;
+		name += length + 1;
+	}
 }
 
 /* Finds out what can be before anything is written. */
@@ -274,17 +325,38 @@ static int check_file(const extractor *x, const mfs_file_info *file)
 	return TOOL_FAILED;
 }
 
+static bool is_view(const extractor *x, uint32_t number)
+{
+	mfs_file_info file = {.size = sizeof(file)};
+
+	return mfs_file_stat(x->container, number, &file) == 0 && strcmp(file.kind, "view") == 0;
+}
+
+/* Everything that was packed: views are as large as models and made from them. */
+static uint32_t *choose_all(const extractor *x, size_t *count)
+{
+	uint32_t files = mfs_file_count(x->container);
+	uint32_t *chosen = tool_grow(NULL, (size_t)files + 1, sizeof(*chosen));
+
+	*count = 0;
+	for (uint32_t i = 0; i < files; i++)
+		if (!is_view(x, i))
+			chosen[(*count)++] = i;
+	return chosen;
+}
+
 /* The numbers of the files that are asked for: `*count` of them, or NULL. */
 static uint32_t *choose_files(const extractor *x, size_t *count)
 {
 	const options *o = x->options;
-	bool all = o->name_count == 0;
 	uint32_t *chosen;
 
-	*count = all ? mfs_file_count(x->container) : (size_t)o->name_count;
+	if (!o->name_count)
+		return choose_all(x, count);
+	*count = (size_t)o->name_count;
 	chosen = tool_grow(NULL, *count, sizeof(*chosen));
 	for (size_t i = 0; i < *count; i++) {
-		int64_t number = all ? (int64_t)i : mfs_file_find(x->container, o->names[i]);
+		int64_t number = mfs_file_find(x->container, o->names[i]);
 
 		if (number < 0) {
 			tool_error("%s: there is no file '%s' in it", o->container, o->names[i]);

@@ -111,7 +111,8 @@ static int sum_metadata(mfs_container *container, const sum *types, size_t count
 
 		if (err < 0)
 			return err;
-		row->original += f.file_bytes;
+		if (strcmp(f.kind, "view") != 0)
+			row->original += f.file_bytes;
 		row->stored += f.stored_bytes;
 	}
 	for (size_t i = 0; i < count; i++) {
@@ -125,22 +126,23 @@ static int sum_types(mfs_container *container, sum **out, size_t *used)
 {
 	uint32_t count = mfs_tensor_count(container);
 	sum *rows = tool_grow(NULL, (size_t)count + 1, sizeof(*rows));
+	size_t stored = 0;
 	int err = 0;
 
 	for (uint32_t i = 0; i < count && err == 0; i++) {
 		mfs_tensor_info t = {.size = sizeof(t)};
 
 		err = mfs_tensor_get(container, i, &t);
-		if (err == 0)
-			rows[i] = (sum){t.type,
-					1,
-					t.tensor_bytes,
-					t.stored_bytes,
-					t.constants_bytes,
-					t.constants_stored_bytes};
+		if (err == 0 && !t.derived)
+			rows[stored++] = (sum){t.type,
+					       1,
+					       t.tensor_bytes,
+					       t.stored_bytes,
+					       t.constants_bytes,
+					       t.constants_stored_bytes};
 	}
 	if (err == 0) {
-		*used = merge_sums(rows, count);
+		*used = merge_sums(rows, stored);
 		err = sum_metadata(container, rows, *used, &rows[*used]);
 	}
 	if (err < 0) {
@@ -187,6 +189,13 @@ static void uuid_text(char out[37], const uint8_t uuid[16])
 			*out++ = '-';
 		out += sprintf(out, "%02x", uuid[i]);
 	}
+}
+
+static bool hash_is_known(const uint8_t hash[16])
+{
+	static const uint8_t none[16];
+
+	return memcmp(hash, none, sizeof(none)) != 0;
 }
 
 static void hash_text(char out[33], const uint8_t hash[16])
@@ -237,6 +246,9 @@ static void print_head(const options *o, const mfs_container_info *info)
 	printf("  size      %s in %s, ratio %s\n", tool_size(a, info->original_bytes),
 	       tool_size(b, info->container_bytes),
 	       tool_ratio(c, info->original_bytes, info->container_bytes));
+	if (info->views)
+		printf("  views     %s are computed while they are read\n",
+		       tool_size(a, info->view_bytes));
 	if (info->shared_bytes)
 		printf("  shared    %s are stored once for several tensors\n",
 		       tool_size(a, info->shared_bytes));
@@ -251,11 +263,12 @@ static void print_head(const options *o, const mfs_container_info *info)
 
 static int print_files(mfs_container *container)
 {
-	static const char *const titles[] = {"file", "format", "size", "stored", "ratio"};
+	static const char *const titles[] = {"file",   "kind",	"format", "size",
+					     "stored", "ratio", "from"};
 	tool_table table;
 	int err = 0;
 
-	add_header(&table, "llrrr", titles);
+	add_header(&table, "lllrrrl", titles);
 	for (uint32_t i = 0; i < mfs_file_count(container) && err == 0; i++) {
 		mfs_file_info f = {.size = sizeof(f)};
 
@@ -263,10 +276,13 @@ static int print_files(mfs_container *container)
 		if (err < 0)
 			break;
 		tool_table_add(&table, f.name);
+		tool_table_add(&table, f.kind);
 		tool_table_add(&table, f.format);
 		add_size(&table, f.file_bytes);
 		add_size(&table, f.stored_bytes);
 		add_ratio(&table, f.file_bytes, f.stored_bytes);
+		tool_table_addf(&table, "%s%s%s", f.base ? f.base : "", *f.note ? " + " : "",
+				f.note);
 	}
 	putchar('\n');
 	tool_table_print(&table, stdout, 0);
@@ -399,7 +415,7 @@ static int show_tensors(mfs_container *container, const options *o)
 			break;
 		tool_table_add(&table, t.name);
 		tool_table_add(&table, t.type);
-		tool_table_add(&table, t.cls);
+		tool_table_add(&table, t.derived ? "derived" : t.cls);
 		add_shape(&table, &t);
 		tool_table_addf(&table, "%" PRIu64, t.file_offset);
 		tool_table_addf(&table, "%" PRIu64, t.tensor_bytes);
@@ -507,7 +523,15 @@ static int add_files(json_t *root, mfs_container *container)
 		json_set_number(file, "stored_size", f.stored_bytes);
 		json_set_ratio(file, "ratio", f.file_bytes, f.stored_bytes);
 		json_set_number(file, "tensors", f.tensors);
-		json_set_text(file, "xxh3_128", hash);
+		json_set(file, "xxh3_128", hash_is_known(f.hash) ? json_string(hash) : json_null());
+		json_set_text(file, "kind", f.kind);
+		if (f.base)
+			json_set_text(file, "base", f.base);
+		if (*f.note)
+			json_set_text(file, "note", f.note);
+		if (strcmp(f.kind, "view") == 0)
+			json_set_number(file, "derived_size", f.derived_bytes);
+		json_set(file, "lossy", json_boolean(f.lossy));
 		json_append(files, file);
 	}
 	return 0;
@@ -539,6 +563,9 @@ static void add_tensor(json_t *tensors, mfs_container *container, const mfs_tens
 	json_set_number(tensor, "constants_size", t->constants_bytes);
 	json_set_number(tensor, "constants_stored_size", t->constants_stored_bytes);
 	json_set_number(tensor, "tables_size", t->tables_bytes);
+	json_set(tensor, "derived", json_boolean(t->derived));
+	if (t->derived)
+		json_set_number(tensor, "adapters", t->adapters);
 	json_append(tensors, tensor);
 }
 

@@ -134,17 +134,19 @@ typedef struct {
 	uint64_t container_bytes;
 	uint8_t uuid[16];
 	uint32_t files, tensors, chunks, layouts;
-	uint64_t original_bytes;     /* all files */
+	uint64_t original_bytes;     /* all files but views */
 	uint64_t frame_bytes_stored; /* all frames */
 	uint64_t tables_bytes;
 	uint64_t superblock_bytes, index_bytes,
-	    padding_bytes;   /* the rest: everything adds up to container_bytes */
-	int superblock_copy;   /* which one served: 0, 1, 2 (tail) */
-	uint64_t shared_bytes; /* stored bytes that more than one tensor has, counted
-				* once for each tensor but the first */
-	uint64_t unused_bytes; /* what compacting gives back, part of the above: frames and
-				* tables that no tensor has, and indexes of older
-				* generations */
+	    padding_bytes;	  /* the rest: everything adds up to container_bytes */
+	int superblock_copy;	  /* which one served: 0, 1, 2 (tail) */
+	uint64_t shared_bytes;	  /* stored bytes that more than one tensor has, counted
+				   * once for each tensor but the first */
+	uint32_t adapters, views; /* of the files */
+	uint64_t view_bytes;	  /* all views */
+	uint64_t unused_bytes;	  /* what compacting gives back, part of the above: frames and
+				   * tables that no tensor has, and indexes of older
+				   * generations */
 } mfs_container_info;
 
 /* What the container was packed for. Reads nothing. */
@@ -161,7 +163,12 @@ typedef struct {
 	int64_t mtime_seconds;
 	uint32_t mtime_nanoseconds;
 	uint32_t first_tensor, tensors; /* its tensors: a run of the tensor numbers */
-	uint8_t hash[16];		/* XXH3-128 of its bytes, canonical form */
+	uint8_t hash[16];	/* XXH3-128 of its bytes, canonical form; zeros: not known */
+	const char *kind;	/* "packed", "adapter", "view" */
+	const char *base;	/* of an adapter or view: the file that it belongs to, or NULL */
+	const char *note;	/* of a view: how it came to be, "fr@0.7+de@0.3"; may be empty */
+	uint64_t derived_bytes; /* of a view: computed while they are read */
+	int lossy;		/* 1: not what the source had, because it was asked for */
 } mfs_file_info;
 
 MFS_API uint32_t mfs_file_count(const mfs_container *container);
@@ -189,6 +196,8 @@ typedef struct {
 	uint64_t spans;
 	uint32_t span_bytes; /* original bytes of a full span */
 	uint8_t hash[16];
+	int derived;	   /* 1: computed from a tensor of the base; nothing is stored */
+	uint32_t adapters; /* that are merged into a derived one */
 } mfs_tensor_info;
 
 MFS_API uint32_t mfs_tensor_count(const mfs_container *container);
@@ -259,9 +268,9 @@ typedef struct {
 	uint64_t prefetch_bytes; /* read ahead of demand */
 	uint64_t prefetch_used_bytes, prefetch_wasted_bytes;
 	uint64_t errors_io, errors_corrupt;
-	uint64_t busy_us;	  /* time with at least one request at the medium */
-	uint64_t decoding_us;	  /* time of all decoders at work, added up */
-	uint64_t container_bytes; /* size of the container */
+	uint64_t busy_us;		/* time with at least one request at the medium */
+	uint64_t decoding_us;		/* time of all decoders at work, added up */
+	uint64_t container_bytes;	/* size of the container */
 	uint64_t cache_bytes;		/* that the cache may take now */
 	uint64_t cache_used_bytes;	/* that it takes */
 	uint64_t cache_weights_bytes;	/* stored bytes that it holds: of all classes but */

@@ -42,11 +42,13 @@ typedef struct {
 			       * order, the rest behind that in the order of the files; NULL:
 			       * all in the order of the files */
 	int compact;	      /* 1: mfs_packer_open() is for compacting */
+	const char *views;    /* types of the merged views of each adapter, such as
+			       * "f16,q8_0", or "all" (NULL) or "none" */
 } mfs_pack_options;
 
 #define MFS_PACK_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0       \
+		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL \
 	}
 
 /* Stages of a pack, for progress. */
@@ -86,6 +88,18 @@ MFS_API int mfs_packer_remove(mfs_packer *packer, const char *name, mfs_problem 
 MFS_API int mfs_packer_add(mfs_packer *packer, const char *path, const char *name,
 			   mfs_problem *why);
 
+/* Adds the low-rank adapter at `path`, a GGUF file or a directory as PEFT writes it
+ * (which is converted), as "adapters/NAME.gguf", and
+ * for each type of options.views the model with it merged in, "merged/NAME.TYPE.gguf".
+ * Its base, the added file named `base` or (NULL) the only model, must have been
+ * added before; an adapter that does not fit it is refused in `why`. */
+MFS_API int mfs_packer_add_adapter(mfs_packer *packer, const char *path, const char *name,
+				   const char *base, mfs_problem *why);
+
+/* Adds views with several adapters of one base, merged in this order: `mixture` is
+ * such as "fr@0.7+de@0.3"; a scale that is not given is 1. */
+MFS_API int mfs_packer_add_merge(mfs_packer *packer, const char *name, const char *mixture,
+				 mfs_problem *why);
 /* Adds a fine-tune of the file that was or will be added under the name `base`:
  * each of its tensors is stored as nothing where it is equal to that of the base, as
  * a difference to it, or alone, whichever is smallest. */
@@ -112,6 +126,7 @@ typedef struct {
 	uint64_t generation;
 	uint64_t written_bytes; /* by how much the container grew, or its size if it is new */
 	uint32_t files_added, files_removed;
+	uint32_t adapters, views; /* of the files */
 } mfs_pack_summary;
 
 /* How a tensor came to be stored as it is: the sizes of its sample. */

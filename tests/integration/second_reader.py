@@ -137,6 +137,10 @@ class Root:
         require(record.name_offset + record.name_length <= len(self.names), "name outside")
         return self.names[record.name_offset:record.name_offset + record.name_length]
 
+    def raw_note(self, file):
+        require(file.note_offset + file.note_length <= len(self.names), "note outside")
+        return self.names[file.note_offset:file.note_offset + file.note_length]
+
     def name(self, record):
         raw = self.raw_name(record)
         require(b"\0" not in raw, "NUL in a name")
@@ -830,8 +834,37 @@ class Container:
                 constants = cut.join(blocks, decoded)
         return cut.join(blocks, decoded)
 
+    # Section 13
+    def floats(self, t):
+        import merge1
+        kinds = {name: kind for kind, name in merge1.NAMES.items()}
+        name = self.root.cuts[t.layout].name
+        require(name in kinds, f"this reader does not know the weights of {name}")
+        return merge1.decode(kinds[name], self.tensor(t))
+
+    def derived(self, t):
+        import merge1
+        root = self.root
+        terms = root.terms_of.get(root.tensors.index(t), [])
+        require(all(term.kind == 0 for term in terms), "this reader knows low-rank terms alone")
+        weights = self.floats(root.tensors[t.base])
+        rows = len(self.floats(root.tensors[terms[0].operand1])) // terms[0].rank if terms else 1
+        adapters = []
+        for term in terms:
+            a, b = (self.floats(root.tensors[i]) for i in (term.operand0, term.operand1))
+            a = a.reshape(-1, term.rank).T if term.flags & 1 else a.reshape(term.rank, -1)
+            gain = term.operand2
+            adapters.append((a, b.reshape(rows, term.rank), term.scale,
+                             None if gain == NO_TENSOR else self.floats(root.tensors[gain])))
+        merged = merge1.merge(weights.reshape(rows, -1), adapters)
+        kinds = {name: kind for kind, name in merge1.NAMES.items()}
+        return merge1.store(kinds[root.cuts[t.layout].name], merged)
+
     def tensor(self, t):
-        require(not t.flags & DERIVED, "derived tensors are not computed here")
+        if t.flags & DERIVED:
+            data = self.derived(t)
+            require(len(data) == t.size and not any(t.hash), "derived tensor")
+            return data
         data = b"".join(self.span(t, i) for i in range(self.root.spans(t)))
         require(len(data) == t.size, "spans do not add up")
         if t.flags & DELTA:
@@ -849,7 +882,7 @@ class Container:
             else:
                 tensor = self.tensor(self.root.tensors[e.tensor])
                 data += tensor[e.source_offset:e.source_offset + e.length]
-        require(xxh3_128(data) == file.hash, "hash of a file")
+        require(not any(file.hash) or xxh3_128(data) == file.hash, "hash of a file")
         return data
 
     def chunks(self):
@@ -863,7 +896,8 @@ class Container:
             yield chunk
 
     def uuid(self):
-        return xxh3_128(b"".join(self.root.raw_name(f) + b"\0" + f.hash for f in self.root.files))
+        return xxh3_128(b"".join(self.root.raw_name(f) + b"\0" + f.hash + self.root.raw_note(f)
+                                 for f in self.root.files))
 
 
 # Section 13
@@ -949,7 +983,9 @@ def describe(container):
 
 def extract(container, directory):
     for file in container.root.files:
-        with open(os.path.join(directory, container.root.name(file)), "wb") as out:
+        path = os.path.join(directory, container.root.name(file))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as out:
             out.write(container.file(file))
     for t in container.root.tensors:
         container.tensor(t)

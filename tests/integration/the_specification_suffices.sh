@@ -93,3 +93,17 @@ root=$(od -An -tu8 -j48 -N8 copy2.mfs | tr -d ' ')
 dd if=/dev/zero of=copy2.mfs bs=1 count=104 seek="$root" conv=notrunc status=none
 second_reader copy2.mfs model.gguf noise
 modelfs-extract --quiet --stdout copy2.mfs noise | cmp - noise || fail "copy 2 does not serve"
+
+# Views, where the arithmetic of section 13 can be done.
+if "$python" -c 'import numpy' 2>/dev/null; then
+	mkllama --type Q8_0 --layers 1 --vocab 512 --lora a.gguf base.gguf
+	pack views.mfs base.gguf --lora a=a.gguf --lora b=a.gguf --merge mix=b@0.5+a@-3 --views f16,q8_0
+	second_reader views.mfs base.gguf
+	same out/adapters/a.gguf a.gguf
+	for view in a.f16 mix.f16 mix.q8_0; do
+		modelfs-extract --force --quiet views.mfs "merged/$view.gguf"
+		same "out/merged/$view.gguf" "merged/$view.gguf"
+	done
+else
+	note "python3-numpy is not installed: the second reader computes no views"
+fi

@@ -4,13 +4,15 @@ _modelfs_values() {
 	case $1 in
 	--profile) echo 'sd emmc usb sata nvme nand nor' ;;
 	--page-size) echo '4K 16K 64K' ;;
+	--views) echo 'all none f16 q8_0 f16,q8_0' ;;
 	--frame-size) echo '16K 64K 128K 256K 1M' ;;
 	esac
 }
 
 _modelfs_options() {
 	case $1 in
-	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --delta= --base= --order= --explain --opaque --no-verify
+	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --delta= --base= --order= --explain --lora=
+		--merge= --views= --opaque --no-verify
 		--append --remove= --compact --force --dry-run --json --quiet --help --version' ;;
 	modelfs-stat) echo '--tensors --chunks --map --map= --watch --watch= --json --help --version' ;;
 	modelfs-extract) echo '--directory= --force --stdout --quiet --help --version' ;;
@@ -25,7 +27,7 @@ _modelfs() {
 	_init_completion -s || return
 
 	case $1:$prev in
-	*:--profile | *:--page-size | *:--frame-size)
+	*:--profile | *:--page-size | *:--frame-size | *:--views)
 		mapfile -t COMPREPLY < <(compgen -W "$(_modelfs_values "$prev")" -- "$cur")
 		return
 		;;

@@ -1,0 +1,593 @@
+#include "import_peft.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../format/check.h"
+#include "../format/dequant.h"
+#include "../format/mfs_endian.h"
+#include "peft_config.h"
+#include "problem.h"
+
+#define MATRICES_MAX  32768u
+#define MATRIX_MAX    (1u << 30) /* bytes of one that has to be rearranged */
+#define NAME_MAX_GGUF 64
+#define TENSOR_MAX    40 /* of a name without ".weight" and what follows */
+#define ALIGNMENT     32
+
+/* How the rows of a matrix of the model lie in GGUF. */
+enum rows { ROWS_SAME, ROWS_Q, ROWS_K };
+
+enum change { CHANGE_NONE, CHANGE_PERMUTE, CHANGE_TRANSPOSE };
+
+/* A tensor of the GGUF file. */
+struct matrix {
+	char name[NAME_MAX_GGUF];
+	const mfs_import_tensor *from;
+	enum change change;
+	uint32_t heads; /* for CHANGE_PERMUTE */
+	float factor;	/* 1: the numbers stay as they are; else they become F32 */
+	uint32_t type;	/* ggml's */
+	uint64_t offset, size;
+};
+
+struct mfs_peft {
+	char *path; /* of adapter_model.safetensors */
+	mfs_source file;
+	mfs_import import;
+	mfs_peft_config config;
+	struct matrix *matrices;
+	uint32_t count;
+	uint8_t *head;
+	size_t head_size;
+	/* The matrix that was rearranged last. The lock guards these three. */
+	pthread_mutex_t lock;
+	const struct matrix *held;
+	uint8_t *bytes;
+};
+
+struct opening {
+	mfs_peft *peft;
+	const mfs_import *base;
+	bool permutes;
+	mfs_problem *why;
+};
+
+#define refuse(o, error, ...) refuse_text((o)->peft->path, (o)->why, (error), __VA_ARGS__)
+
+__attribute__((format(printf, 4, 5))) static int refuse_text(const char *path, mfs_problem *why,
+							     int error, const char *format, ...)
+{
+	char text[400];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	return mfs_problem_set(why, error, UINT64_MAX, "%s: %s", path, text);
+}
+
+static int no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+}
+
+/* ---- names ---- */
+
+/* Architectures whose modules have the names below, and whether llama.cpp's
+ * conversion permutes the rows of q and k in each head. */
+static const struct {
+	const char *name;
+	bool permutes;
+} architectures[] = {
+    {"llama", true},  {"qwen2", false},	 {"qwen3", false},
+    {"gemma", false}, {"gemma2", false}, {"gemma3", false},
+};
+
+static const struct {
+	const char *module, *tensor;
+	enum rows rows;
+} modules[] = {
+    {"self_attn.q_proj", "attn_q", ROWS_Q},    {"self_attn.k_proj", "attn_k", ROWS_K},
+    {"self_attn.v_proj", "attn_v", ROWS_SAME}, {"self_attn.o_proj", "attn_output", ROWS_SAME},
+    {"mlp.gate_proj", "ffn_gate", ROWS_SAME},  {"mlp.up_proj", "ffn_up", ROWS_SAME},
+    {"mlp.down_proj", "ffn_down", ROWS_SAME},
+};
+
+/* The tensor of a module, without ".weight". False: it is not known. */
+static bool translate(const char *module, char out[TENSOR_MAX], enum rows *rows)
+{
+	unsigned layer;
+	int used = 0;
+
+	*rows = ROWS_SAME;
+	if (!strcmp(module, "model.embed_tokens") || !strcmp(module, "lm_head")) {
+		strcpy(out, module[0] == 'l' ? "output" : "token_embd");
+		return true;
+	}
+	if (sscanf(module, "model.layers.%6u.%n", &layer, &used) != 1 || !used)
+		return false;
+	for (size_t i = 0; i < sizeof(modules) / sizeof(*modules); i++) {
+		if (strcmp(module + used, modules[i].module) != 0)
+			continue;
+		snprintf(out, TENSOR_MAX, "blk.%u.%s", layer, modules[i].tensor);
+		*rows = modules[i].rows;
+		return true;
+	}
+	return false;
+}
+
+/* What the end of a key says that its tensor is. */
+static const struct {
+	const char *end;
+	char matrix;
+	bool embedding;
+} ends[] = {
+    {".lora_A.weight", 'a', false},
+    {".lora_B.weight", 'b', false},
+    {".lora_embedding_A", 'a', true},
+    {".lora_embedding_B", 'b', true},
+};
+
+static int find_end(const char *key, size_t length)
+{
+	for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++) {
+		size_t n = strlen(ends[i].end);
+
+		if (length > n && !strcmp(key + length - n, ends[i].end))
+			return (int)i;
+	}
+	return -1;
+}
+
+/* ---- one matrix ---- */
+
+static const mfs_dequant *dequant_of(const mfs_layout *layout)
+{
+	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
+				 layout->block_weights);
+}
+
+static int check_matrix(const struct opening *o, const mfs_import_tensor *t, uint64_t rank,
+			double wanted)
+{
+	const mfs_dequant *type = dequant_of(t->layout);
+
+	if (t->dim_count != 2)
+		return refuse(o, MFS_E_INVALID, "tensor '%.80s' has %u dimensions, not 2", t->name,
+			      t->dim_count);
+	if (!type || (type->ggml_type != MFS_GGML_F32 && type->ggml_type != MFS_GGML_F16 &&
+		      type->ggml_type != MFS_GGML_BF16))
+		return refuse(
+		    o, MFS_E_UNSUPPORTED,
+		    "tensor '%.80s' is of type %.*s: only F32, F16 and BF16 are supported", t->name,
+		    t->layout->name_length, t->layout->name);
+	if ((double)rank != wanted)
+		return refuse(o, MFS_E_INVALID,
+			      "tensor '%.80s' has rank %" PRIu64 ", its configuration says %.0f",
+			      t->name, rank, wanted);
+	return 0;
+}
+
+static int set_permutation(const struct opening *o, enum rows rows, struct matrix *m)
+{
+	const mfs_gguf_facts *facts = &o->base->gguf;
+	uint32_t heads = rows == ROWS_K && facts->heads_kv ? facts->heads_kv : facts->heads;
+
+	if (!heads || m->from->dims[0] % (2 * (uint64_t)heads))
+		return refuse(o, MFS_E_INVALID,
+			      "tensor '%.80s': %" PRIu64 " rows are not those of %" PRIu32
+			      " heads of the base",
+			      m->from->name, m->from->dims[0], heads);
+	m->change = CHANGE_PERMUTE;
+	m->heads = heads;
+	return 0;
+}
+
+/* The scale of a module times its rank: what alpha would have to be. */
+static double wanted_alpha(const mfs_peft_config *config, double rank, double alpha)
+{
+	return config->rslora ? alpha * sqrt(rank) : alpha;
+}
+
+static int make_matrix(struct opening *o, const mfs_import_tensor *t, struct matrix *m)
+{
+	static const char prefix[] = "base_model.model.";
+	const mfs_peft_config *config = &o->peft->config;
+	size_t skip = strncmp(t->name, prefix, sizeof(prefix) - 1) ? 0 : sizeof(prefix) - 1;
+	int end = find_end(t->name, t->name_length);
+	char module[256], tensor[TENSOR_MAX];
+	double rank, alpha;
+	enum rows rows;
+	int error;
+
+	if (strstr(t->name, ".lora_magnitude_vector") || config->dora)
+		return refuse(
+		    o, MFS_E_UNSUPPORTED,
+		    "the adapter is a DoRA: its magnitudes have no place in an adapter of "
+		    "GGUF, and llama.cpp knows none");
+	if (!skip || end < 0)
+		return refuse(o, MFS_E_INVALID, "tensor '%.80s' is no matrix of a LoRA", t->name);
+	snprintf(module, sizeof(module), "%.*s",
+		 (int)(t->name_length - skip - strlen(ends[end].end)), t->name + skip);
+	if (!translate(module, tensor, &rows) ||
+	    ends[end].embedding != !strcmp(tensor, "token_embd"))
+		return refuse(o, MFS_E_UNSUPPORTED,
+			      "module '%.80s' is not known in models of architecture %s", module,
+			      o->base->gguf.architecture);
+	error = mfs_peft_module(config, module, &rank, &alpha, o->why);
+	if (!error)
+		error = check_matrix(o, t, t->dims[ends[end].matrix == 'a' ? 0 : 1], rank);
+	if (error)
+		return error;
+	*m = (struct matrix){
+	    .from = t, .factor = 1, .type = dequant_of(t->layout)->ggml_type, .size = t->size};
+	snprintf(m->name, sizeof(m->name), "%s.weight.lora_%c", tensor, ends[end].matrix);
+	if (ends[end].matrix == 'a') {
+		/* llama.cpp looks rows of the embedding up in A. */
+		m->change = ends[end].embedding ? CHANGE_TRANSPOSE : CHANGE_NONE;
+		return 0;
+	}
+	m->factor = (float)(wanted_alpha(config, rank, alpha) /
+			    wanted_alpha(config, config->rank, config->alpha));
+	if (m->factor - m->factor != 0)
+		return refuse(o, MFS_E_INVALID, "the scale of module '%.80s' is no number", module);
+	if (m->factor != 1) {
+		m->type = MFS_GGML_F32;
+		m->size = t->size / t->layout->block_bytes * sizeof(float);
+	}
+	return o->permutes && rows != ROWS_SAME ? set_permutation(o, rows, m) : 0;
+}
+
+/* ---- rearranging ---- */
+
+/* Row p of the result: halves of a head become pairs, as GGUF's rotary embedding
+ * has them. */
+static uint64_t permuted_from(uint64_t row, uint64_t rows, uint32_t heads)
+{
+	uint64_t head = rows / heads, at = row % head;
+
+	return row - at + at % 2 * (head / 2) + at / 2;
+}
+
+static void permute(const struct matrix *m, const uint8_t *in, uint8_t *out)
+{
+	uint64_t rows = m->from->dims[0], bytes = m->from->size / rows;
+
+	for (uint64_t i = 0; i < rows; i++)
+		memcpy(out + i * bytes, in + permuted_from(i, rows, m->heads) * bytes, bytes);
+}
+
+static void transpose(const struct matrix *m, const uint8_t *in, uint8_t *out)
+{
+	uint64_t rows = m->from->dims[0], columns = m->from->dims[1];
+	size_t unit = m->from->layout->block_bytes;
+
+	for (uint64_t i = 0; i < rows; i++)
+		for (uint64_t j = 0; j < columns; j++)
+			memcpy(out + (j * rows + i) * unit, in + (i * columns + j) * unit, unit);
+}
+
+static uint8_t *scale(const struct matrix *m, const uint8_t *in)
+{
+	const mfs_dequant *type = dequant_of(m->from->layout);
+	uint64_t count = m->size / sizeof(float);
+	float *out = malloc(m->size);
+
+	if (!out)
+		return NULL;
+	mfs_dequantize(type, mfs_simd_best(), in, count, out);
+	for (uint64_t i = 0; i < count; i++)
+		out[i] *= m->factor;
+	return (uint8_t *)out;
+}
+
+/* Bytes of the matrix as the GGUF file has them; the caller frees *out. */
+static int rearrange(mfs_peft *p, const struct matrix *m, uint8_t **out)
+{
+	uint8_t *raw = malloc(m->from->size), *moved = malloc(m->from->size);
+	int error = raw && moved ? p->file.read_at(&p->file, m->from->offset, raw, m->from->size)
+				 : MFS_E_MEMORY;
+
+	*out = NULL;
+	if (!error && m->change == CHANGE_PERMUTE)
+		permute(m, raw, moved);
+	else if (!error && m->change == CHANGE_TRANSPOSE)
+		transpose(m, raw, moved);
+	else if (!error)
+		memcpy(moved, raw, m->from->size);
+	free(raw);
+	if (!error && m->factor != 1) {
+		*out = scale(m, moved);
+		error = *out ? 0 : MFS_E_MEMORY;
+		free(moved);
+	} else {
+		*out = moved;
+	}
+	return error;
+}
+
+static int read_rearranged(mfs_peft *p, const struct matrix *m, uint64_t at, uint8_t *out,
+			   size_t length)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&p->lock);
+	if (p->held != m) {
+		free(p->bytes);
+		p->bytes = NULL;
+		p->held = NULL;
+		error = rearrange(p, m, &p->bytes);
+		if (!error)
+			p->held = m;
+	}
+	if (!error)
+		memcpy(out, p->bytes + at, length);
+	pthread_mutex_unlock(&p->lock);
+	return error;
+}
+
+/* ---- the file ---- */
+
+static int read_matrix(mfs_peft *p, const struct matrix *m, uint64_t at, uint8_t *out,
+		       size_t length)
+{
+	if (m->change == CHANGE_NONE && m->factor == 1)
+		return p->file.read_at(&p->file, m->from->offset + at, out, length);
+	return read_rearranged(p, m, at, out, length);
+}
+
+/* Header, then matrices, each padded with zeros. */
+static int read_peft(mfs_source *source, uint64_t offset, void *buffer, size_t length)
+{
+	mfs_peft *p = (mfs_peft *)source->context;
+	uint32_t low = 0, high = p->count;
+	int error = 0;
+
+	if (!range_ok(offset, length, source->size))
+		return MFS_E_TRUNCATED;
+	memset(buffer, 0, length);
+	if (offset < p->head_size) {
+		size_t n = p->head_size - offset < length ? p->head_size - offset : length;
+
+		memcpy(buffer, p->head + offset, n);
+	}
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (p->matrices[middle].offset + p->matrices[middle].size <= offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < p->count && p->matrices[low].offset < offset + length && !error; low++) {
+		const struct matrix *m = &p->matrices[low];
+		uint64_t from = m->offset > offset ? m->offset : offset;
+		uint64_t end = m->offset + m->size;
+
+		if (end > offset + length)
+			end = offset + length;
+		error = read_matrix(p, m, from - m->offset, (uint8_t *)buffer + (from - offset),
+				    (size_t)(end - from));
+	}
+	return error;
+}
+
+static void put(FILE *out, uint64_t value, size_t bytes)
+{
+	le64 le;
+
+	store_le64(&le, value);
+	fwrite(&le, bytes, 1, out);
+}
+
+static void put_text(FILE *out, const char *text)
+{
+	put(out, strlen(text), 8);
+	fwrite(text, strlen(text), 1, out);
+}
+
+static void put_key(FILE *out, const char *key, const char *value)
+{
+	put_text(out, key);
+	put(out, 8, 4); /* a string */
+	put_text(out, value);
+}
+
+static void put_header(const struct opening *o, FILE *out)
+{
+	const mfs_peft_config *config = &o->peft->config;
+	float alpha = (float)wanted_alpha(config, config->rank, config->alpha);
+	uint32_t bits;
+	uint64_t offset = 0;
+
+	memcpy(&bits, &alpha, sizeof(bits));
+	fwrite("GGUF", 4, 1, out);
+	put(out, 3, 4);
+	put(out, o->peft->count, 8);
+	put(out, 4, 8);
+	put_key(out, "general.type", "adapter");
+	put_key(out, "general.architecture", o->base->gguf.architecture);
+	put_key(out, "adapter.type", "lora");
+	put_text(out, "adapter.lora.alpha");
+	put(out, 6, 4); /* a binary32 */
+	put(out, bits, 4);
+	for (uint32_t i = 0; i < o->peft->count; i++) {
+		struct matrix *m = &o->peft->matrices[i];
+		bool turned = m->change == CHANGE_TRANSPOSE;
+
+		put_text(out, m->name);
+		put(out, 2, 4);
+		put(out, m->from->dims[turned ? 0 : 1], 8);
+		put(out, m->from->dims[turned ? 1 : 0], 8);
+		put(out, m->type, 4);
+		put(out, offset, 8);
+		m->offset = offset;
+		offset = round_up(offset + m->size, ALIGNMENT);
+	}
+}
+
+static int make_file(struct opening *o, mfs_source *source)
+{
+	mfs_peft *p = o->peft;
+	FILE *out = open_memstream((char **)&p->head, &p->head_size);
+	uint64_t data, end;
+
+	if (!out)
+		return no_memory(o->why);
+	put_header(o, out);
+	if (fclose(out) || !p->head)
+		return no_memory(o->why);
+	data = end = round_up(p->head_size, ALIGNMENT);
+	for (uint32_t i = 0; i < p->count; i++) {
+		p->matrices[i].offset += data;
+		end = round_up(p->matrices[i].offset + p->matrices[i].size, ALIGNMENT);
+	}
+	*source = (mfs_source){
+	    .name = p->path, .size = end, .read_at = read_peft, .u.fd = -1, .context = p};
+	return 0;
+}
+
+/* ---- opening ---- */
+
+static int check_base(struct opening *o)
+{
+	const mfs_gguf_facts *facts = &o->base->gguf;
+
+	if (o->base->format != MFS_FORMAT_GGUF || facts->swapped || !facts->architecture)
+		return refuse(o, MFS_E_UNSUPPORTED,
+			      "an adapter of PEFT needs a little-endian GGUF model as its base");
+	for (size_t i = 0; i < sizeof(architectures) / sizeof(*architectures); i++)
+		if (!strcmp(facts->architecture, architectures[i].name)) {
+			o->permutes = architectures[i].permutes;
+			return 0;
+		}
+	return refuse(o, MFS_E_UNSUPPORTED,
+		      "adapters of PEFT for architecture '%.40s' cannot be converted: use "
+		      "llama.cpp's converter",
+		      facts->architecture);
+}
+
+static int make_matrices(struct opening *o)
+{
+	mfs_peft *p = o->peft;
+	float alpha = (float)wanted_alpha(&p->config, p->config.rank, p->config.alpha);
+	int error = 0;
+
+	if (alpha == 0 || alpha - alpha != 0)
+		return refuse(o, MFS_E_INVALID, "a lora_alpha of %g makes no adapter",
+			      p->config.alpha);
+	if (p->import.format != MFS_FORMAT_SAFETENSORS)
+		return refuse(o, MFS_E_INVALID, "no safetensors file");
+	if (p->import.tensor_count > MATRICES_MAX)
+		return refuse(o, MFS_E_LIMIT, "more than %u tensors", MATRICES_MAX);
+	p->matrices = calloc(p->import.tensor_count + 1u, sizeof(*p->matrices));
+	if (!p->matrices)
+		return no_memory(o->why);
+	for (uint32_t i = 0; i < p->import.tensor_count && !error; i++) {
+		struct matrix *m = &p->matrices[p->count];
+
+		error = make_matrix(o, &p->import.tensors[i], m);
+		if (!error && (m->change != CHANGE_NONE || m->factor != 1) && m->size > MATRIX_MAX)
+			error = refuse(o, MFS_E_LIMIT, "tensor '%.80s' is larger than %u MiB",
+				       m->from->name, MATRIX_MAX >> 20);
+		p->count += !error;
+	}
+	return error;
+}
+
+static char *join(const char *directory, const char *name)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
+}
+
+/* The weights, unless they are a pickle, which runs what its author wrote. */
+static int open_weights(mfs_peft *p, const char *directory, mfs_problem *why)
+{
+	char *pickle = join(directory, "adapter_model.bin");
+	bool is_pickle = pickle && access(p->path, F_OK) && !access(pickle, F_OK);
+	int error = is_pickle ? mfs_problem_set(why, MFS_E_UNSUPPORTED, UINT64_MAX,
+						"%s: a pickle can run any program when it is "
+						"loaded and is not read: save the adapter as "
+						"safetensors",
+						pickle)
+			      : mfs_source_open(&p->file, p->path, why);
+
+	free(pickle);
+	return error ? error : mfs_import_source(&p->import, &p->file, why);
+}
+
+static int open_files(struct opening *o, const char *directory, struct stat *found)
+{
+	mfs_peft *p = o->peft;
+	char *config = join(directory, "adapter_config.json");
+	int error;
+
+	p->path = join(directory, "adapter_model.safetensors");
+	error = p->path && config ? 0 : no_memory(o->why);
+	if (!error)
+		error = mfs_peft_config_read(&p->config, config, o->why);
+	p->config.path = p->path;
+	free(config);
+	if (!error)
+		error = open_weights(p, directory, o->why);
+	if (!error && fstat(p->file.u.fd, found) < 0)
+		error = mfs_problem_set(o->why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", p->path,
+					strerror(errno));
+	return error;
+}
+
+int mfs_peft_open(mfs_peft **out, const char *directory, const mfs_import *base, mfs_source *source,
+		  struct stat *found, mfs_problem *why)
+{
+	struct opening o = {.peft = calloc(1, sizeof(mfs_peft)), .base = base, .why = why};
+	int error;
+
+	if (!o.peft)
+		return no_memory(why);
+	o.peft->file.u.fd = -1;
+	pthread_mutex_init(&o.peft->lock, NULL);
+	error = open_files(&o, directory, found);
+	if (!error)
+		error = check_base(&o);
+	if (!error)
+		error = make_matrices(&o);
+	if (!error)
+		error = make_file(&o, source);
+	if (error) {
+		mfs_peft_close(o.peft);
+		return error;
+	}
+	*out = o.peft;
+	return 0;
+}
+
+void mfs_peft_close(mfs_peft *p)
+{
+	if (!p)
+		return;
+	mfs_peft_config_free(&p->config);
+	mfs_import_free(&p->import);
+	if (p->file.read_at)
+		mfs_source_close(&p->file);
+	pthread_mutex_destroy(&p->lock);
+	free(p->matrices);
+	free(p->head);
+	free(p->bytes);
+	free(p->path);
+	free(p);
+}
+
+int mfs_peft_descriptor(const mfs_peft *p)
+{
+	return p->file.u.fd;
+}

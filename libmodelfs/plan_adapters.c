@@ -1,0 +1,308 @@
+/*
+ * Adapters and the views in which they are merged, as files of a plan: what they
+ * are called, which model they belong to, and what goes into which view.
+ */
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../format/check.h"
+#include "carried.h"
+#include "plan.h"
+#include "problem.h"
+#include "view.h"
+
+#define LABEL_MAX 200 /* so that the names of views have room */
+
+static int no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+}
+
+/* ---- labels ---- */
+
+/* Whether the file is labelled so: "adapters/LABEL.gguf", or a view. */
+static bool has_label(const mfs_plan_file *file, const char *label)
+{
+	const char *slash = strchr(file->name, '/');
+	size_t n = strlen(label);
+
+	if (!slash || strncmp(slash + 1, label, n) != 0)
+		return false;
+	if (file->record.kind == MFS_FILE_ADAPTER)
+		return !strcmp(slash + 1 + n, ".gguf");
+	for (unsigned i = 0; file->record.kind == MFS_FILE_VIEW && i < MFS_VIEW_TYPES; i++) {
+		const char *type = mfs_view_type_name(i), *rest = slash + 1 + n;
+		size_t length = strlen(type);
+
+		if (rest[0] == '.' && !strncmp(rest + 1, type, length) &&
+		    !strcmp(rest + 1 + length, ".gguf"))
+			return true;
+	}
+	return false;
+}
+
+static int check_label(const mfs_plan *plan, const char *label, mfs_problem *why)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				      "0123456789._-";
+	size_t length = strlen(label);
+
+	if (!length || length > LABEL_MAX || strspn(label, allowed) != length)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "'%s': names of adapters have letters, digits, '.', '_' and "
+				       "'-', at most %d of them",
+				       label, LABEL_MAX);
+	for (uint32_t i = 0; i < plan->file_count; i++)
+		if (!mfs_carried_goes(plan, &plan->files[i]) && has_label(&plan->files[i], label))
+			return mfs_problem_set(why, MFS_E_EXISTS, UINT64_MAX,
+					       "'%s': there is another adapter of this name",
+					       label);
+	return 0;
+}
+
+/* ---- the base ---- */
+
+/* Anything that has tensors and is no adapter itself. */
+static bool may_be_base(const mfs_plan_file *file)
+{
+	const char *type = file->import.gguf.type;
+
+	return file->record.kind == MFS_FILE_PACKED && file->import.tensor_count &&
+	       !(type && !strcmp(type, "adapter"));
+}
+
+static int find_base(const mfs_plan *plan, const char *label, const char *base, const char **out,
+		     mfs_problem *why)
+{
+	const mfs_plan_file *only = NULL;
+
+	if (base) {
+		only = mfs_plan_find(plan, base);
+		if (!only || !may_be_base(only))
+			return mfs_problem_set(why, MFS_E_NOT_FOUND, UINT64_MAX,
+					       "adapter '%s': no model is called '%s'", label,
+					       base);
+		*out = only->name;
+		return 0;
+	}
+	for (uint32_t i = 0; i < plan->file_count; i++) {
+		if (!may_be_base(&plan->files[i]))
+			continue;
+		if (only)
+			return mfs_problem_set(
+			    why, MFS_E_ARGUMENT, UINT64_MAX,
+			    "adapter '%s': which of the models is its base, %s or "
+			    "%s? Say so with --base",
+			    label, only->name, plan->files[i].name);
+		only = &plan->files[i];
+	}
+	if (!only)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "adapter '%s': there is no model that could be its base",
+				       label);
+	*out = only->name;
+	return 0;
+}
+
+/* ---- what an append finds in the container ---- */
+
+static int open_carried_adapter(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
+{
+	const mfs_plan_file *base = &plan->files[file->record.base];
+
+	file->base = base->name;
+	return mfs_adapter_new(&file->adapter, file->path, &file->import, base->name, &base->import,
+			       why);
+}
+
+/* Models and adapters that are stored already, as if they had just been imported.
+ * Nothing is sorted or dropped yet: numbers are those of the container. */
+static int import_carried(mfs_plan *plan, mfs_problem *why)
+{
+	int error = 0;
+
+	for (uint32_t i = 0; i < plan->file_count && !error; i++) {
+		mfs_plan_file *f = &plan->files[i];
+
+		if (f->carried && !f->import.memory && f->record.kind != MFS_FILE_VIEW &&
+		    f->record.format != MFS_FORMAT_OPAQUE)
+			error = mfs_plan_import_carried(f, why);
+	}
+	for (uint32_t i = 0; i < plan->file_count && !error; i++) {
+		mfs_plan_file *f = &plan->files[i];
+
+		if (f->carried && f->record.kind == MFS_FILE_ADAPTER && !f->adapter &&
+		    f->record.base != MFS_NO_FILE)
+			error = open_carried_adapter(plan, f, why);
+	}
+	return error;
+}
+
+/* ---- one adapter ---- */
+
+/* An adapter of PEFT is a directory; it is read as the GGUF file that it becomes. */
+static int open_peft(mfs_plan_file *out, const char *path, const mfs_import *base, mfs_problem *why)
+{
+	int error;
+
+	memset(out, 0, sizeof(*out));
+	out->path = strdup(path);
+	if (!out->path)
+		return no_memory(why);
+	error = mfs_peft_open(&out->peft, path, base, &out->source, &out->found, why);
+	if (!error)
+		error = mfs_import_source(&out->import, &out->source, why);
+	if (error) {
+		mfs_peft_close(out->peft);
+		free(out->path);
+	}
+	return error;
+}
+
+static int open_adapter(mfs_plan *plan, const char *path, const char *base, mfs_plan_file *out,
+			mfs_problem *why)
+{
+	const mfs_plan_file *model = mfs_plan_find(plan, base);
+	int error = mfs_is_directory(path) ? open_peft(out, path, &model->import, why)
+					   : mfs_plan_open(out, plan, path, why);
+
+	if (error)
+		return error;
+	error = mfs_adapter_new(&out->adapter, out->path, &out->import, base, &model->import, why);
+	if (error) {
+		mfs_import_free(&out->import);
+		mfs_source_close(&out->source);
+		mfs_peft_close(out->peft);
+		free(out->path);
+	}
+	out->base = base;
+	out->record.kind = MFS_FILE_ADAPTER;
+	return error;
+}
+
+int mfs_plan_add_adapter(mfs_plan *plan, const char *path, const char *label, const char *base,
+			 mfs_problem *why)
+{
+	mfs_plan_file file;
+	mfs_view_part part = {.scale = 1};
+	char name[MFS_NAME_MAX + 1], note[MFS_NAME_MAX + 1];
+	uint32_t count = plan->file_count;
+	int error = check_label(plan, label, why);
+
+	if (!error)
+		error = import_carried(plan, why);
+	if (!error)
+		error = find_base(plan, label, base, &base, why);
+	if (!error)
+		error = open_adapter(plan, path, base, &file, why);
+	if (error)
+		return error;
+	part.adapter = file.adapter;
+	snprintf(name, sizeof(name), "adapters/%s.gguf", label);
+	snprintf(note, sizeof(note), "%s@1", label);
+	error = mfs_plan_append(plan, &file, name, why);
+	if (error)
+		return error;
+	part.file = plan->files[plan->file_count - 1].name;
+	error = mfs_views_add(plan, label, base, &part, 1, note, why);
+	if (error)
+		mfs_plan_forget(plan, count);
+	return error;
+}
+
+/* ---- several in one view ---- */
+
+struct mixture {
+	const mfs_plan *plan;
+	mfs_view_part parts[MFS_VIEW_ADAPTER_MAX];
+	uint32_t count;
+	const char *base;
+	mfs_problem *why;
+};
+
+/* A finite number, whatever decimal point the user's language has. */
+static bool parse_scale(const char *text, float *out)
+{
+	locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+	char *end = NULL;
+
+	if (!plain)
+		return false;
+	*out = strtof_l(text, &end, plain);
+	freelocale(plain);
+	return end != text && !*end && *out - *out == 0;
+}
+
+static int add_part(struct mixture *m, const char *label, const char *scale)
+{
+	char name[MFS_NAME_MAX + 1];
+	const mfs_plan_file *file;
+	mfs_view_part *part = &m->parts[m->count];
+
+	if (m->count == MFS_VIEW_ADAPTER_MAX)
+		return mfs_problem_set(m->why, MFS_E_LIMIT, UINT64_MAX,
+				       "more than %u adapters in one view", MFS_VIEW_ADAPTER_MAX);
+	snprintf(name, sizeof(name), "adapters/%.200s.gguf", label);
+	file = mfs_plan_find(m->plan, name);
+	if (!file)
+		return mfs_problem_set(m->why, MFS_E_NOT_FOUND, UINT64_MAX,
+				       "there is no adapter '%s' to merge", label);
+	if (m->base && strcmp(m->base, file->base) != 0)
+		return mfs_problem_set(m->why, MFS_E_INVALID, UINT64_MAX,
+				       "adapter '%s' belongs to %s, not to %s", label, file->base,
+				       m->base);
+	if (!parse_scale(scale, &part->scale))
+		return mfs_problem_set(m->why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "adapter '%s': '%s' is not a number to scale it by", label,
+				       scale);
+	for (uint32_t i = 0; i < m->count; i++)
+		if (m->parts[i].adapter == file->adapter)
+			return mfs_problem_set(m->why, MFS_E_INVALID, UINT64_MAX,
+					       "adapter '%s' is merged twice", label);
+	m->base = file->base;
+	part->adapter = file->adapter;
+	part->file = file->name;
+	m->count++;
+	return 0;
+}
+
+static int parse_mixture(struct mixture *m, char *text)
+{
+	int error = 0;
+
+	while (text && !error) {
+		char *part = strsep(&text, "+");
+		char *scale = strchr(part, '@');
+
+		if (scale)
+			*scale++ = 0;
+		error = add_part(m, part, scale ? scale : "1");
+	}
+	return error;
+}
+
+int mfs_plan_add_merge(mfs_plan *plan, const char *label, const char *mixture, mfs_problem *why)
+{
+	struct mixture m = {.plan = plan, .why = why};
+	uint32_t count = plan->file_count;
+	char *text = strdup(mixture);
+	int error = text ? check_label(plan, label, why) : no_memory(why);
+
+	if (!error && !plan->views)
+		error = mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+					"'%s': a merge without views is nothing", label);
+	if (!error && strlen(mixture) > UINT16_MAX)
+		error = mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX, "'%s': too long", label);
+	if (!error)
+		error = import_carried(plan, why);
+	if (!error)
+		error = parse_mixture(&m, text);
+	if (!error)
+		error = mfs_views_add(plan, label, m.base, m.parts, m.count, mixture, why);
+	if (error)
+		mfs_plan_forget(plan, count);
+	free(text);
+	return error;
+}

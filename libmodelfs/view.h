@@ -1,0 +1,56 @@
+/*
+ * Merged views: virtual files that are the base with adapters merged into it, in
+ * another type. A view's header is the base's but for the types and offsets of the
+ * tensors; what stays as it is are extents over the base's tensors, all else are
+ * derived tensors (derive.c computes them).
+ */
+#ifndef MFS_VIEW_H
+#define MFS_VIEW_H
+
+#include "plan.h"
+
+#define MFS_VIEW_TYPES	     4
+#define MFS_VIEW_ADAPTER_MAX MFS_TERMS_MAX
+
+/* Adapters of one view, in the order in which they are added. */
+typedef struct {
+	const mfs_adapter *adapter; /* its file's; lives as long as the plan */
+	const char *file;	    /* name of that file */
+	float scale;
+} mfs_view_part;
+
+struct mfs_view {
+	uint32_t ggml_type;
+	uint32_t part_count;
+	mfs_view_part *parts;
+	/* What differs from the base's header: the value of general.file_type, and
+	 * the descriptions of the tensors. The source of the view reads them. */
+	uint64_t file_type_at; /* 0: none */
+	uint8_t file_type[4];
+	uint64_t infos_at;
+	uint8_t *infos;
+	size_t infos_size;
+};
+
+/* The types of views: bit i of a set stands for type i. */
+#define MFS_VIEWS_ALL ((1u << MFS_VIEW_TYPES) - 1)
+const char *mfs_view_type_name(unsigned i); /* as in names: "f16" */
+
+/* Parses "f16,q8_0", "all" or "none". MFS_E_ARGUMENT with `why`. */
+int mfs_views_parse(const char *text, unsigned *out, mfs_problem *why);
+
+/* Adds the views of `label` to the plan, one for each type that is asked for. The
+ * parts are copied. `note` says how they came to be. */
+int mfs_views_add(mfs_plan *plan, const char *label, const char *base, const mfs_view_part *parts,
+		  uint32_t count, const char *note, mfs_problem *why);
+
+/* Cuts a view into extents and derived tensors, behind those of all other files,
+ * which are cut already. */
+int mfs_view_build(mfs_plan *plan, uint32_t file, mfs_problem *why);
+
+/* Gives derived tensors the spans of their bases, once these stand. */
+int mfs_views_cut(mfs_plan *plan, mfs_problem *why);
+
+void mfs_view_free(mfs_view *view); /* NULL is fine */
+
+#endif

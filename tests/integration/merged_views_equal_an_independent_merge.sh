@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Merged views, read through the mount, are byte for byte the files that a NumPy
+# program writes which was made from the definitions alone; in whatever order and
+# by however many readers they are read.
+source "$(dirname "$0")/lib.sh"
+need_fuse
+# Debian's modules are those of Debian's Python.
+python=python3
+/usr/bin/python3 -c 'import numpy' 2>/dev/null && python=/usr/bin/python3
+"$python" -c 'import numpy' 2>/dev/null || skip "python3-numpy is not installed"
+
+seed=${MFS_SEED:-$RANDOM}
+note "seed $seed"
+cd "$tmp"
+compared=0
+
+# compare VIEW BASE TYPE [ADAPTER SCALE]...
+compare()
+{
+	local view=$1
+
+	shift
+	"$python" "$here/merged_gguf.py" "$1" "$2" expected.gguf "${@:3}" || fail "merged_gguf.py"
+	same expected.gguf "$view"
+	readcheck -s "$seed" -n 40 "$view" expected.gguf >/dev/null ||
+		fail "$view: a reader saw something else, seed $seed"
+	compared=$((compared + 1))
+}
+
+# check BASE A B: two adapters, alone and together
+check()
+{
+	local base=$1 a=$2 b=$3 type
+
+	pack --force views.mfs "$base" --lora "a=$a" --lora "b.2=$b" --merge mix=b.2@0.3+a@-1.75
+	mount_container views.mfs "$tmp/mnt"
+	same "$a" mnt/adapters/a.gguf
+	same "$b" mnt/adapters/b.2.gguf
+	same "$base" "mnt/$(basename "$base")"
+	for type in f32 f16 bf16 q8_0; do
+		compare "mnt/merged/a.$type.gguf" "$base" "$type" "$a" 1
+	done
+	compare mnt/merged/mix.f16.gguf "$base" f16 "$b" 0.3 "$a" -1.75
+	compare mnt/merged/mix.q8_0.gguf "$base" q8_0 "$b" 0.3 "$a" -1.75
+	unmount_container "$tmp/mnt" "$daemon"
+}
+
+for type in F32 F16 BF16 Q8_0 Q4_0 Q4_K Q6_K; do
+	generate_model model.gguf "$type" 4 --seed "$seed" --lora a.gguf --rank 5
+	mkllama --type "$type" --size 4M --seed "$seed" --lora b.gguf --rank 16 copy.gguf
+	same model.gguf copy.gguf
+	check model.gguf a.gguf b.gguf
+done
+if [ -d "$data" ]; then
+	for type in f32 F16 BF16; do
+		check "$data/stories260K/stories260K-$type.gguf" \
+			"$data/stories260K/stories260K-lora-r4-f32.gguf" \
+			"$data/stories260K/stories260K-lora-r4-f32.gguf"
+	done
+	pack --force views.mfs "$data/random-s58/rand-s58-Q4_K_M.gguf" --views f16,q8_0 \
+		--lora "a=$data/random-s58/rand-s58-lora-r8-f32.gguf"
+	mount_container views.mfs "$tmp/mnt"
+	for type in f16 q8_0; do
+		compare "mnt/merged/a.$type.gguf" "$data/random-s58/rand-s58-Q4_K_M.gguf" $type \
+			"$data/random-s58/rand-s58-lora-r8-f32.gguf" 1
+	done
+	unmount_container "$tmp/mnt" "$daemon"
+else
+	note "no shared data at $data: generated models only"
+fi
+note "$compared views compared"

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# PEFT adapters become GGUF adapters: a model that is built as Hugging Face has it
+# and as GGUF has the same weights, element for element, after merging. What GGUF
+# cannot express is refused.
+source "$(dirname "$0")/lib.sh"
+need_fuse
+python=python3
+/usr/bin/python3 -c 'import numpy' 2>/dev/null && python=/usr/bin/python3
+"$python" -c 'import numpy' 2>/dev/null || skip "python3-numpy is not installed"
+cd "$tmp"
+
+make() { "$python" "$here/peft_case.py" make . "$@" || fail "peft_case.py make $*"; }
+
+for architecture in llama qwen2 qwen3 gemma2; do
+	for case in plain rslora rank alpha both f16 bf16; do
+		make $architecture $case
+		pack --force new.mfs base.gguf --lora x=peft
+		mount_container new.mfs "$tmp/mnt"
+		"$python" "$here/peft_case.py" compare . $architecture $case mnt/merged/x.f32.gguf ||
+			fail "see above"
+		# What was made is an adapter like any other.
+		cp mnt/adapters/x.gguf again.gguf
+		unmount_container "$tmp/mnt" "$daemon"
+		pack --force again.mfs base.gguf --lora x=again.gguf
+		modelfs-extract --force --quiet again.mfs adapters/x.gguf
+		same again.gguf adapters/x.gguf
+	done
+done
+
+# bad PATTERN KEY=JSON...: an adapter with these settings is refused
+bad()
+{
+	local pattern=$1
+
+	shift
+	make llama plain "$@"
+	refused 1 "peft/.*$pattern" mkmodelfs new2.mfs base.gguf --lora x=peft
+	[ ! -e new2.mfs ] || fail "a container was left behind"
+}
+bad "peft_type is 'IA3'" 'peft_type="IA3"'
+bad "DoRA" use_dora=true
+bad "bias 'all'" 'bias="all"'
+bad "lora_bias: " lora_bias=true
+bad "modules_to_save: " 'modules_to_save=["lm_head"]'
+bad "target_parameters: " 'target_parameters=["x"]'
+bad "trainable_token_indices: " 'trainable_token_indices=[1]'
+bad "layer_replication: " 'layer_replication=[[0,1]]'
+bad "fan_in_fan_out: " fan_in_fan_out=true
+for name in pissa pissa_niter_4 corda olora loftq lora_ga; do
+	bad "init_lora_weights '$name' changed" "init_lora_weights=\"$name\""
+done
+bad "r is no rank" r=0
+bad "r is no rank" r=2.5
+bad "r is no rank" 'r="4"'
+bad "rank 4, its configuration says 3" r=3
+bad "no finite number" 'lora_alpha="x"'
+bad "lora_alpha of 0" lora_alpha=0
+bad "no rank for" 'rank_pattern={"q_proj":0}'
+bad "'\(\?=x\)' is not supported" 'rank_pattern={"(?=x)":4}'
+bad "'.*' is not supported" 'rank_pattern={"\\d":4}'
+bad "is no pattern" 'alpha_pattern={"(":4}'
+bad "no finite number" 'alpha_pattern={"q_proj":"x"}'
+make mamba plain
+refused 1 "architecture 'mamba' cannot be converted" mkmodelfs new2.mfs base.gguf --lora x=peft
+make llama plain
+echo '{"r": 4, "r": 5}' >peft/adapter_config.json
+refused 1 'adapter_config.json: line 1: duplicate' mkmodelfs new2.mfs base.gguf --lora x=peft
+make llama plain
+mv peft/adapter_model.safetensors peft/adapter_model.bin
+refused 1 'pickle' mkmodelfs new2.mfs base.gguf --lora x=peft
+rm peft/adapter_model.bin
+refused 1 'adapter_model.safetensors' mkmodelfs new2.mfs base.gguf --lora x=peft
+rm peft/adapter_config.json
+refused 1 'adapter_config.json' mkmodelfs new2.mfs base.gguf --lora x=peft
