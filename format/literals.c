@@ -7,7 +7,7 @@
 #include "huffman_private.h"
 #include "mfs_endian.h"
 
-#define HALVES_MIN (16u << 10) /* bytes from which on a frame has two blocks */
+#define HALVES_MIN (24u << 10) /* bytes from which on a frame has two blocks */
 #define UNEVEN	   1060
 
 size_t mfs_codes_bound(size_t size)
