@@ -382,7 +382,7 @@ static void find_loss(struct bin *bin)
 
 static void make_bins(const struct values *values, struct bucketing *out)
 {
-	struct bin *bin = out->bin - 1;
+	struct bin *bin = out->bin;
 	uint64_t in_bin = 0;
 
 	memset(out->bin, 0, sizeof(out->bin));
@@ -394,9 +394,8 @@ static void make_bins(const struct values *values, struct bucketing *out)
 			total += values->histogram[value][k];
 		if (out->bins == 0 ||
 		    (in_bin >= values->total / BINS_MAX && total && out->bins < BINS_MAX)) {
-			bin++;
+			bin = &out->bin[out->bins++];
 			bin->first = value;
-			out->bins++;
 			in_bin = 0;
 		}
 		for (int k = 0; k < 256; k++)
