@@ -283,6 +283,9 @@ static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, s
 	return ZSTD_isError(coded) ? 0 : coded;
 }
 
+/* Bytes that matches have to save: literals are decoded faster. */
+#define MATCHES_MIN 24
+
 /* Matches must beat the literals at `out`, if these were kept; what is better
  * ends there. */
 static void try_matches(mfs_encoder *encoder, int level, struct coded *stream, size_t limit,
@@ -292,7 +295,7 @@ static void try_matches(mfs_encoder *encoder, int level, struct coded *stream, s
 	size_t size =
 	    matches_encode(encoder->matches, level, stream->bytes, stream->size, out + literals);
 
-	if (size == 0 || size > limit || size >= stream->stored_size)
+	if (size == 0 || size > limit || size + MATCHES_MIN > stream->stored_size)
 		return;
 	memmove(out, out + literals, size);
 	keep(stream, MFS_CODING_ZSTD, out, size);
@@ -536,8 +539,7 @@ struct mfs_decoder {
 	uint8_t *sorted;  /* symbols by bucket */
 	uint8_t *buckets; /* of each group */
 	uint8_t *mask;	  /* of a sparse frame */
-	uint8_t *packed;  /* a plane of it */
-	uint8_t *planes;  /* with its zeros */
+	uint8_t *joined;  /* its words that are not zero */
 	mfs_literals_queue queue;
 	uint8_t *zeros; /* never written: what streams of zeros are read from */
 };
@@ -557,11 +559,10 @@ mfs_decoder *mfs_decoder_new(size_t max_span)
 	decoder->sorted = malloc(split_bound(max_span));
 	decoder->buckets = malloc(groups_bound(max_span));
 	decoder->mask = malloc(groups_bound(max_span));
-	decoder->packed = malloc(max_span + 1);
-	decoder->planes = malloc(split_bound(max_span));
+	decoder->joined = malloc(max_span + MFS_SPARSE_BEHIND);
 	decoder->zeros = calloc(1, max_span);
-	if (!decoder->mask || !decoder->packed || !decoder->planes || !decoder->zstd ||
-	    !decoder->streams || !decoder->sorted || !decoder->buckets || !decoder->zeros) {
+	if (!decoder->mask || !decoder->joined || !decoder->zstd || !decoder->streams ||
+	    !decoder->sorted || !decoder->buckets || !decoder->zeros) {
 		mfs_decoder_free(decoder);
 		return NULL;
 	}
@@ -577,8 +578,7 @@ void mfs_decoder_free(mfs_decoder *decoder)
 	free(decoder->sorted);
 	free(decoder->buckets);
 	free(decoder->mask);
-	free(decoder->packed);
-	free(decoder->planes);
+	free(decoder->joined);
 	free(decoder->zeros);
 	free(decoder);
 }
@@ -767,7 +767,8 @@ static int decode_mask(struct target *to, struct cursor *at, size_t *words)
 		return MFS_E_CORRUPT;
 	if (size == raw)
 		memcpy(mask, at->bytes, raw);
-	else if (decode_zstd(to->decoder->zstd, NULL, at->bytes, size, mask, raw))
+	else if (decode_literals(to->decoder, NULL, 0, at->bytes, size, mask, raw) ||
+		 run_queue(to->decoder))
 		return MFS_E_CORRUPT;
 	at->bytes += size;
 	at->left -= size;
@@ -775,19 +776,14 @@ static int decode_mask(struct target *to, struct cursor *at, size_t *words)
 	return 0;
 }
 
-/* Puts the zeros back: the planes end where their values were decoded to. */
-static void unpack_planes(struct target *to, size_t words, size_t values, const uint8_t *bytes[])
+/* Puts the words that are not zero together, then the zeros between them. */
+static void join_sparse(struct target *to, size_t words, size_t values,
+			const uint8_t *const bytes[])
 {
-	const mfs_layout *layout = to->layout;
-	uint8_t *packed = to->decoder->packed, *plane = to->decoder->planes;
+	uint8_t *joined = to->decoder->joined;
 
-	for (uint32_t s = 0; s < layout->slot_streams[0]; s++) {
-		memcpy(packed, bytes[s], values);
-		packed[values] = 0;
-		mfs_sparse_unpack(to->decoder->mask, words, packed, plane);
-		bytes[s] = plane;
-		plane += align_stream(words);
-	}
+	mfs_layout_join_words(to->layout, values, bytes, joined);
+	mfs_sparse_expand(to->decoder->mask, words, to->layout->field[0].width, joined, to->out);
 }
 
 /* Finds or decodes the streams of one slot, and puts its fields back. Without
@@ -825,8 +821,8 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 	if (at.left || run_queue(to->decoder))
 		return MFS_E_CORRUPT;
 	if (sparse)
-		unpack_planes(to, words, values, bytes);
-	if (joined)
+		join_sparse(to, words, values, bytes);
+	else if (joined)
 		mfs_layout_join_slot(layout, slot, to->blocks, bytes, to->out);
 	else if (bytes[0] != to->out)
 		memcpy(to->out, bytes[0], (size_t)to->blocks * layout->block_bytes);

@@ -101,9 +101,13 @@ int mfs_sparse_fits(const mfs_layout *layout);
  * are not zero. */
 size_t mfs_sparse_mask(const uint8_t *const plane[], unsigned width, size_t words, uint8_t *mask);
 size_t mfs_sparse_count(const uint8_t *mask, size_t words);
-/* One plane without the words that are zero, and with them again. */
+/* One plane without the words that are zero. */
 void mfs_sparse_pack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
-void mfs_sparse_unpack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out);
+/* Words of 2, 4 or 8 bytes that are not zero, and between them those that are. May read
+ * MFS_SPARSE_BEHIND bytes behind the last. */
+#define MFS_SPARSE_BEHIND 16
+void mfs_sparse_expand(const uint8_t *mask, size_t words, unsigned width, const uint8_t *in,
+		       uint8_t *out);
 
 /* ---- blocks.c ---- */
 

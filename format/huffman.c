@@ -257,10 +257,8 @@ static int parse_literals(mfs_literals_job *job, const uint8_t *in, size_t size)
 	return 1;
 }
 
-/* Mean length of codes, in 1/256 bits, from which on one is looked up at a time:
- * zstd finds two shorter ones at once. */
-#define LONG_CODES (11 * 256 / 2)
-/* But it takes long to prepare that: fewer bytes than this are faster here. */
+/* It takes zstd long to prepare to find two short codes at once: fewer bytes than this
+ * are faster here. */
 #define FEW_BYTES (16u << 10)
 
 /* The lookup of the tree that a block of `regenerated` bytes brings; *in and *size
@@ -275,7 +273,7 @@ static const mfs_lookup *parse_tree(mfs_literals_queue *queue, const uint8_t **i
 	if (queue->lookup_count == MFS_LOOKUPS_MAX)
 		return NULL;
 	tree = mfs_codes_read(&codes, *in, *size);
-	if (tree == 0 || (regenerated > FEW_BYTES && mfs_codes_mean(&codes) <= LONG_CODES))
+	if (tree == 0 || (regenerated > FEW_BYTES && mfs_codes_mean(&codes) <= MFS_LONG_CODES))
 		return NULL;
 	mfs_lookup_make(lookup, &codes);
 	queue->lookup_count++;

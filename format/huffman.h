@@ -65,6 +65,9 @@ void mfs_lookup_make(mfs_lookup *lookup, const mfs_codes *codes);
 
 /* Mean bits of a byte that is distributed as the codes want it, in 1/256. */
 uint32_t mfs_codes_mean(const mfs_codes *codes);
+/* The mean from which on one code is looked up at a time: zstd finds two shorter ones
+ * at once. */
+#define MFS_LONG_CODES (5 * 256 / 2)
 
 /* One block of literals: four streams that are decoded side by side. */
 typedef struct {

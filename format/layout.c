@@ -4,6 +4,8 @@
 
 #include "context.h"
 #include "modelfs_error.h"
+#include "planes_x86.h"
+#include "processor.h"
 #include "symbols.h"
 
 /* Original bytes handled before the next field is looked at: each field passes
@@ -330,11 +332,31 @@ ALWAYS_INLINE void split_planes(uint8_t *const plane[], const uint8_t *in, size_
 			WORDS(call, first, second, 1, transform);                                  \
 	} while (0)
 
-static void join_planes_of(const mfs_field *field, uint8_t *out, const uint8_t *const plane[],
+/* The first words of one run, as many as a loop for this processor has put back. */
+static size_t join_vectors(const mfs_field *field, uint8_t *out, const uint8_t *const plane[],
+			   size_t words)
+{
+#if defined(__x86_64__)
+	if (words >= RUN && mfs_processor() & MFS_PROCESSOR_AVX2)
+		return mfs_join_words_avx2(out, plane, words, field->width, field->transform);
+#endif
+	(void)field, (void)out, (void)plane, (void)words;
+	return 0;
+}
+
+/* Moves the planes on by what join_vectors() has done. */
+static void join_planes_of(const mfs_field *field, uint8_t *out, const uint8_t *plane[],
 			   size_t words, struct place at)
 {
 	unsigned width = field->width;
+	size_t done = at.blocks == 1 ? join_vectors(field, out, plane, words) : 0;
 
+	words -= done;
+	out += done * width;
+	for (unsigned k = 0; k < width; k++)
+		plane[k] += done;
+	if (words == 0)
+		return;
 	if (field->transform == MFS_TRANSFORM_FLOAT)
 		WIDTHS(join_planes, out, plane, MFS_TRANSFORM_FLOAT);
 	else if (field->transform == MFS_TRANSFORM_ROTATE)
@@ -524,6 +546,17 @@ void mfs_layout_join_slot(const mfs_layout *layout, unsigned slot, uint32_t bloc
 			  const uint8_t *const stream[], uint8_t *out)
 {
 	join_slots(layout, 1u << slot, blocks, stream, out);
+}
+
+void mfs_layout_join_words(const mfs_layout *layout, size_t words, const uint8_t *const stream[],
+			   uint8_t *out)
+{
+	const mfs_field *field = &layout->field[0];
+	struct place at = {.blocks = 1, .stride = layout->block_bytes};
+	const uint8_t *plane[8];
+
+	memcpy(plane, stream, field->width * sizeof(*plane));
+	join_planes_of(field, out, plane, words, at);
 }
 
 /* ---- the reference ---- */

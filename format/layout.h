@@ -149,6 +149,11 @@ void mfs_layout_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *c
 void mfs_layout_join_slot(const mfs_layout *layout, unsigned slot, uint32_t blocks,
 			  const uint8_t *const stream[], uint8_t *out);
 
+/* The first `words` words of a layout whose block is one field of PLANES, ROTATE or
+ * FLOAT. */
+void mfs_layout_join_words(const mfs_layout *layout, size_t words, const uint8_t *const stream[],
+			   uint8_t *out);
+
 /* The generic path, byte by byte, that the two above are tested against. */
 void mfs_layout_split_reference(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
 				uint8_t *const stream[]);

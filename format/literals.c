@@ -7,7 +7,7 @@
 #include "huffman_private.h"
 #include "mfs_endian.h"
 
-#define HALVES_MIN (32u << 10) /* bytes from which on a frame has two blocks */
+#define HALVES_MIN (24u << 10) /* bytes from which on a frame has two blocks */
 #define UNEVEN	   1060
 
 size_t mfs_codes_bound(size_t size)
@@ -157,25 +157,47 @@ static size_t encode_block(const mfs_codes *codes, const uint8_t *tree, size_t t
 	return 3 + header + coded + 1;
 }
 
-size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out)
+static int is_compressed(const uint8_t *block)
 {
-	uint8_t *at = out + sizeof(mfs_literals_header);
-	size_t most = BLOCK_BYTES - UNEVEN;
-	uint32_t seen = 0;
+	return (block[0] >> 1 & 3) == 2;
+}
 
-	memcpy(out, mfs_literals_header, sizeof(mfs_literals_header));
+/* Blocks of the same codes. The first that is not raw brings the tree of *tree_size
+ * bytes, which then becomes 0; with 0 it is known. Stops early where a code is
+ * missing. */
+static size_t encode_blocks(const mfs_codes *codes, const uint8_t *tree, size_t *tree_size,
+			    const uint8_t *in, size_t size, int last, uint8_t *out, uint32_t *seen)
+{
+	size_t most = BLOCK_BYTES - UNEVEN;
+	uint8_t *at = out;
+
 	/* Two blocks can be decoded side by side. Quarters of whole 4 KiB would lie at
 	 * addresses that the processor's stores take for one another. */
 	if (size >= HALVES_MIN && size <= BLOCK_BYTES)
 		most = size / 2 + UNEVEN;
-	while (size && !(seen & MFS_CODE_MISSING)) {
+	while (size && !(*seen & MFS_CODE_MISSING)) {
 		size_t part = size < most ? size : most;
+		uint8_t *block = at;
 
-		at += encode_block(codes, NULL, 0, in, part, part == size, at, &seen);
+		at +=
+		    encode_block(codes, tree, *tree_size, in, part, last && part == size, at, seen);
+		if (is_compressed(block))
+			*tree_size = 0;
 		in += part;
 		size -= part;
 	}
-	return seen & MFS_CODE_MISSING ? 0 : (size_t)(at - out);
+	return (size_t)(at - out);
+}
+
+size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out)
+{
+	const size_t header = sizeof(mfs_literals_header);
+	size_t known = 0, coded;
+	uint32_t seen = 0;
+
+	memcpy(out, mfs_literals_header, header);
+	coded = encode_blocks(codes, NULL, &known, in, size, 1, out + header, &seen);
+	return seen & MFS_CODE_MISSING ? 0 : header + coded;
 }
 
 /* ---- trees of their own ---- */
@@ -188,11 +210,6 @@ static size_t same_block(const uint8_t *in, size_t size, int last, uint8_t *out)
 	return 4;
 }
 
-static int is_compressed(const uint8_t *block)
-{
-	return (block[0] >> 1 & 3) == 2;
-}
-
 /* A block with a tree of its own, which then is that of the next ones, or with the
  * one before (NULL: there is none), whichever is smaller. */
 static size_t encode_own(const mfs_tree **before, const mfs_tree *own,
@@ -202,16 +219,18 @@ static size_t encode_own(const mfs_tree **before, const mfs_tree *own,
 	uint32_t seen = 0;
 	uint64_t old_bits = *before ? mfs_codes_bits(&(*before)->codes, histogram) : UINT64_MAX;
 	uint64_t own_bits = UINT64_MAX;
-	size_t coded;
+	size_t tree_size = 0, coded;
 
 	if (own->size)
 		own_bits = mfs_codes_bits(&own->codes, histogram) + 8 * own->size;
 	if (old_bits <= own_bits && old_bits / 8 < size)
-		return encode_block(&(*before)->codes, NULL, 0, in, size, last, out, &seen);
+		return encode_blocks(&(*before)->codes, NULL, &tree_size, in, size, last, out,
+				     &seen);
 	if (own_bits / 8 >= size)
 		return raw_block(in, size, last, out);
-	coded = encode_block(&own->codes, own->bytes, own->size, in, size, last, out, &seen);
-	if (is_compressed(out))
+	tree_size = own->size;
+	coded = encode_blocks(&own->codes, own->bytes, &tree_size, in, size, last, out, &seen);
+	if (tree_size == 0)
 		*before = own;
 	return coded;
 }
@@ -267,11 +286,12 @@ int mfs_literals_change(const uint8_t *in, size_t size)
 size_t mfs_literals_encode(const mfs_tree *tree, const uint8_t *in, size_t size, uint8_t *out)
 {
 	uint8_t *at = out + sizeof(mfs_literals_header);
+	size_t tree_size = tree ? tree->size : 0;
 	uint32_t seen = 0;
 
 	memcpy(out, mfs_literals_header, sizeof(mfs_literals_header));
-	if (tree && tree->size && size <= BLOCK_BYTES)
-		at += encode_block(&tree->codes, tree->bytes, tree->size, in, size, 1, at, &seen);
+	if (tree_size && size <= BLOCK_BYTES)
+		at += encode_blocks(&tree->codes, tree->bytes, &tree_size, in, size, 1, at, &seen);
 	else
 		at += encode_parts(in, size, at);
 	return (size_t)(at - out);

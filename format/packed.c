@@ -6,6 +6,8 @@
 
 #include "mfs_endian.h"
 #include "modelfs_error.h"
+#include "packed_x86.h"
+#include "processor.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -85,75 +87,85 @@ ALWAYS_INLINE void put_part(const uint8_t *restrict in, size_t size, unsigned sh
 	}
 }
 
-/* What is put into the bytes of the stream: bits `from` and above of the part's bytes,
- * at `shift`. The first part also brings the value that all bytes share. */
-struct section {
-	unsigned from, shift, bits;
-	int first;
-	uint8_t value;
-};
+/* ---- unpacking ----
+ *
+ * A run is a piece of the stream for which no part goes on to its next bits. */
+
+/* Bytes of a run: few enough to stay in the first-level cache from part to part. */
+#define RUN_MAX 4096
 
 ALWAYS_INLINE uint64_t each_byte(unsigned value)
 {
 	return UINT64_C(0x0101010101010101) * value;
 }
 
-/* Eight bytes at a time: no run crosses a byte. */
-ALWAYS_INLINE void get_section(const uint8_t *restrict in, size_t n, struct section at,
-			       uint8_t *restrict out)
+/* Eight bytes at a time: no bits cross a byte. The first part also brings the value
+ * that all bytes share. */
+static void get_bits(const struct mfs_packed_bits *at, int first, uint8_t value,
+		     uint8_t *restrict out, size_t n)
 {
-	const uint64_t mask = each_byte((1u << at.bits) - 1), value = each_byte(at.value);
+	const uint8_t *restrict in = at->in;
+	const unsigned from = at->from, shift = at->shift;
+	const uint64_t mask = each_byte((1u << at->bits) - 1), shared = each_byte(value);
 	size_t i = 0;
 
 	for (; i + 8 <= n; i += 8) {
-		uint64_t word, to = value;
+		uint64_t word, to = shared;
 
 		memcpy(&word, in + i, 8);
-		if (!at.first)
+		if (!first)
 			memcpy(&to, out + i, 8);
-		to |= (word >> at.from & mask) << at.shift;
+		to |= (word >> from & mask) << shift;
 		memcpy(out + i, &to, 8);
 	}
 	for (; i < n; i++)
-		out[i] = (uint8_t)((at.first ? at.value : out[i]) | (in[i] >> at.from & mask)
-									<< at.shift);
+		out[i] =
+		    (uint8_t)((first ? value : out[i]) | (in[i] >> from & (mask & 255)) << shift);
 }
 
-ALWAYS_INLINE void get_sections(const uint8_t *in, size_t size, struct section at, uint8_t *out)
+static void get_run(const struct mfs_packed_run *run, uint8_t *out, size_t n)
 {
-	size_t part = part_size(size, at.bits);
+	for (unsigned i = 0; i < run->count; i++)
+		get_bits(&run->part[i], i == 0, run->value, out, n);
+}
 
-	for (unsigned q = 0; q < 8 / at.bits; q++) {
-		at.from = at.bits * q;
-		get_section(in, section_size(size, part, q), at, out + q * part);
+/* The run that begins at byte `at` of `size`; returns its bytes. */
+static size_t find_run(const struct part part[], const uint8_t *in, size_t size, size_t at,
+		       struct mfs_packed_run *run)
+{
+	size_t n = size - at < RUN_MAX ? size - at : RUN_MAX;
+
+	for (unsigned i = 0; i < run->count; i++) {
+		size_t bytes = part_size(size, part[i].bits), place = at % bytes;
+
+		run->part[i] =
+		    (struct mfs_packed_bits){.in = in + place,
+					     .from = (unsigned)(at / bytes) * part[i].bits,
+					     .shift = part[i].shift,
+					     .bits = part[i].bits};
+		n = bytes - place < n ? bytes - place : n;
+		in += bytes;
 	}
+	return n;
 }
 
-/* Compiled for each number of bits, and for the first part alone. */
-static void get_part(const uint8_t *in, size_t size, struct part part, int first, uint8_t value,
-		     uint8_t *out)
+static void get_parts(const struct part part[], struct mfs_packed_run run, const uint8_t *in,
+		      uint8_t *out, size_t size)
 {
-	struct section at = {.shift = part.shift, .first = first, .value = value};
+	size_t n;
 
-#define GET(n, is_first)                                                                           \
-	do {                                                                                       \
-		at.bits = n;                                                                       \
-		at.first = is_first;                                                               \
-		get_sections(in, size, at, out);                                                   \
-	} while (0)
-	if (part.bits == 4 && first)
-		GET(4, 1);
-	else if (part.bits == 4)
-		GET(4, 0);
-	else if (part.bits == 2 && first)
-		GET(2, 1);
-	else if (part.bits == 2)
-		GET(2, 0);
-	else if (first)
-		GET(1, 1);
-	else
-		GET(1, 0);
-#undef GET
+	for (size_t at = 0; at < size; at += n) {
+		size_t done = 0;
+
+		n = find_run(part, in, size, at, &run);
+#if defined(__x86_64__)
+		if (mfs_processor() & MFS_PROCESSOR_AVX2)
+			done = mfs_packed_run_avx2(&run, out + at, n);
+#endif
+		for (unsigned i = 0; i < run.count; i++)
+			run.part[i].in += done;
+		get_run(&run, out + at + done, n - done);
+	}
 }
 
 /* ---- choosing ---- */
@@ -243,9 +255,8 @@ int mfs_packed_decode(const uint8_t *in, size_t in_size, uint8_t *out, size_t si
 	count = parts_of(in[0], part);
 	if (count == 0)
 		memset(out, in[1], size);
-	for (unsigned i = 0; i < count; i++) {
-		get_part(at, size, part[i], i == 0, in[1], out);
-		at += part_size(size, part[i].bits);
-	}
+	else
+		get_parts(part, (struct mfs_packed_run){.count = count, .value = in[1]}, at, out,
+			  size);
 	return get_exceptions(in + HEADER_BYTES, exceptions, out, size);
 }

@@ -1,6 +1,15 @@
 #include "frame_private.h"
 
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "mfs_endian.h"
+#include "processor.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 int mfs_sparse_fits(const mfs_layout *layout)
 {
@@ -76,19 +85,72 @@ void mfs_sparse_pack(const uint8_t *mask, size_t words, const uint8_t *in, uint8
 	}
 }
 
-/* Without branches: whether a weight is zero cannot be foretold. Reads one byte
- * behind the last. */
-void mfs_sparse_unpack(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out)
+/* Without branches: whether a weight is zero cannot be foretold. */
+ALWAYS_INLINE void expand_words(const uint8_t *mask, size_t words, size_t width, const uint8_t *in,
+				uint8_t *out)
 {
 	for (size_t first = 0; first < words; first += 8) {
 		size_t n = words - first < 8 ? words - first : 8;
 		unsigned bits = mask[first / 8];
 
-		for (size_t i = 0; i < n; i++) {
-			unsigned set = bits >> i & 1;
+		for (size_t i = 0; i < n; i++, out += width) {
+			uint64_t set = bits >> i & 1, word = 0;
 
-			out[first + i] = (uint8_t)(*in & -set);
-			in += set;
+			memcpy(&word, in, width);
+			word &= -set;
+			memcpy(out, &word, width);
+			in += set * width;
 		}
 	}
+}
+
+#if defined(__x86_64__)
+/* Eight words of two bytes are one shuffle: a word that is set takes that whose number
+ * is the count of those set before it. Leaves what is not a whole byte of the mask. */
+__attribute__((target("avx2"))) static size_t expand_words2_avx2(const uint8_t *mask, size_t words,
+								 const uint8_t **in, uint8_t *out)
+{
+	const uint64_t each = UINT64_C(0x0101010101010101);
+	const __m128i odd = _mm_set1_epi16(0x0100);
+	size_t first = 0;
+
+	for (; first + 8 <= words; first += 8) {
+		uint64_t set = mask[first / 8] * each & UINT64_C(0x8040201008040201);
+		uint64_t upto, from;
+		__m128i byte;
+
+		set = (set + 0x7f * each) >> 7 & each;
+		upto = set * each;
+		from = (upto - set) | (set ^ each) << 6; /* twice 64: the shuffle's zero */
+		byte = _mm_cvtsi64_si128((long long)from);
+		byte = _mm_unpacklo_epi8(byte, byte);
+		byte = _mm_or_si128(_mm_add_epi8(byte, byte), odd);
+		byte = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)*in), byte);
+		_mm_storeu_si128((__m128i *)(void *)(out + first * 2), byte);
+		*in += upto >> 56 << 1;
+	}
+	return first;
+}
+#endif
+
+static void expand_words2(const uint8_t *mask, size_t words, const uint8_t *in, uint8_t *out)
+{
+	size_t done = 0;
+
+#if defined(__x86_64__)
+	if (mfs_processor() & MFS_PROCESSOR_AVX2)
+		done = expand_words2_avx2(mask, words, &in, out);
+#endif
+	expand_words(mask + done / 8, words - done, 2, in, out + done * 2);
+}
+
+void mfs_sparse_expand(const uint8_t *mask, size_t words, unsigned width, const uint8_t *in,
+		       uint8_t *out)
+{
+	if (width == 2)
+		expand_words2(mask, words, in, out);
+	else if (width == 4)
+		expand_words(mask, words, 4, in, out);
+	else
+		expand_words(mask, words, 8, in, out);
 }

@@ -46,9 +46,6 @@ static ZSTD_DDict *open_dictionary(const uint8_t *tree, size_t size)
 
 /* ---- opening ---- */
 
-/* Mean length of codes, in 1/256 bits, from which on one is looked up at a time. */
-#define LONG_CODES (11 * 256 / 2)
-
 /* What stands for the tree of a bucket whose symbols are noise. */
 #define NO_TREE 0
 
@@ -66,7 +63,7 @@ static int open_decoding(mfs_tables *tables, struct mfs_shared *shared, uint32_t
 	if (!shared->decoding[number])
 		return MFS_E_CORRUPT; /* or no memory: zstd does not tell */
 	tables->memory += ZSTD_sizeof_DDict(shared->decoding[number]);
-	if (mfs_codes_mean(codes) <= LONG_CODES)
+	if (mfs_codes_mean(codes) <= MFS_LONG_CODES)
 		return 0;
 	shared->lookup[number] = malloc(sizeof(mfs_lookup));
 	if (!shared->lookup[number])
@@ -385,7 +382,7 @@ static void find_loss(struct bin *bin)
 
 static void make_bins(const struct values *values, struct bucketing *out)
 {
-	struct bin *bin = out->bin - 1;
+	struct bin *bin = out->bin;
 	uint64_t in_bin = 0;
 
 	memset(out->bin, 0, sizeof(out->bin));
@@ -397,9 +394,8 @@ static void make_bins(const struct values *values, struct bucketing *out)
 			total += values->histogram[value][k];
 		if (out->bins == 0 ||
 		    (in_bin >= values->total / BINS_MAX && total && out->bins < BINS_MAX)) {
-			bin++;
+			bin = &out->bin[out->bins++];
 			bin->first = value;
-			out->bins++;
 			in_bin = 0;
 		}
 		for (int k = 0; k < 256; k++)

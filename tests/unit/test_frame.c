@@ -13,6 +13,7 @@
 #include "frame.h"
 #include "layout_ggml.h"
 #include "modelfs_error.h"
+#include "processor.h"
 
 #define SPAN (64u << 10)
 
@@ -133,9 +134,14 @@ static void round_trip(struct codec *c, const mfs_layout *layout, uint32_t block
 			sum += c->info[slot].by_coding[coding];
 		assert_int_equal(sum, blocks * layout->slot_bytes[slot]);
 	}
-	memset(c->out, 0xa5, SPAN);
-	assert_int_equal(decode(c, layout, blocks), 0);
-	assert_memory_equal(c->out, c->in, (size_t)blocks * layout->block_bytes);
+	/* With what this processor offers, and without. */
+	for (unsigned hidden = 0; hidden < 2; hidden++) {
+		memset(c->out, 0xa5, SPAN);
+		mfs_processor_hide(hidden ? ~0u : 0);
+		assert_int_equal(decode(c, layout, blocks), 0);
+		mfs_processor_hide(0);
+		assert_memory_equal(c->out, c->in, (size_t)blocks * layout->block_bytes);
+	}
 }
 
 static uint32_t span_blocks(const mfs_layout *layout)

@@ -500,6 +500,12 @@ static void the_tree_of_all_bytes_may_be_given(void **state)
 	free(expected);
 }
 
+/* The block behind the one at `coded`. */
+static uint8_t *next_block(uint8_t *coded)
+{
+	return coded + 3 + (load_le32(coded) >> 3 & 0x1fffff);
+}
+
 /* Noise between, one value, what the tree before serves as well, and other values. */
 static void blocks_take_the_tree_that_serves_them_best(void **state)
 {
@@ -513,9 +519,11 @@ static void blocks_take_the_tree_that_serves_them_best(void **state)
 	check_literals(f, BYTES_MAX, BYTES_MAX * 3 / 4);
 	assert_int_equal(coded[6] >> 1 & 3, 2);
 	assert_int_equal(coded[9] & 3, 2); /* its own tree */
-	coded += 6 + 3 + (load_le32(coded + 6) >> 3 & 0x1fffff);
+	coded = next_block(coded + 6);
+	assert_int_equal(coded[3] & 3, 3); /* its second half */
+	coded = next_block(coded);
 	assert_int_equal(coded[0] >> 1 & 3, 0); /* raw */
-	coded += 3 + block;
+	coded = next_block(coded);
 	assert_int_equal(coded[0] >> 1 & 3, 2);
 	assert_int_equal(coded[3] & 3, 3); /* the tree of the first block */
 
