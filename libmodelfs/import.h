@@ -22,7 +22,7 @@ struct mfs_source {
 		int fd; /* -1: of neither kind */
 		const uint8_t *memory;
 	} u;
-	const void *context; /* of sources that are computed */
+	void *context; /* of sources that are computed */
 };
 
 /* Opens a regular file or block device for import. `path` becomes the source's

@@ -101,7 +101,9 @@ static int open_file(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
 static void file_free(mfs_plan_file *file)
 {
 	mfs_import_free(&file->import);
-	mfs_source_close(&file->source);
+	if (!file->requantized)
+		mfs_source_close(&file->source);
+	mfs_requantized_free(file->requantized);
 	mfs_adapter_free(file->adapter);
 	mfs_peft_close(file->peft);
 	mfs_view_free(file->view);
@@ -109,6 +111,13 @@ static void file_free(mfs_plan_file *file)
 	free(file->name);
 	free(file->note);
 	free(file->delta_of);
+}
+
+static void note_loss(mfs_plan_file *file)
+{
+	file->record.flags |= MFS_FILE_LOSSY;
+	file->record.note = mfs_requantized_note(file->requantized);
+	file->record.note_length = (uint16_t)strlen(file->record.note);
 }
 
 static void fill_record(mfs_plan_file *file)
@@ -124,6 +133,8 @@ static void fill_record(mfs_plan_file *file)
 	r->base = MFS_NO_FILE;
 	r->note = file->note;
 	r->note_length = file->note ? (uint16_t)strlen(file->note) : 0;
+	if (file->requantized)
+		note_loss(file);
 }
 
 int mfs_plan_append(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why)
@@ -164,6 +175,41 @@ int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_prob
 	return error;
 }
 
+/* Puts the changed model in the place of the source, as the recipe says. Other
+ * files beside it stay as they are. */
+static int change_weights(const mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
+{
+	int error = 0;
+
+	if (mfs_recipe_any(&plan->recipe) && file->import.format != MFS_FORMAT_OPAQUE)
+		error = mfs_requantize(&file->requantized, &file->source, &file->import,
+				       &plan->recipe, why);
+	if (file->requantized)
+		error = mfs_import_source(&file->import, &file->source, why);
+	if (error)
+		file_free(file);
+	return error;
+}
+
+void mfs_plan_note_losses(mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->file_count; i++)
+		if (plan->files[i].requantized)
+			note_loss(&plan->files[i]);
+}
+
+int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why)
+{
+	for (uint32_t i = 0; i < plan->file_count; i++) {
+		mfs_requantized *q = plan->files[i].requantized;
+		int reason = q ? mfs_requantized_problem(q, why) : 0;
+
+		if (reason)
+			return reason;
+	}
+	return error;
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file;
@@ -174,6 +220,8 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	error = check_name(plan, path, name, why);
 	if (!error)
 		error = mfs_plan_open(&file, plan, path, why);
+	if (!error)
+		error = change_weights(plan, &file, why);
 	return error ? error : mfs_plan_append(plan, &file, name, why);
 }
 
@@ -519,13 +567,15 @@ static int add_large_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_
 			 mfs_problem *why)
 {
 	int fd = plan->files[file].source.u.fd;
+	/* The holes of the original say nothing about a file that is computed. */
+	bool computed = plan->files[file].requantized;
 	uint32_t limit = plan->extent_count + HOLE_EXTENTS_MAX;
 	int error = 0;
 
 	while (offset < end && !error) {
 		uint64_t hole = offset, data = end;
 
-		if (plan->extent_count >= limit || !find_hole(fd, &hole, &data, end))
+		if (computed || plan->extent_count >= limit || !find_hole(fd, &hole, &data, end))
 			hole = data = end;
 		if (hole > offset)
 			error = mfs_plan_add_literal(plan, file, offset, hole, why);
