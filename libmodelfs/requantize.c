@@ -404,7 +404,8 @@ static int check_source(const mfs_source *source, const mfs_import *import,
 		const mfs_import_tensor *t = &import->tensors[i];
 
 		error = check_tensor(source, t, why);
-		changed += mfs_recipe_quantizes(recipe, t) || mfs_recipe_prunes(recipe, t);
+		changed +=
+		    recipe->type ? mfs_recipe_quantizes(recipe, t) : mfs_recipe_prunes(recipe, t);
 	}
 	if (!error && !changed)
 		return refuse(source, why, MFS_E_INVALID,
