@@ -13,6 +13,9 @@ typedef struct {
 
 #define MFS_GGUF_KEEP UINT32_MAX
 
+/* Stands for NF4 in the header of a container's own files: no type of ggml's. */
+#define MFS_GGUF_NF4 0x34464eu /* "NF4" */
+
 /*
  * Makes the header of the file in `source`, which `import` describes: tensor i of
  * the import becomes tensors[i]; tensors keep their order and follow each other at

@@ -1,6 +1,6 @@
 #include "recipe.h"
 
-#include <ctype.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 
 #include "../format/dequant.h"
 #include "../format/quantizers.h"
+#include "gguf_rewrite.h"
 #include "problem.h"
 
 struct mfs_recipe_type {
@@ -17,10 +18,8 @@ struct mfs_recipe_type {
 };
 
 static const struct mfs_recipe_type types[] = {
-    {"q8_0", MFS_GGML_Q8_0, 7},
-    {"q4_0", MFS_GGML_Q4_0, 2},
-    {"q4_k", MFS_GGML_Q4_K, 14},
-    {"q6_k", MFS_GGML_Q6_K, 18},
+    {"q8_0", MFS_GGML_Q8_0, 7},	 {"q4_0", MFS_GGML_Q4_0, 2},	       {"q4_k", MFS_GGML_Q4_K, 14},
+    {"q6_k", MFS_GGML_Q6_K, 18}, {"nf4", MFS_GGUF_NF4, MFS_GGUF_KEEP},
 };
 
 /* ---- parsing ---- */
@@ -33,8 +32,21 @@ static int parse_type(mfs_recipe *r, const char *text, mfs_problem *why)
 			return 0;
 		}
 	return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
-			       "cannot quantize to '%s': q8_0, q4_0, q4_k and q6_k are known",
+			       "cannot quantize to '%s': q8_0, q4_0, q4_k, q6_k and nf4 are known",
 			       text);
+}
+
+/* Whatever decimal point the user's language has. */
+static double parse_number(const char *text, char **end)
+{
+	locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+	double number;
+
+	if (!plain)
+		return 0;
+	number = strtod_l(text, end, plain);
+	freelocale(plain);
+	return number;
 }
 
 static int parse_share(mfs_recipe *r, const char *text, mfs_problem *why)
@@ -47,7 +59,7 @@ static int parse_share(mfs_recipe *r, const char *text, mfs_problem *why)
 	}
 	/* strtod() would also take "inf", hexadecimal numbers and leading blanks. */
 	if (strspn(text, "0123456789.") == strlen(text))
-		r->share = strtod(text, &end);
+		r->share = parse_number(text, &end);
 	if (!end || end == text || *end || !(r->share > 0 && r->share < 1))
 		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
 				       "cannot prune '%s': not 2:4 nor a share between 0 and 1",
@@ -83,7 +95,12 @@ uint32_t mfs_recipe_ggml_type(const mfs_recipe *r)
 
 uint32_t mfs_recipe_file_type(const mfs_recipe *r)
 {
-	return r->type->file_type;
+	return r->type ? r->type->file_type : MFS_GGUF_KEEP;
+}
+
+bool mfs_recipe_is_nf4(const mfs_recipe *r)
+{
+	return r->type && r->type->ggml_type == MFS_GGUF_NF4;
 }
 
 /* ---- which tensors ---- */
@@ -154,8 +171,13 @@ static bool is_float(const mfs_import_tensor *t)
 
 bool mfs_recipe_quantizes(const mfs_recipe *r, const mfs_import_tensor *t)
 {
-	return r->type && is_float(t) && mfs_recipe_takes(t) &&
-	       t->dims[0] % mfs_quantizer_ggml(r->type->ggml_type)->block_weights == 0;
+	const mfs_quantizer *to;
+
+	if (!r->type || !is_float(t) || !mfs_recipe_takes(t))
+		return false;
+	/* Blocks of NF4 go on from row to row. */
+	to = mfs_quantizer_ggml(r->type->ggml_type);
+	return !to || t->dims[0] % to->block_weights == 0;
 }
 
 bool mfs_recipe_prunes(const mfs_recipe *r, const mfs_import_tensor *t)

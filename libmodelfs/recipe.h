@@ -25,9 +25,13 @@ int mfs_recipe_parse(mfs_recipe *out, const char *quantize, const char *prune, m
 /* Does it change anything? */
 bool mfs_recipe_any(const mfs_recipe *recipe);
 
-/* The type that weights get, and what general.file_type says then. */
+/* The type that weights get, and what general.file_type says then, or
+ * MFS_GGUF_KEEP. */
 uint32_t mfs_recipe_ggml_type(const mfs_recipe *recipe);
 uint32_t mfs_recipe_file_type(const mfs_recipe *recipe);
+
+/* NF4: codes and constants apart, no type of ggml's. */
+bool mfs_recipe_is_nf4(const mfs_recipe *recipe);
 
 /* Is the tensor one of the weights, which may be changed? llama-quantize's rule:
  * matrices but for those that are small and matter, such as norms and routers. */

@@ -21,6 +21,16 @@ int mfs_requantize(mfs_requantized **out, mfs_source *source, mfs_import *import
 /* Closes the original. NULL is fine. */
 void mfs_requantized_free(mfs_requantized *q);
 
+/* The import of the computed file, where the importers cannot make it: of NF4. Each
+ * quantized tensor, named as before, is followed by its constants: absmax, nested
+ * absmax; the last tensor of all is the nested map. *out is empty for other recipes.
+ * 0, MFS_E_MEMORY, or MFS_E_INVALID where the names are taken, with `why`. */
+int mfs_requantized_import(const mfs_requantized *q, mfs_import *out, mfs_problem *why);
+
+/* The nested offset of the NF4 tensor that begins at `offset` of the computed file,
+ * once it was read. */
+float mfs_requantized_nested_offset(const mfs_requantized *q, uint64_t offset);
+
 /* Why reading failed, where a weight could not be changed: fills `why` and returns
  * its error, or 0. */
 int mfs_requantized_problem(mfs_requantized *q, mfs_problem *why);
