@@ -817,6 +817,7 @@ static int write_container(struct run *r, mfs_pack_summary *s)
 	if (!error)
 		error = pack_files(r);
 	mfs_plan_note_losses(r->plan);
+	mfs_plan_set_offsets(r->plan);
 	if (!error)
 		error = mfs_index_write(&r->index, r->plan, &r->placement, &r->writer, r->output,
 					r->why);

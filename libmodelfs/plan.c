@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -175,6 +176,15 @@ int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_prob
 	return error;
 }
 
+static int import_changed(mfs_plan_file *file, mfs_problem *why)
+{
+	int error = mfs_requantized_import(file->requantized, &file->import, why);
+
+	if (!error && !file->import.tensor_count)
+		error = mfs_import_source(&file->import, &file->source, why);
+	return error;
+}
+
 /* Puts the changed model in the place of the source, as the recipe says. Other
  * files beside it stay as they are. */
 static int change_weights(const mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
@@ -185,7 +195,7 @@ static int change_weights(const mfs_plan *plan, mfs_plan_file *file, mfs_problem
 		error = mfs_requantize(&file->requantized, &file->source, &file->import,
 				       &plan->recipe, why);
 	if (file->requantized)
-		error = mfs_import_source(&file->import, &file->source, why);
+		error = import_changed(file, why);
 	if (error)
 		file_free(file);
 	return error;
@@ -210,6 +220,41 @@ int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why)
 	return error;
 }
 
+/* "model.gguf" of NF4 is "model.nf4", which no other program knows, and views of it. */
+static int add_nf4(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why)
+{
+	size_t length = strlen(name);
+	char stored[MFS_NAME_MAX + 1], label[MFS_NAME_MAX + 1];
+	int error;
+
+	if (length > 5 && !strcasecmp(name + length - 5, ".gguf"))
+		length -= 5;
+	snprintf(label, sizeof(label), "%.*s", (int)length, name);
+	snprintf(stored, sizeof(stored), "%.250s.nf4", label);
+	error = check_name(plan, file->path, stored, why);
+	if (error) {
+		file_free(file);
+		return error;
+	}
+	error = mfs_plan_append(plan, file, stored, why);
+	if (!error)
+		error = mfs_views_add_nf4(plan, label, plan->files[plan->file_count - 1].name, why);
+	return error;
+}
+
+void mfs_plan_set_offsets(mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->term_count; i++) {
+		mfs_root_term *term = &plan->terms[i];
+		const mfs_root_tensor *base =
+		    &plan->tensors[plan->tensors[term->tensor].record.base].record;
+		const mfs_requantized *q = plan->files[base->file].requantized;
+
+		if (term->kind == MFS_TERM_NF4 && q)
+			term->scale = mfs_requantized_nested_offset(q, base->file_offset);
+	}
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file;
@@ -222,7 +267,11 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 		error = mfs_plan_open(&file, plan, path, why);
 	if (!error)
 		error = change_weights(plan, &file, why);
-	return error ? error : mfs_plan_append(plan, &file, name, why);
+	if (error)
+		return error;
+	if (file.requantized && mfs_recipe_is_nf4(&plan->recipe))
+		return add_nf4(plan, &file, name, why);
+	return mfs_plan_append(plan, &file, name, why);
 }
 
 void mfs_plan_forget(mfs_plan *plan, uint32_t count)

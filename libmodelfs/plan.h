@@ -151,6 +151,8 @@ void mfs_plan_forget(mfs_plan *plan, uint32_t count);
 
 /* Writes down what changed files lost, once all of them was read. */
 void mfs_plan_note_losses(mfs_plan *plan);
+/* Gives the terms of NF4 tensors their nested offsets, which are known by then too. */
+void mfs_plan_set_offsets(mfs_plan *plan);
 /* Where a weight could not be changed, that is what went wrong: its error with
  * `why`, else `error`. */
 int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why);

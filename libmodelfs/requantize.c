@@ -759,6 +759,8 @@ int mfs_requantized_import(const mfs_requantized *q, mfs_import *out, mfs_proble
 	if (!q->map_at)
 		return 0;
 	out->format = q->import.format;
+	/* The key-values are the original's, so nothing has another place. */
+	out->gguf = q->import.gguf;
 	out->tensors = mfs_import_alloc(out, most * sizeof(*out->tensors));
 	d.names = calloc(most, sizeof(*d.names));
 	if (!out->tensors || !d.names) {

@@ -52,7 +52,7 @@ static void print_help(void)
 	    "                         for each tensor the smallest that the profile can decode\n"
 	    "      --delta=[NAME=]SOURCE  add a fine-tune of the model, as what differs from it\n"
 	    "      --base=NAME        the file that deltas and the adapters that follow are of\n"
-	    "      --quantize=TYPE    make the weights of GGUF models q8_0, q4_0, q4_k or q6_k\n"
+	    "      --quantize=TYPE    make the weights of GGUF models q8_0, q4_0, q4_k, q6_k, nf4\n"
 	    "      --prune=SHARE      make this share of each tensor's weights 0, the least ones;\n"
 	    "                         2:4: two of each four\n"
 	    "      --order=FILE       store in the order of a trace (modelfs -o record=FILE)\n"
