@@ -33,9 +33,30 @@ for source in "${sources[@]}"; do
 	comes_back "$source" --prune 0.3 --quantize q8_0
 done
 
+# NF4: what is stored is codes and constants; the views are what these stand for.
+nf4_comes_back()
+{
+	local source=$1 type
+
+	shift
+	pack --force nf4.mfs --quantize nf4 "$@" "model.gguf=$source"
+	for type in bf16 f16; do
+		python3 "$here/quantized_gguf.py" "$source" expected.gguf --nf4 $type "$@" ||
+			fail "no reference: $type $*"
+		modelfs-extract --stdout nf4.mfs "views/model.$type.gguf" >view.gguf ||
+			fail "$source: no view of $type"
+		same view.gguf expected.gguf
+	done
+}
+
+for source in "${sources[@]}"; do
+	nf4_comes_back "$source"
+done
+nf4_comes_back "${sources[0]}" --prune 0.4
+
 # The container does not depend on the threads, nor does what it says of the loss.
 generate_model wide.gguf BF16 4
-for type in q4_k q6_k; do
+for type in q4_k q6_k nf4; do
 	pack -j1 one-$type.mfs --quantize $type --prune 0.25 wide.gguf
 	pack -j4 four-$type.mfs --quantize $type --prune 0.25 wide.gguf
 	same one-$type.mfs four-$type.mfs
@@ -78,10 +99,12 @@ client=$("$MFS_SOURCE/scripts/llama-client.sh") || status=$?
 [ "$status" -eq 0 ] || fail "scripts/llama-client.sh: status $status"
 eval "$client"
 export MFS_NODE_MODULES
-for type in q8_0 q4_0; do
-	pack $type.mfs --quantize $type "model.gguf=${sources[0]}"
+for type in q8_0 q4_0 nf4; do
+	file=model.gguf
+	[ $type != nf4 ] || file=views/model.bf16.gguf
+	pack --force $type.mfs --quantize $type "model.gguf=${sources[0]}"
 	mount_container $type.mfs "$tmp/mnt-$type"
-	text=$("$MFS_NODE" "$here/llama.mjs" "mnt-$type/model.gguf")
+	text=$("$MFS_NODE" "$here/llama.mjs" "mnt-$type/$file")
 	unmount_container "$tmp/mnt-$type" "$daemon"
 	note "$type: $text"
 	# Stories about Lily or Tim, who went or loved to play: the model knows few others.

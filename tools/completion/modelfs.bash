@@ -5,7 +5,7 @@ _modelfs_values() {
 	--profile) echo 'sd emmc usb sata nvme nand nor' ;;
 	--page-size) echo '4K 16K 64K' ;;
 	--views) echo 'all none f16 q8_0 f16,q8_0' ;;
-	--quantize) echo 'q8_0 q4_0 q4_k q6_k' ;;
+	--quantize) echo 'q8_0 q4_0 q4_k q6_k nf4' ;;
 	--prune) echo '0.5 2:4' ;;
 	--frame-size) echo '16K 64K 128K 256K 1M' ;;
 	esac
