@@ -239,8 +239,8 @@ static void two_of_each_four_are_pruned_before_quantizing(void **state)
 
 static void any_part_reads_as_the_whole_does(void **state)
 {
-	static const char *const recipes[][2] = {
-	    {"q4_0", NULL}, {NULL, "0.93"}, {NULL, "2:4"}, {"q4_k", "0.6"}};
+	static const char *const recipes[][2] = {{"q4_0", NULL},  {NULL, "0.93"}, {NULL, "2:4"},
+						 {"q4_k", "0.6"}, {"nf4", NULL},  {"nf4", "0.5"}};
 	uint64_t seed = 11;
 
 	(void)state;
