@@ -7,11 +7,14 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "check.h"
 #include "merge.h"
 #include "reader.h"
 
 /* Operands beyond this are dropped again, those longest not used first. */
 #define OPERAND_MEMORY (16u << 20)
+
+#define NESTED_VALUES 256 /* of a nested map */
 
 static const mfs_dequant *dequant_of(const mfs_layout *layout)
 {
@@ -42,15 +45,19 @@ static void operand_drop(struct reader *r, struct operand *op)
 	free(op->b);
 	free(op->gain);
 	free(op->scales);
+	free(op->absmax);
+	free(op->nested);
 	free(op->raw);
 	for (int k = 0; k < MFS_TERM_OPERANDS; k++) {
 		free(op->loaded[k]);
+		free(op->kept[k]);
 		op->loaded[k] = NULL;
+		op->kept[k] = NULL;
 	}
 	r->operand_bytes -= op->bytes;
 	r->stats.index_loaded_bytes -= op->bytes;
 	op->panels = op->b = op->gain = op->scales = NULL;
-	op->raw = NULL;
+	op->raw = op->absmax = op->nested = NULL;
 	op->bytes = 0;
 	op->state = PART_ABSENT;
 }
@@ -99,14 +106,30 @@ static float *new_floats(uint64_t count)
 	return count && count < SIZE_MAX / sizeof(float) ? calloc(count, sizeof(float)) : NULL;
 }
 
+/* Constants that were quantized in their turn, and what scales them, stay as they
+ * are: their scales would take four times the memory. */
+static bool is_kept(const struct operand *op)
+{
+	mfs_root_term term;
+
+	mfs_root_get_term(&op->reader->c->root, op->term, &term);
+	return term.kind == MFS_TERM_NF4 && term.operand[1] != MFS_NO_TENSOR && op->next < 2;
+}
+
 /* The bytes of one tensor are complete. Needs no lock. */
 static int convert_raw(struct operand *op, const mfs_root_tensor *t)
 {
 	const struct reader *r = op->reader;
 	const mfs_layout *layout = &r->c->layouts[t->layout];
 	const mfs_dequant *type = dequant_of(layout);
-	float *floats = type ? new_floats(weights_of(r, t)) : NULL;
+	float *floats;
 
+	if (is_kept(op)) {
+		op->kept[op->next] = op->raw;
+		op->raw = NULL;
+		return 0;
+	}
+	floats = type ? new_floats(weights_of(r, t)) : NULL;
 	if (!floats)
 		return type ? MFS_E_MEMORY : MFS_E_UNSUPPORTED;
 	mfs_dequantize(type, r->simd, op->raw, t->size / layout->block_bytes, floats);
@@ -145,12 +168,64 @@ static int finish_lora(struct operand *op, const mfs_root_term *term)
 	return 0;
 }
 
+static bool is_named(const mfs_layout *layout, const char *name)
+{
+	return strlen(name) == layout->name_length &&
+	       !memcmp(name, layout->name, layout->name_length);
+}
+
+/* Whether the operand is at least `count` numbers of the type, which has `bytes`. */
+static bool has_numbers(const struct reader *r, uint32_t tensor, uint64_t count, uint32_t bytes)
+{
+	const mfs_layout *layout;
+	mfs_root_tensor t;
+
+	mfs_root_get_tensor(&r->c->root, tensor, &t);
+	layout = &r->c->layouts[t.layout];
+	return layout->block_bytes == bytes && (bytes == 1 || is_named(layout, "F32")) &&
+	       t.size / bytes >= count;
+}
+
+/* Scales, or the bytes and constants that they are computed from span by span. */
+static int finish_nf4(struct operand *op, const mfs_root_term *term)
+{
+	const struct reader *r = op->reader;
+	uint64_t blocks = div_up(operand_weights(r, term->tensor), MFS_NF4_BLOCK);
+	uint64_t nested = div_up(blocks, MFS_NF4_NESTED_BLOCK);
+	mfs_root_tensor absmax, constants;
+
+	mfs_nf4_init(&op->nf4);
+	op->nf4.offset = term->scale;
+	if (term->operand[1] == MFS_NO_TENSOR) {
+		if (!has_numbers(r, term->operand[0], blocks, 4))
+			return MFS_E_CORRUPT;
+		op->scales = op->loaded[0];
+		op->loaded[0] = NULL;
+		op->bytes = sizeof(float) * operand_weights(r, term->operand[0]);
+		return 0;
+	}
+	if (!has_numbers(r, term->operand[0], blocks, 1) ||
+	    !has_numbers(r, term->operand[1], nested, 4) ||
+	    !has_numbers(r, term->operand[2], NESTED_VALUES, 4))
+		return MFS_E_CORRUPT;
+	memcpy(op->nf4.nested_map, op->loaded[2], sizeof(op->nf4.nested_map));
+	free(op->loaded[2]);
+	op->absmax = op->kept[0];
+	op->nested = op->kept[1];
+	op->loaded[2] = NULL;
+	op->kept[0] = op->kept[1] = NULL;
+	mfs_root_get_tensor(&r->c->root, term->operand[0], &absmax);
+	mfs_root_get_tensor(&r->c->root, term->operand[1], &constants);
+	op->bytes = absmax.size + constants.size;
+	return 0;
+}
+
 static int operand_finish(struct operand *op)
 {
 	mfs_root_term term;
 
 	mfs_root_get_term(&op->reader->c->root, op->term, &term);
-	return term.kind == MFS_TERM_LORA ? finish_lora(op, &term) : MFS_E_UNSUPPORTED;
+	return term.kind == MFS_TERM_LORA ? finish_lora(op, &term) : finish_nf4(op, &term);
 }
 
 static void take_pieces(struct operand *op, const struct iovec *pieces, int count)
@@ -313,27 +388,73 @@ static uint32_t find_adapters(const struct reader *r, uint32_t tensor, uint64_t 
 	return count;
 }
 
+/* The constants of the tensor's codes, or NULL where its base has none. */
+static const struct operand *find_nf4(const struct reader *r, uint32_t tensor)
+{
+	uint32_t first, n = mfs_root_terms(&r->c->root, tensor, &first);
+	mfs_root_term term;
+
+	if (!n)
+		return NULL;
+	mfs_root_get_term(&r->c->root, first, &term);
+	return term.kind == MFS_TERM_NF4 ? &r->operands[first] : NULL;
+}
+
+/* Codes of weights first .. first + count - 1 lie at `blocks`: `first` begins a
+ * block. *made is freed by the caller. */
+static int use_codes(const struct operand *op, const uint8_t *blocks, uint64_t first, size_t count,
+		     mfs_merge_base *base, float **made)
+{
+	uint64_t block = first / MFS_NF4_BLOCK;
+	size_t n = count / MFS_NF4_BLOCK + (count % MFS_NF4_BLOCK != 0);
+
+	if (first % MFS_NF4_BLOCK)
+		return MFS_E_UNSUPPORTED;
+	base->nf4 = &op->nf4;
+	base->codes = blocks;
+	if (op->scales) {
+		base->scales = op->scales + block;
+		return 0;
+	}
+	*made = new_floats(n);
+	if (!*made)
+		return MFS_E_MEMORY;
+	mfs_nf4_scales(&op->nf4, op->absmax + block, op->nested, block, n, *made);
+	base->scales = *made;
+	return 0;
+}
+
 int operands_apply(struct reader *r, const struct span *span, const uint8_t *blocks)
 {
+	const struct operand *nf4 = find_nf4(r, span->tensor);
 	mfs_merge_adapter adapter[MFS_TERMS_MAX];
 	mfs_merge merge = {.adapter = adapter, .simd = r->simd};
 	mfs_merge_base base = {.blocks = blocks};
 	const mfs_layout *layout;
+	float *scales = NULL;
 	mfs_root_tensor t;
 	uint64_t first;
+	size_t count;
+	int error = 0;
 
 	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
 	layout = &r->c->layouts[t.layout];
-	base.type = dequant_of(span->source[0].layout);
 	merge.type = store_of(layout);
-	if (!base.type || !merge.type)
-		return MFS_E_UNSUPPORTED;
 	/* Without adapters rows do not matter: all weights are one. */
 	merge.columns = weights_of(r, &t);
 	merge.adapters = find_adapters(r, span->tensor, &merge.columns, adapter);
 	first = span->place.offset / layout->block_bytes * layout->block_weights;
-	return mfs_merge_span(&merge, &base, first,
-			      (size_t)span->place.blocks * layout->block_weights, span->buffer);
+	count = (size_t)span->place.blocks * layout->block_weights;
+	if (nf4)
+		error = use_codes(nf4, blocks, first, count, &base, &scales);
+	else
+		base.type = dequant_of(span->source[0].layout);
+	if (!merge.type || (!nf4 && !base.type))
+		error = MFS_E_UNSUPPORTED;
+	if (!error)
+		error = mfs_merge_span(&merge, &base, first, count, span->buffer);
+	free(scales);
+	return error;
 }
 
 /* ---- the reader's beginning and end ---- */

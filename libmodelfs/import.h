@@ -26,7 +26,7 @@ struct mfs_source {
 			uint32_t file;
 		} packed;
 	} u;
-	const void *context; /* of sources that are computed */
+	void *context; /* of sources that are computed */
 };
 
 /* Opens a regular file or block device for import. `path` becomes the source's

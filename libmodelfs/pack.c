@@ -158,6 +158,8 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 		error = no_memory(why);
 	if (!error)
 		error = check_options(&p->plan, why);
+	if (!error)
+		error = mfs_recipe_parse(&p->plan.recipe, options.quantize, options.prune, why);
 	if (error) {
 		free(p->order);
 		free(p);
@@ -991,6 +993,8 @@ static int write_container(struct run *r, mfs_pack_summary *s)
 		error = open_writers(r);
 	if (!error)
 		error = r->compactor ? copy_runs(r) : pack_files(r);
+	mfs_plan_note_losses(r->plan);
+	mfs_plan_set_offsets(r->plan);
 	if (!error)
 		error = mfs_index_write(&r->index, r->plan, &r->placement, &r->writer, r->output,
 					r->why);
@@ -1060,18 +1064,33 @@ static int write_new(struct run *r, const char *path, mfs_pack_summary *s)
 	return error ? error : write_and_publish(r, s);
 }
 
+static int check_work(const mfs_packer *p, mfs_problem *why)
+{
+	if (p->used)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "the packer has written its container");
+	if (!p->plan.file_count)
+		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX, "there is nothing to pack");
+	if (!mfs_recipe_any(&p->plan.recipe))
+		return 0;
+	for (uint32_t i = 0; i < p->plan.file_count; i++)
+		if (p->plan.files[i].requantized)
+			return 0;
+	return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+			       "%s: is no GGUF model: there is nothing to quantize or prune",
+			       p->plan.files[0].path);
+}
+
 int mfs_packer_write(mfs_packer *p, const char *path, mfs_pack_progress *progress, void *user,
 		     mfs_pack_summary *out, mfs_problem *why)
 {
 	struct run r = {
 	    .packer = p, .plan = &p->plan, .progress = progress, .user = user, .why = why};
 	mfs_pack_summary summary = {.size = sizeof(summary)};
-	int error = 0;
+	int error = check_work(p, why);
 
-	if (p->used || !p->plan.file_count)
-		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
-				       p->used ? "the packer has written its container"
-					       : "there is nothing to pack");
+	if (error)
+		return error;
 	p->used = true;
 	if (path && p->carried && strcmp(path, p->locked.path) != 0)
 		error = mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
@@ -1084,6 +1103,8 @@ int mfs_packer_write(mfs_packer *p, const char *path, mfs_pack_progress *progres
 		error = write_new(&r, path, &summary);
 	mfs_output_close(&p->output);
 	mfs_output_close(&p->locked);
+	if (error && error != MFS_E_CANCELLED)
+		error = mfs_plan_loss_problem(&p->plan, error, why);
 	if (!error && out) {
 		summary.size = out->size < sizeof(summary) ? out->size : sizeof(summary);
 		memcpy(out, &summary, summary.size);
@@ -1123,4 +1144,37 @@ int mfs_packer_choice(mfs_packer *p, uint32_t i, mfs_pack_choice *out)
 		fill_choice(&p->plan, &p->plan.tensors[i], &choice);
 	memcpy(out, &choice, out->size < sizeof(choice) ? out->size : sizeof(choice));
 	return 0;
+}
+
+/* ---- what was lost ---- */
+
+int mfs_packer_loss(mfs_packer *p, uint32_t i, mfs_pack_loss *out)
+{
+	mfs_pack_loss result = {.size = out->size};
+
+	if (out->size < sizeof(out->size))
+		return MFS_E_ARGUMENT;
+	for (uint32_t k = 0; k < p->plan.file_count; k++) {
+		const mfs_plan_file *file = &p->plan.files[k];
+		uint32_t n = 0;
+		mfs_loss loss;
+
+		while (file->requantized && mfs_requantized_loss(file->requantized, n, &loss)) {
+			n++;
+			if (i--)
+				continue;
+			result.file = file->name;
+			result.tensor = loss.name;
+			result.type = loss.from;
+			result.new_type = loss.to;
+			result.rmse = loss.rmse;
+			result.most = loss.most;
+			result.weights = loss.weights;
+			result.zeros = loss.zeros;
+			memcpy(out, &result,
+			       out->size < sizeof(result) ? out->size : sizeof(result));
+			return 0;
+		}
+	}
+	return MFS_E_NOT_FOUND;
 }

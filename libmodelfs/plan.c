@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -113,7 +114,9 @@ mfs_plan_file *mfs_plan_new_file(mfs_plan *plan)
 static void file_free(mfs_plan_file *file)
 {
 	mfs_import_free(&file->import);
-	mfs_source_close(&file->source);
+	if (!file->requantized)
+		mfs_source_close(&file->source);
+	mfs_requantized_free(file->requantized);
 	mfs_adapter_free(file->adapter);
 	mfs_peft_close(file->peft);
 	mfs_view_free(file->view);
@@ -121,6 +124,13 @@ static void file_free(mfs_plan_file *file)
 	free(file->name);
 	free(file->note);
 	free(file->delta_of);
+}
+
+static void note_loss(mfs_plan_file *file)
+{
+	file->record.flags |= MFS_FILE_LOSSY;
+	file->record.note = mfs_requantized_note(file->requantized);
+	file->record.note_length = (uint16_t)strlen(file->record.note);
 }
 
 static void fill_record(mfs_plan_file *file)
@@ -136,6 +146,8 @@ static void fill_record(mfs_plan_file *file)
 	r->base = MFS_NO_FILE;
 	r->note = file->note;
 	r->note_length = file->note ? (uint16_t)strlen(file->note) : 0;
+	if (file->requantized)
+		note_loss(file);
 }
 
 int mfs_plan_append(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why)
@@ -176,6 +188,85 @@ int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_prob
 	return error;
 }
 
+static int import_changed(mfs_plan_file *file, mfs_problem *why)
+{
+	int error = mfs_requantized_import(file->requantized, &file->import, why);
+
+	if (!error && !file->import.tensor_count)
+		error = mfs_import_source(&file->import, &file->source, why);
+	return error;
+}
+
+/* Puts the changed model in the place of the source, as the recipe says. Other
+ * files beside it stay as they are. */
+static int change_weights(const mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
+{
+	int error = 0;
+
+	if (mfs_recipe_any(&plan->recipe) && file->import.format != MFS_FORMAT_OPAQUE)
+		error = mfs_requantize(&file->requantized, &file->source, &file->import,
+				       &plan->recipe, why);
+	if (file->requantized)
+		error = import_changed(file, why);
+	if (error)
+		file_free(file);
+	return error;
+}
+
+void mfs_plan_note_losses(mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->file_count; i++)
+		if (plan->files[i].requantized)
+			note_loss(&plan->files[i]);
+}
+
+int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why)
+{
+	for (uint32_t i = 0; i < plan->file_count; i++) {
+		mfs_requantized *q = plan->files[i].requantized;
+		int reason = q ? mfs_requantized_problem(q, why) : 0;
+
+		if (reason)
+			return reason;
+	}
+	return error;
+}
+
+/* "model.gguf" of NF4 is "model.nf4", which no other program knows, and views of it. */
+static int add_nf4(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why)
+{
+	size_t length = strlen(name);
+	char stored[MFS_NAME_MAX + 1], label[MFS_NAME_MAX + 1];
+	int error;
+
+	if (length > 5 && !strcasecmp(name + length - 5, ".gguf"))
+		length -= 5;
+	snprintf(label, sizeof(label), "%.*s", (int)length, name);
+	snprintf(stored, sizeof(stored), "%.250s.nf4", label);
+	error = check_name(plan, file->path, stored, why);
+	if (error) {
+		file_free(file);
+		return error;
+	}
+	error = mfs_plan_append(plan, file, stored, why);
+	if (!error)
+		error = mfs_views_add_nf4(plan, label, plan->files[plan->file_count - 1].name, why);
+	return error;
+}
+
+void mfs_plan_set_offsets(mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->term_count; i++) {
+		mfs_root_term *term = &plan->terms[i];
+		const mfs_root_tensor *base =
+		    &plan->tensors[plan->tensors[term->tensor].record.base].record;
+		const mfs_requantized *q = plan->files[base->file].requantized;
+
+		if (term->kind == MFS_TERM_NF4 && q)
+			term->scale = mfs_requantized_nested_offset(q, base->file_offset);
+	}
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file;
@@ -186,7 +277,13 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	error = check_name(plan, path, name, why);
 	if (!error)
 		error = mfs_plan_open(&file, plan, path, why);
-	return error ? error : mfs_plan_append(plan, &file, name, why);
+	if (!error)
+		error = change_weights(plan, &file, why);
+	if (error)
+		return error;
+	if (file.requantized && mfs_recipe_is_nf4(&plan->recipe))
+		return add_nf4(plan, &file, name, why);
+	return mfs_plan_append(plan, &file, name, why);
 }
 
 void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file)
@@ -539,13 +636,15 @@ static int add_large_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_
 			 mfs_problem *why)
 {
 	int fd = plan->files[file].source.u.fd;
+	/* The holes of the original say nothing about a file that is computed. */
+	bool computed = plan->files[file].requantized;
 	uint32_t limit = plan->extent_count + HOLE_EXTENTS_MAX;
 	int error = 0;
 
 	while (offset < end && !error) {
 		uint64_t hole = offset, data = end;
 
-		if (plan->extent_count >= limit || !find_hole(fd, &hole, &data, end))
+		if (computed || plan->extent_count >= limit || !find_hole(fd, &hole, &data, end))
 			hole = data = end;
 		if (hole > offset)
 			error = mfs_plan_add_literal(plan, file, offset, hole, why);

@@ -18,6 +18,7 @@
 #include "import.h"
 #include "import_peft.h"
 #include "modelfs_pack.h"
+#include "requantize.h"
 
 /* Original bytes of a group: consecutive spans whose chunks lie together, so
  * that a sequential read stays sequential and a packer holds one group only. */
@@ -54,6 +55,7 @@ typedef struct {
 	mfs_adapter *adapter;
 	mfs_peft *peft; /* what the source of a converted adapter reads */
 	mfs_view *view;
+	mfs_requantized *requantized; /* the source is computed by it; else NULL */
 } mfs_plan_file;
 
 /* What a tensor's sample came to with each coding, for those who ask why. */
@@ -100,7 +102,8 @@ typedef struct {
 	uint32_t frame_bytes;
 	bool opaque;
 	bool explain;
-	unsigned views; /* the types that merged views have: see view.h */
+	unsigned views;	   /* the types that merged views have: see view.h */
+	mfs_recipe recipe; /* for the models that are added */
 	int codec; /* enum mfs_coding that alone may be used, MFS_PLAN_PLAIN, or MFS_PLAN_AUTO */
 	mfs_carried *carried; /* what an append carries over (carried.h); NULL: nothing */
 
@@ -155,6 +158,14 @@ mfs_plan_file *mfs_plan_find(const mfs_plan *plan, const char *name);
 
 /* Closes and forgets the files added since there were `count`. */
 void mfs_plan_forget(mfs_plan *plan, uint32_t count);
+
+/* Writes down what changed files lost, once all of them was read. */
+void mfs_plan_note_losses(mfs_plan *plan);
+/* Gives the terms of NF4 tensors their nested offsets, which are known by then too. */
+void mfs_plan_set_offsets(mfs_plan *plan);
+/* Where a weight could not be changed, that is what went wrong: its error with
+ * `why`, else `error`. */
+int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why);
 
 /* Sorts the files and cuts them into extents and tensors. */
 int mfs_plan_build(mfs_plan *plan, mfs_problem *why);

@@ -132,14 +132,16 @@ struct operand {
 	size_t bytes; /* of the arrays */
 	/* Low-rank matrices, ready for mfs_merge_span(). */
 	float *panels, *b, *gain;
-	/* Constants of NF4 codes: a scale for each block. */
+	/* Constants of NF4 codes: a scale for each block, or what it is made of. */
 	mfs_nf4 nf4;
 	float *scales;
+	uint8_t *absmax, *nested;
 	/* While it is loaded: the bytes of the tensor that comes next. */
 	uint8_t *raw;
 	unsigned next;
 	uint64_t done;
 	float *loaded[MFS_TERM_OPERANDS];
+	uint8_t *kept[MFS_TERM_OPERANDS]; /* those that are wanted as they are */
 };
 
 /* ---- spans (spans.c) ---- */

@@ -8,6 +8,7 @@
 #include "../format/check.h"
 #include "../format/dequant.h"
 #include "../format/layout_ggml.h"
+#include "../format/layout_nf4.h"
 #include "../format/store.h"
 #include "gguf_header.h"
 #include "problem.h"
@@ -119,7 +120,8 @@ static mfs_view *new_view(uint32_t ggml_type, const mfs_view_part *parts, uint32
 		free(view);
 		return NULL;
 	}
-	memcpy(view->parts, parts, count * sizeof(*parts));
+	if (count)
+		memcpy(view->parts, parts, count * sizeof(*parts));
 	return view;
 }
 
@@ -164,6 +166,26 @@ int mfs_views_add(mfs_plan *plan, const char *label, const char *base, const mfs
 		}
 		error = add_view(plan, name, base, note, view, why);
 		free(name);
+	}
+	return error;
+}
+
+int mfs_views_add_nf4(mfs_plan *plan, const char *label, const char *base, mfs_problem *why)
+{
+	static const unsigned wanted[] = {2, 1}; /* bf16, f16 */
+	int error = 0;
+
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted) && !error; i++) {
+		mfs_view *view = new_view(types[wanted[i]].ggml_type, NULL, 0);
+		char name[2 * MFS_NAME_MAX];
+
+		if (!view)
+			return no_memory(why);
+		snprintf(name, sizeof(name), "views/%s.%s.gguf", label, types[wanted[i]].name);
+		error = mfs_path_ok(name, strlen(name))
+			    ? add_view(plan, name, base, "nf4", view, why)
+			    : mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+					      "%s: too long a name for a view", name);
 	}
 	return error;
 }
@@ -330,6 +352,23 @@ static int add_term(struct builder *b, uint32_t tensor, uint32_t part, const mfs
 	return mfs_plan_add_term(plan, &term, b->why);
 }
 
+/* The constants of NF4 codes follow them in the import. */
+static int add_constants(struct builder *b, uint32_t tensor, uint32_t number)
+{
+	const mfs_import *base = base_import(b);
+	const mfs_root_term term = {.tensor = tensor,
+				    .kind = MFS_TERM_NF4,
+				    .operand = {b->numbers[number + 1], b->numbers[number + 2],
+						b->numbers[base->tensor_count - 1]}};
+
+	return mfs_plan_add_term(b->plan, &term, b->why);
+}
+
+static bool is_nf4(const mfs_import_tensor *t)
+{
+	return t->layout == mfs_layout_nf4();
+}
+
 static bool is_merged(const struct builder *b, uint32_t number)
 {
 	for (uint32_t i = 0; i < b->view->part_count; i++)
@@ -344,7 +383,7 @@ static int check_types(const struct builder *b, const mfs_import_tensor *t, cons
 	const char *base = b->plan->files[b->base].name;
 	const mfs_dequant *type = dequant_of(to);
 
-	if (!dequant_of(t->layout))
+	if (!is_nf4(t) && !dequant_of(t->layout))
 		return refuse(
 		    b, MFS_E_UNSUPPORTED,
 		    "%s: tensor '%s' is of type %.*s, which cannot be merged or converted; "
@@ -366,6 +405,8 @@ static int add_derived(struct builder *b, uint32_t number, const mfs_layout *lay
 	if (!error)
 		error = mfs_plan_add_derived(b->plan, b->file, t, layout, b->numbers[number],
 					     b->position, size, b->why);
+	if (!error && is_nf4(t))
+		error = add_constants(b, tensor, number);
 	for (uint32_t i = 0; i < b->view->part_count && !error; i++) {
 		const mfs_adapter_pair *pair = mfs_adapter_find(b->view->parts[i].adapter, number);
 
@@ -381,8 +422,13 @@ static int add_derived(struct builder *b, uint32_t number, const mfs_layout *lay
 static uint64_t size_in_view(const mfs_import_tensor *t, const mfs_layout *layout)
 {
 	/* The base's import has proved that there are less than 2^63 weights. */
-	return t->size / t->layout->block_bytes * t->layout->block_weights / layout->block_weights *
-	       layout->block_bytes;
+	uint64_t weights = t->size / t->layout->block_bytes * t->layout->block_weights;
+
+	/* The last byte of codes may hold one weight. */
+	if (is_nf4(t) && mfs_import_dim(t, 0) % 2 && mfs_import_dim(t, 1) % 2 &&
+	    mfs_import_dim(t, 2) % 2 && mfs_import_dim(t, 3) % 2)
+		weights--;
+	return weights / layout->block_weights * layout->block_bytes;
 }
 
 /* Types and offsets as the view has them. Tensors follow each other in the order
@@ -542,6 +588,9 @@ static int cut(const mfs_plan *plan, mfs_plan_tensor *t, mfs_problem *why)
 	uint64_t slice = base->record.slice_blocks * base_weights;
 	const char *name = plan->files[t->record.file].name;
 
+	/* Behind the last weight a block of the base may have room for more. */
+	if (base->record.slice_blocks * base->layout->block_bytes == base->record.size)
+		slice = t->record.size / t->layout->block_bytes * weights;
 	if (span > slice)
 		span = slice;
 	/* Only the last span of a slice may end elsewhere. */

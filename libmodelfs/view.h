@@ -44,6 +44,10 @@ int mfs_views_parse(const char *text, unsigned *out, mfs_problem *why);
 int mfs_views_add(mfs_plan *plan, const char *label, const char *base, const mfs_view_part *parts,
 		  uint32_t count, const char *note, mfs_problem *why);
 
+/* Adds the views of the NF4 model `base` (a name of the plan's): "views/LABEL.bf16.gguf"
+ * and f16. */
+int mfs_views_add_nf4(mfs_plan *plan, const char *label, const char *base, mfs_problem *why);
+
 /* Cuts a view into extents and derived tensors, behind those of all other files,
  * which are cut already. */
 int mfs_view_build(mfs_plan *plan, uint32_t file, mfs_problem *why);

@@ -56,6 +56,9 @@ static void print_help(void)
 	    "                         for each tensor the smallest that the profile can decode\n"
 	    "      --delta=[NAME=]SOURCE  add a fine-tune of the model, as what differs from it\n"
 	    "      --base=NAME        the file that deltas and the adapters that follow are of\n"
+	    "      --quantize=TYPE    make the weights of GGUF models q8_0, q4_0, q4_k, q6_k, nf4\n"
+	    "      --prune=SHARE      make this share of each tensor's weights 0, the least ones;\n"
+	    "                         2:4: two of each four\n"
 	    "      --order=FILE       store in the order of a trace (modelfs -o record=FILE)\n"
 	    "      --explain          print what was tried on each tensor, and why one won\n"
 	    "      --lora=NAME=FILE   add an adapter (GGUF, or PEFT's directory) and merged "
@@ -85,6 +88,8 @@ enum {
 	OPT_PAGE,
 	OPT_FRAME,
 	OPT_CODEC,
+	OPT_QUANTIZE,
+	OPT_PRUNE,
 	OPT_ORDER,
 	OPT_DELTA,
 	OPT_BASE,
@@ -106,6 +111,8 @@ static const struct option long_options[] = {
     {"frame-size", required_argument, NULL, OPT_FRAME},
     {"jobs", required_argument, NULL, 'j'},
     {"codec", required_argument, NULL, OPT_CODEC},
+    {"quantize", required_argument, NULL, OPT_QUANTIZE},
+    {"prune", required_argument, NULL, OPT_PRUNE},
     {"order", required_argument, NULL, OPT_ORDER},
     {"delta", required_argument, NULL, OPT_DELTA},
     {"base", required_argument, NULL, OPT_BASE},
@@ -198,6 +205,12 @@ static int parse_option(options *o, int option)
 		return parse_jobs(o, optarg);
 	case OPT_CODEC:
 		o->pack.codec = optarg;
+		return 0;
+	case OPT_QUANTIZE:
+		o->pack.quantize = optarg;
+		return 0;
+	case OPT_PRUNE:
+		o->pack.prune = optarg;
 		return 0;
 	case OPT_ORDER:
 		o->pack.order = optarg;
@@ -531,6 +544,63 @@ static json_t *choices_to_json(mfs_packer *packer)
 	return choices;
 }
 
+/* ---- --quantize and --prune ---- */
+
+static bool is_lossy(const options *o)
+{
+	return o->pack.quantize || o->pack.prune;
+}
+
+static void print_losses(mfs_packer *packer)
+{
+	mfs_pack_loss loss = {.size = sizeof(loss)};
+	tool_table table;
+
+	tool_table_init(&table, "lllrrr");
+	tool_table_add(&table, "tensor");
+	tool_table_add(&table, "type");
+	tool_table_add(&table, "now");
+	tool_table_add(&table, "rmse");
+	tool_table_add(&table, "max");
+	tool_table_add(&table, "zeros");
+	for (uint32_t i = 0; mfs_packer_loss(packer, i, &loss) == 0; i++) {
+		char *name = tool_clean(loss.tensor);
+
+		tool_table_add(&table, name);
+		tool_table_add(&table, loss.type);
+		tool_table_add(&table, loss.new_type);
+		tool_table_addf(&table, "%.3e", loss.rmse);
+		tool_table_addf(&table, "%.3e", loss.most);
+		tool_table_addf(&table, "%.1f%%",
+				100.0 * (double)loss.zeros / (double)loss.weights);
+		free(name);
+	}
+	puts("errors of the weights that were changed");
+	tool_table_print(&table, stdout, 0);
+	puts("");
+}
+
+static json_t *losses_to_json(mfs_packer *packer)
+{
+	mfs_pack_loss loss = {.size = sizeof(loss)};
+	json_t *losses = json_array();
+
+	for (uint32_t i = 0; mfs_packer_loss(packer, i, &loss) == 0; i++) {
+		json_t *item = json_object();
+
+		json_set_text(item, "file", loss.file);
+		json_set_text(item, "tensor", loss.tensor);
+		json_set_text(item, "type", loss.type);
+		json_set_text(item, "new_type", loss.new_type);
+		json_set(item, "rmse", json_real(loss.rmse));
+		json_set(item, "max", json_real(loss.most));
+		json_set_number(item, "weights", loss.weights);
+		json_set_number(item, "zeros", loss.zeros);
+		json_append(losses, item);
+	}
+	return losses;
+}
+
 static json_t *types_to_json(const mfs_pack_summary *s)
 {
 	json_t *types = json_array();
@@ -571,6 +641,8 @@ static int print_json(mfs_packer *packer, const options *o, const mfs_pack_summa
 	json_set_number(root, "tensors", s->tensors);
 	json_set_number(root, "chunks", s->chunks);
 	json_set(root, "types", types_to_json(s));
+	if (is_lossy(o))
+		json_set(root, "losses", losses_to_json(packer));
 	if (o->pack.explain)
 		json_set(root, "choices", choices_to_json(packer));
 	json_set(root, "seconds_write", json_real(s->seconds_write));
@@ -673,6 +745,8 @@ static int pack(mfs_packer *packer, const options *o)
 		return tool_finish(print_json(packer, o, &summary));
 	if (o->pack.explain)
 		print_choices(packer);
+	if (is_lossy(o) && !o->quiet)
+		print_losses(packer);
 	if (!o->quiet && changes(o) && !o->compact)
 		print_change(o, &summary);
 	else if (!o->quiet)

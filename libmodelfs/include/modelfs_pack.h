@@ -44,11 +44,19 @@ typedef struct {
 	int compact;	      /* 1: mfs_packer_open() is for compacting */
 	const char *views;    /* types of the merged views of each adapter, such as
 			       * "f16,q8_0", or "all" (NULL) or "none" */
+	const char *quantize; /* the type that the weights of models get: "q8_0", "q4_0",
+			       * "q4_k" or "q6_k"; NULL: their own */
+	const char *prune;    /* "0.5": this share of each tensor's weights, the least ones,
+			       * becomes 0; "2:4": the lesser two of each four; NULL: none.
+			       * Both are lossy: the virtual file is another model than the
+			       * source, marked so in the container; see mfs_packer_loss().
+			       * GGUF models of F32, F16 and BF16 only */
 } mfs_pack_options;
 
 #define MFS_PACK_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL \
+		sizeof(mfs_pack_options), MFS_PROFILE_SD, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0,      \
+		    NULL, NULL, NULL                                                               \
 	}
 
 /* Stages of a pack, for progress. */
@@ -149,6 +157,20 @@ typedef struct {
  * files, in the order of files and offsets; `tensor` is NULL for literal bytes.
  * MFS_E_NOT_FOUND past the last. */
 MFS_API int mfs_packer_choice(mfs_packer *packer, uint32_t i, mfs_pack_choice *out);
+
+/* What a tensor lost by `quantize` and `prune`. */
+typedef struct {
+	size_t size;
+	const char *file, *tensor;   /* the packer's, until it is freed */
+	const char *type, *new_type; /* before and after */
+	double rmse;		     /* root of the mean squared error of its weights */
+	double most;		     /* the largest error */
+	uint64_t weights, zeros;     /* zeros: of the weights as they are now */
+} mfs_pack_loss;
+
+/* After mfs_packer_write(): the loss of changed tensor `i`, over all files.
+ * MFS_E_NOT_FOUND past the last. */
+MFS_API int mfs_packer_loss(mfs_packer *packer, uint32_t i, mfs_pack_loss *out);
 
 /* Writes the container to `path` through a temporary file beside it; or changes the
  * container that was opened, whose path it must be. With
