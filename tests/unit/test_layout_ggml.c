@@ -120,7 +120,8 @@ static uint8_t *sink_stream(struct sink *sink, const char *field, int constants,
 					}                                                          \
 					if (rotate)                                                \
 						w = (word)(w << (rotate) |                         \
-							   w >> (8 * sizeof(w) - (rotate)) % (8 * sizeof(w)));       \
+							   w >> (8 * sizeof(w) - (rotate)) %       \
+								    (8 * sizeof(w)));              \
 					*to++ = (uint8_t)(w >> 8 * k);                             \
 				}                                                                  \
 			}                                                                          \
