@@ -190,7 +190,7 @@ static void many_appends_follow_each_other(void **state)
 	make_noise("f00", 70000, 1);
 	pack_ok(&j, NAMES("f00"));
 	for (int i = 1; i < 11; i++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "f%02d", i);
 		names[i] = strdup(name);
