@@ -298,7 +298,8 @@ static bool allocate(mfs_order *o, const mfs_order_tensor tensors[], uint32_t co
 	if (!o->tensors || !o->names || !o->stack_first || !o->whole || !o->sequence ||
 	    !o->position)
 		return false;
-	memcpy(o->tensors, tensors, count * sizeof(*tensors));
+	if (count)
+		memcpy(o->tensors, tensors, count * sizeof(*tensors));
 	return true;
 }
 
