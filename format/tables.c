@@ -272,13 +272,37 @@ static uint64_t with_own_tree(const uint32_t histogram[256], size_t size)
 	return coded < size ? coded : size;
 }
 
+/* The same with a tree for each part where the bytes change on the way. */
+static uint64_t with_own_trees(const uint32_t histogram[256], const uint8_t *bytes, size_t size)
+{
+	uint64_t whole = with_own_tree(histogram, size), parts = 0;
+	uint32_t part[MFS_CUT_MAX], count;
+
+	for (size_t at = 0; at < size; at += ZSTD_BLOCKSIZE_MAX) {
+		size_t left = size - at;
+		const uint8_t *in = bytes + at;
+
+		count =
+		    mfs_blocks_cut(in, left < ZSTD_BLOCKSIZE_MAX ? left : ZSTD_BLOCKSIZE_MAX, part);
+		if (count == 1 && left == size)
+			return whole;
+		for (uint32_t i = 0; i < count; in += part[i++]) {
+			uint32_t own[256] = {0};
+
+			mfs_histogram_add(own, in, part[i]);
+			parts += with_own_tree(own, part[i]);
+		}
+	}
+	return parts < whole ? parts : whole;
+}
+
 static void count_stream(struct stream_counts *to, const uint8_t *bytes, size_t size)
 {
 	uint32_t histogram[256] = {0};
 
 	mfs_histogram_add(histogram, bytes, size);
 	to->raw += size;
-	to->alone += with_own_tree(histogram, size);
+	to->alone += with_own_trees(histogram, bytes, size);
 	for (int k = 0; k < 256; k++)
 		to->histogram[k] += histogram[k];
 }
