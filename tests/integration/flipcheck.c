@@ -6,8 +6,9 @@
  *   flipcheck -t [-s SEED] [-n CUTS] [-e STEP] CONTAINER SOURCE...  truncations
  *
  * Each SOURCE is packed in the container under its base name. A flip may cost
- * one span, or one tensor if it hit the tables that the tensor's frames share;
- * nearly every flip in superblock or index must cost nothing. Every truncated
+ * one span, or one tensor if it hit the tables that the tensor's frames share,
+ * and the same in every equal tensor, since those are stored once; nearly every
+ * flip in superblock or index must cost nothing. Every truncated
  * container must be refused with a reason: CUTS random lengths and every one
  * up to 64 KiB, or every STEP-th.
  */
@@ -32,6 +33,7 @@
 #define EVERY_CUT (64u << 10)
 #define FILES_MAX 64
 #define ARENA	  (16u << 20)
+#define RUNS_MAX  1024
 
 typedef struct {
 	const char *name;
@@ -52,11 +54,15 @@ typedef struct {
 	unsigned refused, intact, one_span, one_tensor;
 } tally;
 
-/* The bytes of one file that answered with an error. */
+/* Bytes of a file that answered with an error; last: one past. */
 typedef struct {
-	uint64_t first, last; /* last: one past */
+	uint64_t first, last;
 	uint32_t file;
-	bool any;
+} run;
+
+typedef struct {
+	run runs[RUNS_MAX];
+	unsigned count;
 } damage;
 
 static void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -150,11 +156,15 @@ static bool read_piece(mfs_container *container, const source *s, uint32_t file,
 
 static void note_damage(damage *d, uint32_t file, uint64_t offset, uint64_t end, const char *what)
 {
-	if (d->any && d->file != file)
-		die("%s: damage in more than one file", what);
-	if (!d->any)
-		*d = (damage){.first = offset, .file = file, .any = true};
-	d->last = end;
+	run *last = d->count ? &d->runs[d->count - 1] : NULL;
+
+	if (last && last->file == file && last->last == offset) {
+		last->last = end;
+		return;
+	}
+	if (d->count == RUNS_MAX)
+		die("%s: damage in more than %d places", what, RUNS_MAX);
+	d->runs[d->count++] = (run){.first = offset, .last = end, .file = file};
 }
 
 static void read_file(mfs_container *container, const source *s, damage *d, const char *what)
@@ -176,54 +186,100 @@ static void read_file(mfs_container *container, const source *s, damage *d, cons
 	}
 }
 
-/* The listed tensor that all of the damage fits into, if there is one. */
-static bool damaged_tensor(mfs_container *container, const damage *d, mfs_tensor_info *out)
+/* Damage is told apart in units, so both ends of a run may lie one unit too far. */
+static bool run_touches(const run *r, const mfs_tensor_info *t)
 {
+	return r->file == t->file && r->first + UNIT > t->file_offset &&
+	       r->last < t->file_offset + t->tensor_bytes + UNIT;
+}
+
+/* Marks the runs inside a tensor as explained; their width from end to end. */
+static uint64_t explain_runs(const damage *d, const mfs_tensor_info *t, bool *explained)
+{
+	uint64_t first = UINT64_MAX, last = 0;
+
+	for (unsigned i = 0; i < d->count; i++) {
+		const run *r = &d->runs[i];
+
+		if (!run_touches(r, t))
+			continue;
+		explained[i] = true;
+		first = r->first < first ? r->first : first;
+		last = r->last > last ? r->last : last;
+	}
+	return last > first ? last - first : 0;
+}
+
+/* Whether all damage lies in tensors equal to this one, a span of each or, when
+ * the shared tables can be to blame, any part of it. */
+static bool damage_is_of(mfs_container *container, const damage *d, const mfs_tensor_info *lead,
+			 uint64_t span, bool *tables)
+{
+	bool explained[RUNS_MAX] = {false};
+
+	*tables = false;
+	if (lead->span_bytes > span)
+		span = lead->span_bytes;
 	for (uint32_t i = 0; i < mfs_tensor_count(container); i++) {
 		mfs_tensor_info t = {.size = sizeof(t)};
 
-		if (mfs_tensor_get(container, i, &t) < 0 || t.file != d->file)
+		if (mfs_tensor_get(container, i, &t) < 0 || t.tensor_bytes != lead->tensor_bytes ||
+		    memcmp(t.hash, lead->hash, sizeof(t.hash)))
 			continue;
-		if (d->first + UNIT > t.file_offset &&
-		    d->last < t.file_offset + t.tensor_bytes + UNIT) {
-			*out = t;
+		if (explain_runs(d, &t, explained) > span + 2 * UNIT)
+			*tables = true;
+	}
+	for (unsigned i = 0; i < d->count; i++)
+		if (!explained[i])
+			return false;
+	return !*tables || lead->tables_bytes;
+}
+
+/* One range no longer than a span, or what tensors explain. */
+static bool damage_is_bounded(mfs_container *container, const damage *d, uint64_t span,
+			      bool *tables)
+{
+	const run *first = &d->runs[0], *last = &d->runs[d->count - 1];
+
+	*tables = false;
+	if (first->file == last->file && last->last - first->first <= span + 2 * UNIT)
+		return true;
+	for (uint32_t i = 0; i < mfs_tensor_count(container); i++) {
+		mfs_tensor_info t = {.size = sizeof(t)};
+
+		if (mfs_tensor_get(container, i, &t) >= 0 && run_touches(first, &t) &&
+		    damage_is_of(container, d, &t, span, tables))
 			return true;
-		}
 	}
 	return false;
 }
 
-/* Damage is told apart in units, so both of its ends may lie one unit too far. */
 static void judge_damage(mfs_container *container, const damage *d, tally *sum, const char *what)
 {
 	mfs_container_info info = {.size = sizeof(info)};
-	mfs_tensor_info t = {.size = sizeof(t)};
 	mfs_problem why = {0};
-	uint64_t span;
+	bool tables;
 
 	if (mfs_info(container, &info) < 0)
 		die("%s: mfs_info fails", what);
 	mfs_last_problem(container, &why);
 	if (!why.text[0])
 		die("%s: an error without a reason", what);
-	span = info.frame_bytes;
-	if (damaged_tensor(container, d, &t) && t.span_bytes > span)
-		span = t.span_bytes;
-	if (d->last - d->first <= span + 2 * UNIT) {
+	if (!damage_is_bounded(container, d, info.frame_bytes, &tables))
+		die("%s: %u places unreadable, from %" PRIu64 " to %" PRIu64 " (a span is %u): %s",
+		    what, d->count, d->runs[0].first, d->runs[d->count - 1].last, info.frame_bytes,
+		    why.text);
+	if (tables)
+		sum->one_tensor++;
+	else
 		sum->one_span++;
-		return;
-	}
-	if (!t.name || !t.tables_bytes)
-		die("%s: %" PRIu64 " bytes unreadable at %" PRIu64 " (a span is %" PRIu64 "): %s",
-		    what, d->last - d->first, d->first, span, why.text);
-	sum->one_tensor++;
 }
 
 static void read_damaged(job *j, tally *sum, const char *what)
 {
 	mfs_container *container = NULL;
 	mfs_problem why;
-	damage d = {0};
+	damage d = {.count = 0};
 
 	if (open_copy(j, &container, &why) < 0) {
 		if (container || !why.text[0])
@@ -234,7 +290,7 @@ static void read_damaged(job *j, tally *sum, const char *what)
 	}
 	for (int i = 0; i < j->source_count; i++)
 		read_file(container, &j->sources[i], &d, what);
-	if (d.any)
+	if (d.count)
 		judge_damage(container, &d, sum, what);
 	else
 		sum->intact++;
