@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # Everything there is to run, from a bare checkout:
-#   ./test.sh [--quick] [--soak]
+#   ./test.sh [--quick] [--threads] [--soak]
 # Installs what is missing, builds with warnings as errors and runs the suite;
 # builds again with ASan and UBSan for the unit tests, the fuzz corpora and some
 # integration tests; builds the fuzz targets with libFuzzer and runs each for a
-# while. --quick: only the suite. --soak: the long forms, for a night.
-# The last line counts the tests of all three.
+# while. --quick: only the suite. --threads: also what runs in many threads, built
+# with TSan. --soak: all of it in the long forms, for a night.
+# The last line counts the tests of all parts.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 quick=0
+threads=0
 soak=0
 for argument; do
 	case $argument in
 	--quick) quick=1 ;;
-	--soak) soak=1 ;;
+	--threads) threads=1 ;;
+	--soak) soak=1 threads=1 ;;
 	*)
-		sed -n '2,8s/^# \{0,1\}//p' "$0"
+		sed -n '2,9s/^# \{0,1\}//p' "$0"
 		[ "$argument" = --help ] && exit 0
 		exit 2
 		;;
@@ -98,7 +101,17 @@ run_sanitized()
 	configure build-sanitize -DMFS_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug \
 		-DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" || return 1
 	UBSAN_OPTIONS=print_stacktrace=1 count_suite build-sanitize -R \
-		'^(unit|fuzz)/|^integration/(every_model|flipped_bits|truncated|hostile|signals|bad_names|mount_errors|a_failing)'
+		'^(unit|fuzz)/|^integration/(every_model|many_readers|flipped_bits|truncated|hostile|signals|bad_names|mount_errors|a_failing)'
+}
+
+# Data races: the reader's threads, packing, and many processes at one mount.
+run_thread_sanitized()
+{
+	say "TSan"
+	configure build-thread -DMFS_SANITIZE=thread -DCMAKE_BUILD_TYPE=Debug \
+		-DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" || return 1
+	count_suite build-thread -R \
+		'^unit/test_(io|reader|cache|order|route|memory|pack)$|^integration/(many_readers|a_failing|signals)'
 }
 
 run_fuzzers()
@@ -137,6 +150,7 @@ scripts/install-deps.sh build test demo
 part run_suite
 if [ $quick = 0 ]; then
 	part run_sanitized
+	[ $threads = 0 ] || part run_thread_sanitized
 	if command -v clang >/dev/null; then
 		part run_fuzzers
 	else
