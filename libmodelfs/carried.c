@@ -12,11 +12,6 @@
 #define ARENA_BYTES	 (16u << 20)
 #define ARENA_BYTES_EACH (2u << 20)
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- opening ---- */
 
 static int check_features(const mfs_container *c, mfs_problem *why)
@@ -81,7 +76,7 @@ int mfs_carried_open(mfs_carried **out, const char *path, unsigned threads, mfs_
 	int error;
 
 	if (!carried)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	options.decoders = threads;
 	options.arena_bytes = ARENA_BYTES + (uint64_t)ARENA_BYTES_EACH * threads;
 	error = mfs_open(&carried->container, path, &options, why);
@@ -90,7 +85,7 @@ int mfs_carried_open(mfs_carried **out, const char *path, unsigned threads, mfs_
 	if (!error)
 		error = check_newest(carried->container, why);
 	if (!error && decode(carried) < 0)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	if (error)
 		mfs_carried_close(carried);
 	else
@@ -118,7 +113,7 @@ static int add_file(mfs_carried *carried, mfs_plan *plan, uint32_t number, mfs_p
 	mfs_plan_file *file = mfs_plan_new_file(plan);
 
 	if (!file)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	file->carried = true;
 	file->carried_number = number;
 	file->path = strdup(c->path);
@@ -126,7 +121,7 @@ static int add_file(mfs_carried *carried, mfs_plan *plan, uint32_t number, mfs_p
 	if (!file->path || !file->name) {
 		free(file->path);
 		free(file->name);
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	}
 	mfs_source_packed(&file->source, file->path, c, number);
 	mfs_root_get_file(&c->root, number, &file->record);
@@ -226,7 +221,7 @@ static int carry_terms(mfs_plan *plan, mfs_problem *why)
 	    realloc(plan->terms, ((size_t)plan->term_count + count + 1) * sizeof(*terms));
 
 	if (!terms)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	plan->terms = terms;
 	for (uint32_t i = 0; i < count; i++) {
 		mfs_root_term term;

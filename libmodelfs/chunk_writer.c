@@ -290,7 +290,7 @@ static int push(mfs_chunk_writer *w, mfs_chunk_item item, const uint8_t *bytes, 
 		mfs_chunk_item *items = realloc(list->items, room * sizeof(*items));
 
 		if (!items)
-			return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+			return mfs_problem_no_memory(why);
 		list->items = items;
 		list->room = room;
 	}

@@ -27,11 +27,6 @@ struct mfs_compactor {
 	uint32_t chunk; /* the one that held the last frame, probably */
 };
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 static int damaged(const mfs_compactor *k, uint32_t tensor, int error, uint64_t offset,
 		   mfs_problem *why)
 {
@@ -131,7 +126,7 @@ static int find_twins(mfs_plan *plan, mfs_problem *why)
 	uint32_t n = 0, from = 0;
 
 	if (!users)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	for (uint32_t i = 0; i < plan->tensor_count; i++)
 		if (!(plan->tensors[i].record.flags & MFS_TENSOR_DERIVED))
 			users[n++] = (struct frame_user){first_frame(&plan->tensors[i]), i};
@@ -156,7 +151,7 @@ static int load_tables(mfs_compactor *k, uint32_t tensor, unsigned slot, mfs_pro
 	mfs_carried_get_tables(k->carried, t->record.slot[slot].tables, &tables);
 	t->tables[slot] = malloc(tables.size);
 	if (!t->tables[slot])
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	t->tables_bytes[slot] = tables.size;
 	error = read_stored(k, tables.offset, t->tables[slot], tables.size);
 	if (!error && XXH3_64bits(t->tables[slot], tables.size) != tables.hash)
@@ -284,7 +279,7 @@ static int order_spans(mfs_compactor *k, mfs_problem *why)
 	plan->runs = calloc(count + 1, sizeof(*plan->runs)); /* the most there can be */
 	spans = calloc(count + 1, sizeof(*spans));
 	if (!plan->runs || !spans)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	count = 0;
 	for (uint32_t i = 0; i < plan->tensor_count && !error; i++)
 		if (mfs_plan_writes(&plan->tensors[i])) {
@@ -340,7 +335,7 @@ int mfs_compactor_new(mfs_compactor **out, mfs_plan *plan, mfs_problem *why)
 	int error;
 
 	if (!k)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	k->plan = plan;
 	k->carried = plan->carried;
 	k->old = calloc(plan->tensor_count + 1u, sizeof(*k->old));
@@ -348,7 +343,7 @@ int mfs_compactor_new(mfs_compactor **out, mfs_plan *plan, mfs_problem *why)
 		k->window[s].bytes =
 		    malloc(MFS_FRAME_MAX > WINDOW_BYTES ? MFS_FRAME_MAX : WINDOW_BYTES);
 	error = k->old && k->window[0].bytes && k->window[1].bytes ? make_plan_new(k, why)
-								   : no_memory(why);
+								   : mfs_problem_no_memory(why);
 	if (error)
 		mfs_compactor_free(k);
 	else

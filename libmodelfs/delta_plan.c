@@ -122,7 +122,7 @@ int mfs_plan_match_deltas(mfs_plan *plan, mfs_problem *why)
 					       file->path, file->delta_of);
 		file->record.base = base;
 		if (names_open(&names, plan, base))
-			return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+			return mfs_problem_no_memory(why);
 		for (uint32_t t = 0; t < plan->tensor_count; t++)
 			if (is_named(&plan->tensors[t], i) &&
 			    plan->tensors[t].twin == MFS_NO_TENSOR)

@@ -9,11 +9,6 @@
 #include "container.h"
 #include "problem.h"
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- sizes ---- */
 
 static uint32_t segments_of(uint64_t records, uint64_t in_segment)
@@ -101,7 +96,7 @@ static int piece_sizes(const mfs_plan *plan, uint64_t chunks, uint64_t **size, u
 				       "tensors; pack fewer files, or pack them as opaque bytes");
 	next = *size = calloc(1 + (size_t)count[MFS_SEC_SEGMENTS], sizeof(**size));
 	if (!next)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	*next++ = root.size;
 	next = add_segments(plan, MFS_SEGMENT_FRAMES, plan->frames, next);
 	next = add_segments(plan, MFS_SEGMENT_CHUNKS, chunks, next);
@@ -124,7 +119,7 @@ int mfs_index_place(mfs_placement *out, const mfs_plan *plan, mfs_problem *why)
 	else
 		error = mfs_placement_make(out, slot1, plan->page_bytes, size, pieces);
 	free(size);
-	return error ? no_memory(why) : 0;
+	return error ? mfs_problem_no_memory(why) : 0;
 }
 
 /* ---- building the root ---- */
@@ -306,7 +301,7 @@ static int builder_open(struct builder *b, const mfs_placement *placement, mfs_p
 	b->bytes = calloc(1, b->size[0]);
 	b->own = calloc(b->plan->tensor_count + 1u, sizeof(*b->own));
 	if (!b->offset2 || !b->bytes || !b->own)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	for (uint32_t i = 0; i < b->pieces; i++) {
 		b->offset2[i] = round_up(position, 8);
 		position = b->offset2[i] + b->size[i];
@@ -420,7 +415,7 @@ int mfs_index_write(mfs_index *out, const mfs_plan *plan, const mfs_placement *p
 		for (uint32_t i = 0; i < b.pieces; i++)
 			out->index_bytes += 2 * b.size[i];
 		if (make_superblock(&b, &out->superblock) < 0)
-			error = no_memory(why);
+			error = mfs_problem_no_memory(why);
 	}
 	if (!error && output)
 		error = write_pieces(&b, b.offset1, output, why);

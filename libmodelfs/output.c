@@ -23,11 +23,6 @@ static int failed(const mfs_output *output, const char *what, mfs_problem *why)
 			       "%s: %s: %s", output->path, what, strerror(errno));
 }
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- the target ---- */
 
 static int exists_already(const mfs_output *output, mfs_problem *why)
@@ -80,7 +75,7 @@ static int open_directory(mfs_output *output, const char *path, mfs_problem *why
 					"%s: no file name to write to", path);
 	output->target = strdup(name);
 	if (!error && (!directory || !output->target))
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	if (!error) {
 		output->directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (output->directory < 0)
@@ -115,7 +110,7 @@ static int create_temporary(mfs_output *output, const char *path, mfs_problem *w
 {
 	for (int attempt = 0; attempt < 100; attempt++) {
 		if (set_temporary_name(output, path) < 0)
-			return no_memory(why);
+			return mfs_problem_no_memory(why);
 		/* 0666: the umask decides, as for any new file. */
 		output->fd = openat(output->directory, output->temporary,
 				    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
@@ -143,7 +138,7 @@ int mfs_output_open(mfs_output *out, const char *path, int replace, mfs_problem 
 
 	output.replace = replace;
 	output.path = strdup(path);
-	error = output.path ? check_target(&output, path, why) : no_memory(why);
+	error = output.path ? check_target(&output, path, why) : mfs_problem_no_memory(why);
 	if (!error) {
 		resolved = resolve(&output);
 		if (!resolved)
@@ -215,7 +210,7 @@ int mfs_output_lock(mfs_output *out, const char *path, mfs_problem *why)
 	int error;
 
 	output.path = strdup(path);
-	error = output.path ? open_locked(&output, why) : no_memory(why);
+	error = output.path ? open_locked(&output, why) : mfs_problem_no_memory(why);
 	if (error)
 		mfs_output_close(&output);
 	else

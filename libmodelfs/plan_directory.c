@@ -29,11 +29,6 @@ static int system_error(const char *path, mfs_problem *why)
 			       "%s: %s", path, strerror(errno));
 }
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- files ---- */
 
 static int add_entry(mfs_plan *plan, const char *directory, const char *name, mfs_problem *why)
@@ -43,7 +38,7 @@ static int add_entry(mfs_plan *plan, const char *directory, const char *name, mf
 	int error = 0;
 
 	if (asprintf(&path, "%s/%s", directory, name) < 0)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	/* A link that leads nowhere is a model with a piece missing. */
 	if (stat(path, &st) < 0)
 		error = system_error(path, why);

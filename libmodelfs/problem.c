@@ -61,3 +61,8 @@ const char *mfs_error_text(int error)
 	}
 	return "unknown error";
 }
+
+int mfs_problem_no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "%s", mfs_error_text(MFS_E_MEMORY));
+}

@@ -11,4 +11,7 @@
 int mfs_problem_set(mfs_problem *why, int error, uint64_t offset, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* The same for memory that ran out, nowhere in particular: MFS_E_MEMORY. */
+int mfs_problem_no_memory(mfs_problem *why);
+
 #endif

@@ -409,7 +409,7 @@ int mfs_plan_sample(mfs_plan *plan, unsigned threads, const atomic_int *cancel,
 	pthread_t *ids = calloc(extra + 1, sizeof(*ids));
 
 	if (!ids)
-		return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(why);
 	s.sample_max = plan->span_max > MFS_SAMPLE_BYTES ? plan->span_max : MFS_SAMPLE_BYTES;
 	pthread_mutex_init(&s.lock, NULL);
 	if (extra > plan->tensor_count)

@@ -6,16 +6,11 @@
 #include "problem.h"
 #include "trace.h"
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why)
 {
 	plan->runs = calloc((size_t)plan->tensor_count + 1, sizeof(*plan->runs));
 	if (!plan->runs)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
 		mfs_plan_tensor *t = &plan->tensors[i];
 
@@ -193,7 +188,8 @@ static int read_trace(const mfs_plan *plan, const char *path, mfs_trace *out, mf
 	char *text = NULL;
 	uint32_t count = 0;
 	mfs_trace_name *names = make_names(plan, &text, &count);
-	int error = names ? mfs_trace_read(out, path, names, count, why) : no_memory(why);
+	int error =
+	    names ? mfs_trace_read(out, path, names, count, why) : mfs_problem_no_memory(why);
 
 	free(names);
 	free(text);
@@ -249,7 +245,7 @@ int mfs_plan_order(mfs_plan *plan, const char *path, mfs_problem *why)
 	if (error)
 		return error;
 	if (!ordering_open(&o) || put_trace(&o, &trace))
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	free(o.first);
 	free(o.next);
 	mfs_trace_free(&trace);

@@ -14,11 +14,6 @@
 
 #define HEAD "modelfs-trace 1"
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 void mfs_trace_free(mfs_trace *trace)
 {
 	free(trace->entries);
@@ -167,7 +162,7 @@ static int parse_line(struct reading *r, const char *at, const char *end)
 	error = mfs_trace_add(r->out, name->number, from, to);
 	if (error == MFS_E_LIMIT)
 		return refuse(r, "more entries than a trace may have");
-	return error ? no_memory(r->why) : 0;
+	return error ? mfs_problem_no_memory(r->why) : 0;
 }
 
 static int parse_lines(struct reading *r, const char *text, size_t length)
@@ -221,7 +216,7 @@ int mfs_trace_parse(mfs_trace *out, const char *path, const char *text, size_t l
 		qsort(names, count, sizeof(*names), compare_names);
 	r.file = malloc(longest + 1);
 	r.tensor = malloc(longest + 1);
-	error = r.file && r.tensor ? parse_lines(&r, text, length) : no_memory(why);
+	error = r.file && r.tensor ? parse_lines(&r, text, length) : mfs_problem_no_memory(why);
 	free(r.file);
 	free(r.tensor);
 	if (error)
@@ -253,7 +248,7 @@ static int read_text(int fd, const char *path, char **out, size_t *length, mfs_p
 	}
 	if (!text || (got && have <= MFS_TRACE_BYTES_MAX)) {
 		free(text);
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	}
 	if (have > MFS_TRACE_BYTES_MAX) {
 		free(text);
@@ -350,7 +345,7 @@ int mfs_trace_write(const mfs_trace *trace, const char *path, const mfs_trace_na
 	int fd, error = 0;
 
 	if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	fd = mkostemp(temporary, O_CLOEXEC);
 	if (fd >= 0)
 		file = fdopen(fd, "w");
