@@ -1,16 +1,16 @@
 #include "common.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "modelfs.h"
 
 #define REDRAW_SECONDS 0.1 /* ten times a second is as much as eyes want */
 
@@ -112,6 +112,60 @@ int tool_finish(int code)
 		return code;
 	tool_error("standard output: %s", strerror(errno));
 	return TOOL_FAILED;
+}
+
+/* ---- beginning and ending ---- */
+
+int tool_option(int argc, char *argv[], const char *letters, const struct option *options,
+		void (*print_help)(void))
+{
+	int option;
+
+	opterr = 0;
+	option = getopt_long(argc, argv, letters, options, NULL);
+	switch (option) {
+	case 'h':
+		print_help();
+		exit(tool_finish(TOOL_OK));
+	case 'V':
+		exit(tool_print_version());
+	case '?':
+		tool_misuse("'%s' is not an option, or lacks its value", argv[optind - 1]);
+	}
+	return option;
+}
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop(int signal)
+{
+	stop_signal = signal;
+}
+
+void tool_catch_signals(void)
+{
+	struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+}
+
+int tool_stopped(void)
+{
+	return stop_signal ? 128 + stop_signal : 0;
+}
+
+mfs_container *tool_open(const char *path)
+{
+	mfs_container *container;
+	mfs_problem why = {0};
+	int err = mfs_open(&container, path, NULL, &why);
+
+	if (err == 0)
+		return container;
+	tool_problem(path, err, &why);
+	return NULL;
 }
 
 /* ---- text ---- */

@@ -12,10 +12,12 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "modelfs_error.h"
+#include "modelfs.h"
 
 /* Exit codes of every program. */
 enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
+
+struct option;
 
 /* ---- messages ---- */
 
@@ -40,6 +42,22 @@ int tool_print_version(void);
 /* Flushes stdout and returns `code`, or TOOL_FAILED with a message if what was
  * printed did not arrive (a full disk, a closed pipe). */
 int tool_finish(int code);
+
+/* ---- beginning and ending ---- */
+
+/* The next option of the command line, as getopt_long(3) gives it, or -1. It answers
+ * -h (with `print_help`) and -V itself and ends the program; after '?' it has said what
+ * is wrong, and the caller returns TOOL_USAGE. */
+int tool_option(int argc, char *argv[], const char *letters, const struct option *options,
+		void (*print_help)(void));
+
+/* Makes SIGINT, SIGTERM and SIGHUP show in tool_stopped() only. */
+void tool_catch_signals(void);
+/* The exit code after such a signal, or 0 before it. */
+int tool_stopped(void);
+
+/* Opens the container at `path`; NULL after a message. */
+mfs_container *tool_open(const char *path);
 
 /* ---- text ---- */
 

@@ -166,8 +166,7 @@ static int parse_options(options *o, int argc, char *argv[])
 {
 	int option;
 
-	opterr = 0;
-	while ((option = getopt_long(argc, argv, "qhV", long_options, NULL)) != -1) {
+	while ((option = tool_option(argc, argv, "qhV", long_options, print_help)) != -1) {
 		switch (option) {
 		case OPT_JSON:
 			o->json = true;
@@ -175,13 +174,8 @@ static int parse_options(options *o, int argc, char *argv[])
 		case 'q':
 			o->quiet = true;
 			break;
-		case 'h':
-			print_help();
-			exit(tool_finish(TOOL_OK));
-		case 'V':
-			exit(tool_print_version());
 		default:
-			return tool_misuse("'%s' is not an option", argv[optind - 1]);
+			return TOOL_USAGE;
 		}
 	}
 	if (argc - optind != 1)

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,22 +40,6 @@ typedef struct {
 	tool_progress progress;
 	uint64_t done, total; /* bytes of all files that are extracted */
 } extractor;
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_stop(int signal)
-{
-	stop_signal = signal;
-}
-
-static void catch_signals(void)
-{
-	struct sigaction action = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-}
 
 static void print_help(void)
 {
@@ -171,8 +154,8 @@ static int copy_bytes(extractor *x, uint32_t number, const mfs_file_info *file, 
 	for (uint64_t at = 0; at < file->file_bytes;) {
 		int64_t got = mfs_read(x->container, number, at, x->buffer, BUFFER_BYTES);
 
-		if (stop_signal)
-			return 128 + stop_signal;
+		if (tool_stopped())
+			return tool_stopped();
 		if (got <= 0)
 			return fail_read(x, file->name, got ? got : MFS_E_CORRUPT);
 		XXH3_128bits_update(x->hash, x->buffer, (size_t)got);
@@ -389,7 +372,7 @@ static int extract_files(extractor *x, const uint32_t *chosen, size_t count)
 {
 	int code = TOOL_OK;
 
-	for (size_t i = 0; i < count && !stop_signal; i++) {
+	for (size_t i = 0; i < count && !tool_stopped(); i++) {
 		mfs_file_info file = {.size = sizeof(file)};
 		int err = mfs_file_stat(x->container, chosen[i], &file);
 
@@ -402,7 +385,7 @@ static int extract_files(extractor *x, const uint32_t *chosen, size_t count)
 		if (err && x->options->to_stdout)
 			break;
 	}
-	return stop_signal ? 128 + stop_signal : code;
+	return tool_stopped() ? tool_stopped() : code;
 }
 
 static int extract(extractor *x)
@@ -426,14 +409,11 @@ static int extract(extractor *x)
 static int run(const options *o)
 {
 	extractor x = {.options = o, .directory = -1};
-	mfs_problem why = {0};
 	int code = TOOL_FAILED;
-	int err = mfs_open(&x.container, o->container, NULL, &why);
 
-	if (err < 0) {
-		tool_problem(o->container, err, &why);
+	x.container = tool_open(o->container);
+	if (!x.container)
 		return TOOL_FAILED;
-	}
 	x.directory = open(o->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	x.buffer = tool_grow(NULL, BUFFER_BYTES, 1);
 	x.hash = XXH3_createState();
@@ -467,8 +447,7 @@ static int parse_options(options *o, int argc, char *argv[])
 {
 	int option;
 
-	opterr = 0;
-	while ((option = getopt_long(argc, argv, "C:fOqhV", long_options, NULL)) != -1) {
+	while ((option = tool_option(argc, argv, "C:fOqhV", long_options, print_help)) != -1) {
 		switch (option) {
 		case 'C':
 			o->directory = optarg;
@@ -482,14 +461,8 @@ static int parse_options(options *o, int argc, char *argv[])
 		case 'q':
 			o->quiet = true;
 			break;
-		case 'h':
-			print_help();
-			exit(tool_finish(TOOL_OK));
-		case 'V':
-			exit(tool_print_version());
 		default:
-			return tool_misuse("'%s' is not an option, or lacks its value",
-					   argv[optind - 1]);
+			return TOOL_USAGE;
 		}
 	}
 	if (argc == optind)
@@ -511,6 +484,6 @@ int main(int argc, char *argv[])
 		return code;
 	if (o.to_stdout && isatty(STDOUT_FILENO))
 		return tool_misuse("a model is not for a terminal: redirect standard output");
-	catch_signals();
+	tool_catch_signals();
 	return run(&o);
 }

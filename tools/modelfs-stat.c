@@ -831,15 +831,11 @@ static int show_live(const options *o)
 static int show_container(const options *o)
 {
 	mfs_container_info info = {.size = sizeof(info)};
-	mfs_container *container;
-	mfs_problem why = {0};
-	int err = mfs_open(&container, o->path, NULL, &why);
-	int code;
+	mfs_container *container = tool_open(o->path);
+	int code, err;
 
-	if (err < 0) {
-		tool_problem(o->path, err, &why);
+	if (!container)
 		return TOOL_FAILED;
-	}
 	err = mfs_info(container, &info);
 	if (err < 0)
 		code = fail(container, o, err);
@@ -905,8 +901,7 @@ static int parse_options(options *o, int argc, char *argv[])
 {
 	int option, err = 0;
 
-	opterr = 0;
-	while (!err && (option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {
+	while (!err && (option = tool_option(argc, argv, "hV", long_options, print_help)) != -1) {
 		switch (option) {
 		case OPT_JSON:
 			o->json = true;
@@ -925,13 +920,8 @@ static int parse_options(options *o, int argc, char *argv[])
 			o->watch = WATCH_DEFAULT;
 			err = optarg ? set_interval(o, optarg) : 0;
 			break;
-		case 'h':
-			print_help();
-			exit(tool_finish(TOOL_OK));
-		case 'V':
-			exit(tool_print_version());
 		default:
-			return tool_misuse("'%s' is not an option", argv[optind - 1]);
+			return TOOL_USAGE;
 		}
 	}
 	if (!err)

@@ -1,0 +1,42 @@
+/* The command line of mkmodelfs. */
+#ifndef MKMODELFS_OPTIONS_H
+#define MKMODELFS_OPTIONS_H
+
+#include <stdbool.h>
+
+#include "modelfs_pack.h"
+
+/* An option --lora or --merge, whose text is NAME=VALUE. */
+typedef struct {
+	bool merge;
+	const char *text;
+	const char *base; /* what --base said before it, or NULL */
+} adapter_option;
+
+/* All text is the command line's. */
+typedef struct {
+	mfs_pack_options pack;
+	bool json, quiet, dry_run, append, compact, profile_given;
+	const char **removed; /* names */
+	int removed_count;
+	const char *container;
+	char **sources; /* [NAME=]SOURCE */
+	int source_count;
+	const char *base;    /* the model of deltas and of the adapters that follow, or NULL */
+	const char **deltas; /* [NAME=]SOURCE */
+	int delta_count;
+	adapter_option *adapters; /* --lora and --merge, in their order */
+	int adapter_count;
+} mkmodelfs_options;
+
+/* Reads the command line into `o`, or says what is wrong with it and returns an exit
+ * code; --help and --version end the program. Free `o` in either case. */
+int mkmodelfs_options_parse(mkmodelfs_options *o, int argc, char *argv[]);
+void mkmodelfs_options_free(mkmodelfs_options *o);
+
+/* True if an existing container is changed. */
+bool mkmodelfs_options_change(const mkmodelfs_options *o);
+/* True if weights are changed. */
+bool mkmodelfs_options_lossy(const mkmodelfs_options *o);
+
+#endif
