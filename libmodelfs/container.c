@@ -370,6 +370,7 @@ static int open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_
 		memcpy(&c->options, options,
 		       options->size < sizeof(*options) ? options->size : sizeof(*options));
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->problem_lock, NULL);
 	err = sb ? use_given(&o, sb) : find_root(&o);
 	if (!err) {
 		err = derive(c);
@@ -431,6 +432,7 @@ void mfs_close(mfs_container *c)
 		return;
 	reader_free(c->reader);
 	c->io->table->close(c->io);
+	pthread_mutex_destroy(&c->problem_lock);
 	pthread_mutex_destroy(&c->lock);
 	free(c->root_bytes);
 	free(c->layouts);
@@ -493,9 +495,9 @@ void container_extent_at(const mfs_container *c, const mfs_root_file *file, uint
 
 void mfs_last_problem(mfs_container *c, mfs_problem *out)
 {
-	pthread_mutex_lock(&c->lock);
+	pthread_mutex_lock(&c->problem_lock);
 	*out = c->problem;
-	pthread_mutex_unlock(&c->lock);
+	pthread_mutex_unlock(&c->problem_lock);
 }
 
 /* ---- reading ---- */

@@ -15,9 +15,9 @@
 
 struct reader;
 
-/* Everything here is fixed once mfs_open() has returned, except `reader` and
- * `problem`, which `lock` guards, and `medium` and `queue`, which the reader's
- * lock guards as soon as there is a reader. */
+/* Everything here is fixed once mfs_open() has returned, except `reader`, which
+ * `lock` guards, `problem`, which `problem_lock` guards, and `medium` and `queue`,
+ * which the reader's lock guards as soon as there is a reader. */
 struct mfs_container {
 	char *path;
 	mfs_io *io; /* passes to the reader when that starts */
@@ -42,8 +42,9 @@ struct mfs_container {
 	uint32_t replay_count;
 
 	pthread_mutex_t lock;
-	struct reader *reader; /* NULL before the first read */
-	mfs_problem problem;   /* of the last failed read */
+	struct reader *reader;	      /* NULL before the first read */
+	pthread_mutex_t problem_lock; /* taken last: under the reader's too */
+	mfs_problem problem;	      /* of the last failed read */
 };
 
 /* Opens what `io` reads; takes it over, also on failure. `name` is for messages. */

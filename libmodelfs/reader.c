@@ -26,9 +26,9 @@ void reader_problem(struct reader *r, int error, uint64_t offset, const char *fo
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	pthread_mutex_lock(&r->c->lock);
+	pthread_mutex_lock(&r->c->problem_lock);
 	mfs_problem_set(&r->c->problem, error, offset, "%s: %s", r->c->path, text);
-	pthread_mutex_unlock(&r->c->lock);
+	pthread_mutex_unlock(&r->c->problem_lock);
 }
 
 uint64_t reader_now(void)
