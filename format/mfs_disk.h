@@ -242,9 +242,10 @@ enum mfs_term_kind {
 	MFS_TERM_KINDS
 };
 
-#define MFS_TERM_TRANSPOSED 1u /* A is stored columns x rank */
-#define MFS_TERM_OPERANDS   3
-#define MFS_TERMS_MAX	    64u /* of one tensor */
+#define MFS_TERM_TRANSPOSED   1u /* A is stored columns x rank */
+#define MFS_TERM_B_TRANSPOSED 2u /* B is stored rank x rows */
+#define MFS_TERM_OPERANDS     3
+#define MFS_TERMS_MAX	      64u /* of one tensor */
 
 struct mfs_disk_term {
 	le32 tensor;

@@ -271,7 +271,8 @@ static const char *check_term(const mfs_root *root, uint32_t i)
 	mfs_root_term term;
 
 	mfs_root_get_term(root, i, &term);
-	if (term.kind >= MFS_TERM_KINDS || (term.flags & ~MFS_TERM_TRANSPOSED) ||
+	if (term.kind >= MFS_TERM_KINDS ||
+	    (term.flags & ~(MFS_TERM_TRANSPOSED | MFS_TERM_B_TRANSPOSED)) ||
 	    load_le32(&d->reserved) || term.scale - term.scale != 0)
 		return "a term's record is not valid";
 	if (i && term_tensor(root, i - 1) > term.tensor)

@@ -190,6 +190,7 @@ static int make_pair(const struct pairing *p, const struct side *a, const struct
 	out->a = embedding ? b->tensor : a->tensor;
 	out->b = embedding ? a->tensor : b->tensor;
 	out->transposed = embedding;
+	out->gain = UINT32_MAX;
 	return check_shapes(p, out);
 }
 
@@ -266,5 +267,7 @@ const mfs_adapter_pair *mfs_adapter_find(const mfs_adapter *adapter, uint32_t ta
 
 float mfs_adapter_scale(const mfs_adapter *adapter, const mfs_adapter_pair *pair, float user)
 {
+	if (pair->scale != 0)
+		return (float)((double)user * pair->scale);
 	return adapter->alpha != 0 ? user * adapter->alpha / (float)pair->rank : user;
 }

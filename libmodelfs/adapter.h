@@ -16,6 +16,9 @@ typedef struct {
 	uint32_t a, b;
 	uint32_t rank;
 	bool transposed;
+	bool b_transposed; /* B is rank x rows */
+	uint32_t gain;	   /* tensor with the gains of the rows (DoRA); UINT32_MAX: none */
+	double scale;	   /* 0: by the adapter's alpha */
 } mfs_adapter_pair;
 
 typedef struct {

@@ -363,6 +363,11 @@ void operands_use(struct reader *r, uint32_t tensor, int users)
 
 /* ---- computing ---- */
 
+static uint64_t rows_of(const struct reader *r, const mfs_root_term *term)
+{
+	return operand_weights(r, term->operand[1]) / term->rank;
+}
+
 /* The adapters of a tensor; returns their number and sets the columns of a row. */
 static uint32_t find_adapters(const struct reader *r, uint32_t tensor, uint64_t *columns,
 			      mfs_merge_adapter out[MFS_TERMS_MAX])
@@ -376,11 +381,13 @@ static uint32_t find_adapters(const struct reader *r, uint32_t tensor, uint64_t 
 		mfs_root_get_term(&r->c->root, i, &term);
 		if (term.kind != MFS_TERM_LORA)
 			continue;
+		bool turned = term.flags & MFS_TERM_B_TRANSPOSED;
+
 		*columns = operand_weights(r, term.operand[0]) / term.rank;
 		out[count++] = (mfs_merge_adapter){.panels = op->panels,
 						   .b = op->b,
-						   .row_step = term.rank,
-						   .rank_step = 1,
+						   .row_step = turned ? 1 : term.rank,
+						   .rank_step = turned ? rows_of(r, &term) : 1,
 						   .gain = op->gain,
 						   .rank = term.rank,
 						   .scale = term.scale};

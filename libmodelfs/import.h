@@ -99,6 +99,11 @@ typedef struct {
 	/* Of safetensors: the names of all tensors, sorted, those of size 0 too. */
 	uint32_t name_count;
 	mfs_import_name *names;
+	/* Of safetensors: those of size 0, and where the object __metadata__ lies; its
+	 * length is 0 if there is none. */
+	uint32_t empty_count;
+	mfs_import_tensor *empty;
+	uint64_t metadata, metadata_length;
 	void *memory; /* names and tensors, freed by mfs_import_free() */
 } mfs_import;
 

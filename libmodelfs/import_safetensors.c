@@ -135,12 +135,15 @@ static int check_metadata_keys(struct safetensors *s, uint64_t at)
 static int read_metadata(struct safetensors *s, uint64_t at)
 {
 	json_t *key;
-	int more, error;
+	int more, byte, error;
 
 	if (s->has_metadata)
 		return refuse(s, MFS_E_INVALID, at, "duplicate __metadata__");
 	s->has_metadata = true;
-	error = mfs_json_enter(&s->walk);
+	error = mfs_json_peek(&s->walk, &byte);
+	s->out->metadata = mfs_json_offset(&s->walk);
+	if (!error)
+		error = mfs_json_enter(&s->walk);
 	if (error)
 		return error;
 	while ((more = mfs_json_key(&s->walk, &key)) > 0) {
@@ -151,6 +154,7 @@ static int read_metadata(struct safetensors *s, uint64_t at)
 		if (error)
 			return error;
 	}
+	s->out->metadata_length = mfs_json_offset(&s->walk) - s->out->metadata;
 	return more ? more : check_metadata_keys(s, at);
 }
 
@@ -477,30 +481,37 @@ static void set_rows(const struct entry *e, mfs_import_tensor *t)
 		t->slice_bytes = t->size / slices;
 }
 
+static void describe(const struct safetensors *s, const struct entry *e, mfs_import_tensor *t)
+{
+	t->name = e->name.text;
+	t->name_length = (uint16_t)e->name.length;
+	t->layout = e->layout;
+	t->dim_count = e->dim_count;
+	if (e->dim_count)
+		memcpy(t->dims, e->dims, e->dim_count * sizeof(*e->dims));
+	t->offset = s->data + e->begin;
+	t->size = e->end - e->begin;
+	set_rows(e, t);
+}
+
 static int publish(struct safetensors *s)
 {
 	mfs_import *out = s->out;
+	uint32_t empty = 0;
 
+	for (uint32_t i = 0; i < s->count; i++)
+		empty += s->entries[i].begin == s->entries[i].end;
 	out->format = MFS_FORMAT_SAFETENSORS;
-	out->tensors = mfs_import_alloc(out, s->count * sizeof(*out->tensors));
-	if (!out->tensors)
+	out->tensors = mfs_import_alloc(out, (s->count - empty) * sizeof(*out->tensors));
+	out->empty = mfs_import_alloc(out, empty * sizeof(*out->empty));
+	if (!out->tensors || !out->empty)
 		return no_memory(s);
 	for (uint32_t i = 0; i < s->count; i++) {
 		const struct entry *e = &s->entries[i];
-		mfs_import_tensor *t = &out->tensors[out->tensor_count];
 
-		if (e->begin == e->end)
-			continue;
-		t->name = e->name.text;
-		t->name_length = (uint16_t)e->name.length;
-		t->layout = e->layout;
-		t->dim_count = e->dim_count;
-		if (e->dim_count)
-			memcpy(t->dims, e->dims, e->dim_count * sizeof(*e->dims));
-		t->offset = s->data + e->begin;
-		t->size = e->end - e->begin;
-		set_rows(e, t);
-		out->tensor_count++;
+		describe(s, e,
+			 e->begin == e->end ? &out->empty[out->empty_count++]
+					    : &out->tensors[out->tensor_count++]);
 	}
 	return 0;
 }

@@ -198,3 +198,13 @@ int mfs_packer_loss(mfs_packer *p, uint32_t i, mfs_pack_loss *out)
 	}
 	return MFS_E_NOT_FOUND;
 }
+
+/* ---- what the user should know ---- */
+
+const char *mfs_packer_remark(const mfs_packer *p, uint32_t i)
+{
+	for (uint32_t k = 0; k < p->plan.file_count; k++)
+		if (p->plan.files[k].remark && !i--)
+			return p->plan.files[k].remark;
+	return NULL;
+}

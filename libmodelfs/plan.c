@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "../format/check.h"
+#include "../format/nf4.h"
 #include "carried.h"
 #include "plan_sort.h"
 #include "problem.h"
@@ -124,6 +125,8 @@ static void file_free(mfs_plan_file *file)
 	free(file->name);
 	free(file->note);
 	free(file->delta_of);
+	mfs_bnb_free(file->bnb);
+	free(file->remark);
 }
 
 static void note_loss(mfs_plan_file *file)
@@ -267,9 +270,37 @@ void mfs_plan_set_offsets(mfs_plan *plan)
 	}
 }
 
+/* A model with 4-bit weights of bitsandbytes is served decoded too, where that can be
+ * done; it is stored as it is in any case. */
+static int add_bnb(mfs_plan *plan, uint32_t number, mfs_problem *why)
+{
+	mfs_plan_file *file = &plan->files[number];
+	size_t length = strlen(file->name);
+	char label[MFS_NAME_MAX + 1];
+	mfs_problem reason = {0};
+	int error = mfs_bnb_open(&file->bnb, &file->import, &file->source, &reason);
+
+	if (is_refusal(error))
+		return asprintf(&file->remark, "%s: no views of it: %s", file->name, reason.text) <
+			       0
+			   ? no_memory(why)
+			   : 0;
+	if (error) {
+		*why = reason;
+		return error;
+	}
+	if (!file->bnb)
+		return 0;
+	if (length > 12 && !strcmp(file->name + length - 12, ".safetensors"))
+		length -= 12;
+	snprintf(label, sizeof(label), "%.*s", (int)length, file->name);
+	return mfs_views_add_bnb(plan, label, file->name, why);
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file;
+	uint32_t count = plan->file_count;
 	int error;
 
 	if (!name)
@@ -283,7 +314,12 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 		return error;
 	if (file.requantized && mfs_recipe_is_nf4(&plan->recipe))
 		return add_nf4(plan, &file, name, why);
-	return mfs_plan_append(plan, &file, name, why);
+	error = mfs_plan_append(plan, &file, name, why);
+	if (!error)
+		error = add_bnb(plan, count, why);
+	if (error)
+		mfs_plan_forget(plan, count);
+	return error;
 }
 
 void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file)
@@ -534,6 +570,7 @@ int mfs_plan_add_derived(mfs_plan *plan, uint32_t file, const mfs_import_tensor 
 	t.record.cls = MFS_DISK_WEIGHTS;
 	t.record.flags = MFS_TENSOR_DERIVED;
 	t.record.base = base;
+	t.base_block_weights = plan->tensors[base].layout->block_weights;
 	t.record.dim_count = from->dim_count;
 	t.dims = from->dims;
 	return error ? error : add_tensor(plan, &t, why);
@@ -551,10 +588,24 @@ int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *wh
 	return 0;
 }
 
-static int add_imported(mfs_plan *plan, uint32_t file, const mfs_import_tensor *from,
-			mfs_problem *why)
+/* Spans of codes begin with a block of NF4, as views need it. */
+static void cut_imported(mfs_plan *plan, const mfs_plan_file *f, uint32_t number,
+			 mfs_plan_tensor *t)
+{
+	uint64_t frame_bytes = plan->frame_bytes;
+
+	if (mfs_bnb_find(f->bnb, number)) {
+		t->row_bytes = MFS_NF4_BLOCK / 2;
+		if (frame_bytes > MFS_PLAN_CODES_MAX)
+			frame_bytes = MFS_PLAN_CODES_MAX;
+	}
+	set_spans(plan, t, frame_bytes);
+}
+
+static int add_imported(mfs_plan *plan, uint32_t file, uint32_t number, mfs_problem *why)
 {
 	const mfs_plan_file *f = &plan->files[file];
+	const mfs_import_tensor *from = &f->import.tensors[number];
 	mfs_plan_tensor t = new_tensor(file, from->layout, from->offset, from->size);
 	int error;
 
@@ -580,7 +631,7 @@ static int add_imported(mfs_plan *plan, uint32_t file, const mfs_import_tensor *
 	if (from->slice_bytes && from->slice_bytes % from->layout->block_bytes == 0 &&
 	    from->size % from->slice_bytes == 0)
 		t.record.slice_blocks = from->slice_bytes / from->layout->block_bytes;
-	set_spans(plan, &t, plan->frame_bytes);
+	cut_imported(plan, f, number, &t);
 	return add_tensor(plan, &t, why);
 }
 
@@ -684,7 +735,7 @@ static int build_file(mfs_plan *plan, uint32_t file, mfs_problem *why)
 					       t->name);
 		error = add_gap(plan, file, position, t->offset, why);
 		if (!error)
-			error = add_imported(plan, file, t, why);
+			error = add_imported(plan, file, i, why);
 		position = t->offset + t->size;
 	}
 	if (!error)

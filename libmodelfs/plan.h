@@ -15,6 +15,7 @@
 #include "../format/frame.h"
 #include "../format/root.h"
 #include "adapter.h"
+#include "bnb.h"
 #include "import.h"
 #include "import_peft.h"
 #include "modelfs_pack.h"
@@ -25,6 +26,9 @@
 #define MFS_GROUP_BYTES	    (32u << 20)
 #define MFS_GROUP_CONSTANTS (2u << 20)
 #define MFS_GROUP_SPANS	    65536u
+
+/* Codes of 4 bits are cut into spans that may become F32. */
+#define MFS_PLAN_CODES_MAX (MFS_FRAME_MAX / 8)
 
 /* Up to this many original bytes the room between the superblocks counts, so
  * one small tensor, or the head of an opaque file, is cut into frames that fit. */
@@ -56,6 +60,8 @@ typedef struct {
 	mfs_peft *peft; /* what the source of a converted adapter reads */
 	mfs_view *view;
 	mfs_requantized *requantized; /* the source is computed by it; else NULL */
+	mfs_bnb *bnb;		      /* of a model with 4-bit weights of bitsandbytes */
+	char *remark; /* what the user should know about how it is packed, or NULL */
 } mfs_plan_file;
 
 /* What a tensor's sample came to with each coding, for those who ask why. */
@@ -75,6 +81,7 @@ typedef struct {
 	uint32_t twin; /* a tensor with the same bytes, stored or earlier; MFS_NO_TENSOR: none */
 	bool stored;   /* carried over: its frames lie in the container already */
 	uint64_t row_bytes;
+	uint64_t base_block_weights; /* of a derived one: weights in a block of its base */
 	uint64_t spans;
 	uint64_t first_stored, last_stored; /* spans: before and behind all others of it */
 	mfs_coding_rules rules;

@@ -1,8 +1,8 @@
 /*
- * Merged views: virtual files that are the base with adapters merged into it, in
- * another type. A view's header is the base's but for the types and offsets of the
- * tensors; what stays as it is are extents over the base's tensors, all else are
- * derived tensors (derive.c computes them).
+ * Views: virtual files that are the base in another type, or with adapters merged
+ * into it. What stays as it is are extents over the base's tensors, all else are
+ * derived tensors (derive.c computes them) and a header that is made when packing.
+ * view_gguf.c and view_safetensors.c know the formats.
  */
 #ifndef MFS_VIEW_H
 #define MFS_VIEW_H
@@ -10,20 +10,27 @@
 #include "plan.h"
 
 #define MFS_VIEW_TYPES	     4
+#define MFS_VIEW_KEEP	     UINT32_MAX
 #define MFS_VIEW_ADAPTER_MAX MFS_TERMS_MAX
 
 /* Adapters of one view, in the order in which they are added. */
 typedef struct {
 	const mfs_adapter *adapter; /* its file's; lives as long as the plan */
 	const char *file;	    /* name of that file */
+	const char *gains;	    /* name of the file with the gains of its rows, or NULL */
 	float scale;
 } mfs_view_part;
 
 struct mfs_view {
-	uint32_t ggml_type;
+	uint32_t ggml_type; /* MFS_VIEW_KEEP: each tensor has the type that it had */
 	uint32_t part_count;
 	mfs_view_part *parts;
-	/* What differs from the base's header: the value of general.file_type, and
+	/* The first bytes of the view, of safetensors its header; all of it if `text`,
+	 * which is a changed copy of the base. */
+	uint8_t *head;
+	size_t head_size;
+	bool text;
+	/* Of GGUF: what differs from the base's header: the value of general.file_type, and
 	 * the descriptions of the tensors. The source of the view reads them. */
 	uint64_t file_type_at; /* 0: none */
 	uint8_t file_type[4];
@@ -43,6 +50,10 @@ int mfs_views_parse(const char *text, unsigned *out, mfs_problem *why);
  * parts are copied. `note` says how they came to be. */
 int mfs_views_add(mfs_plan *plan, const char *label, const char *base, const mfs_view_part *parts,
 		  uint32_t count, const char *note, mfs_problem *why);
+
+/* Adds the views of `base` that bitsandbytes' NF4 is in: "views/LABEL.bf16.safetensors" and
+ * f16. The other tensors stay as they are. */
+int mfs_views_add_bnb(mfs_plan *plan, const char *label, const char *base, mfs_problem *why);
 
 /* Adds the views of the NF4 model `base` (a name of the plan's): "views/LABEL.bf16.gguf"
  * and f16. */

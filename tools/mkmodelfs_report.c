@@ -225,6 +225,26 @@ static json_t *losses_to_json(mfs_packer *packer)
 	return losses;
 }
 
+/* ---- remarks ---- */
+
+static json_t *remarks_to_json(const mfs_packer *packer)
+{
+	json_t *remarks = json_array();
+	const char *text;
+
+	for (uint32_t i = 0; (text = mfs_packer_remark(packer, i)); i++)
+		json_append(remarks, json_string(text));
+	return remarks;
+}
+
+static void print_remarks(const mfs_packer *packer)
+{
+	const char *text;
+
+	for (uint32_t i = 0; (text = mfs_packer_remark(packer, i)); i++)
+		tool_error("note: %s", text);
+}
+
 static json_t *types_to_json(const mfs_pack_summary *s)
 {
 	json_t *types = json_array();
@@ -269,6 +289,7 @@ static int print_json(mfs_packer *packer, const mkmodelfs_options *o, const mfs_
 		json_set(root, "losses", losses_to_json(packer));
 	if (o->pack.explain)
 		json_set(root, "choices", choices_to_json(packer));
+	json_set(root, "remarks", remarks_to_json(packer));
 	json_set(root, "seconds_write", json_real(s->seconds_write));
 	json_set(root, "seconds_verify", json_real(s->seconds_verify));
 	return json_print(root);
@@ -278,6 +299,8 @@ int mkmodelfs_report(mfs_packer *packer, const mkmodelfs_options *o, const mfs_p
 {
 	if (o->json)
 		return tool_finish(print_json(packer, o, s));
+	if (!o->quiet)
+		print_remarks(packer);
 	if (o->pack.explain)
 		print_choices(packer);
 	if (mkmodelfs_options_lossy(o) && !o->quiet)

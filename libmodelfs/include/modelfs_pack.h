@@ -172,6 +172,10 @@ typedef struct {
  * MFS_E_NOT_FOUND past the last. */
 MFS_API int mfs_packer_loss(mfs_packer *packer, uint32_t i, mfs_pack_loss *out);
 
+/* Remark `i` on what was added, such as that no view of a model can be made; a line of
+ * text that is the packer's, until it is freed. NULL past the last. */
+MFS_API const char *mfs_packer_remark(const mfs_packer *packer, uint32_t i);
+
 /* Writes the container to `path` through a temporary file beside it; or changes the
  * container that was opened, whose path it must be. With
  * `path` NULL (dry run) everything is coded and nothing written. Once for each

@@ -261,7 +261,7 @@ class Root:
         for term in self.terms:
             require(previous <= term.tensor < len(self.tensors), "order of the terms")
             previous = term.tensor
-            require(term.kind <= NF4 and term.flags <= 1 and not term.reserved and
+            require(term.kind <= NF4 and term.flags <= 3 and not term.reserved and
                     math.isfinite(term.scale), "term")
             t = self.tensors[term.tensor]
             others = self.terms_of.setdefault(term.tensor, [])
@@ -842,19 +842,36 @@ class Container:
         require(name in kinds, f"this reader does not know the weights of {name}")
         return merge1.decode(kinds[name], self.tensor(t))
 
+    def codes(self, base, term, count):
+        """Section 13.3"""
+        import merge1
+        import numpy as np
+        data = [None if n == NO_TENSOR else self.tensor(self.root.tensors[n]) for n in term[3:6]]
+        blocks = ceil_div(count, 64)
+        if data[1] is None:
+            scales = np.frombuffer(data[0], "<f4")[:blocks]
+        else:
+            scales = merge1.nf4_scales(np.frombuffer(data[0], np.uint8)[:blocks],
+                                       np.frombuffer(data[1], "<f4"),
+                                       np.frombuffer(data[2], "<f4"), term.scale)
+        return merge1.decode_nf4(self.tensor(base), scales, count)
+
     def derived(self, t):
         import merge1
         root = self.root
-        terms = root.terms_of.get(root.tensors.index(t), [])
-        require(all(term.kind == 0 for term in terms), "this reader knows low-rank terms alone")
-        weights = self.floats(root.tensors[t.base])
+        terms = list(root.terms_of.get(root.tensors.index(t), []))
+        if terms and terms[0].kind == NF4:
+            weights = self.codes(root.tensors[t.base], terms.pop(0), root.weights(t))
+        else:
+            weights = self.floats(root.tensors[t.base])
         rows = len(self.floats(root.tensors[terms[0].operand1])) // terms[0].rank if terms else 1
         adapters = []
         for term in terms:
             a, b = (self.floats(root.tensors[i]) for i in (term.operand0, term.operand1))
             a = a.reshape(-1, term.rank).T if term.flags & 1 else a.reshape(term.rank, -1)
             gain = term.operand2
-            adapters.append((a, b.reshape(rows, term.rank), term.scale,
+            b = b.reshape(term.rank, rows).T if term.flags & 2 else b.reshape(rows, term.rank)
+            adapters.append((a, b, term.scale,
                              None if gain == NO_TENSOR else self.floats(root.tensors[gain])))
         merged = merge1.merge(weights.reshape(rows, -1), adapters)
         kinds = {name: kind for kind, name in merge1.NAMES.items()}

@@ -104,6 +104,18 @@ if "$python" -c 'import numpy' 2>/dev/null; then
 		modelfs-extract --force --quiet views.mfs "merged/$view.gguf"
 		same "out/merged/$view.gguf" "merged/$view.gguf"
 	done
+	# NF4: made by a packer, and found in safetensors.
+	mkllama --type BF16 --layers 1 --vocab 512 --lora a.gguf base.gguf
+	pack nf4.mfs --quantize nf4 base.gguf --lora a=a.gguf --views q8_0
+	second_reader nf4.mfs
+	modelfs-extract --force --quiet nf4.mfs merged/a.q8_0.gguf views/base.bf16.gguf
+	same out/merged/a.q8_0.gguf merged/a.q8_0.gguf
+	same out/views/base.bf16.gguf views/base.bf16.gguf
+	"$python" "$here/safetensors.py" odd odd.safetensors 1 || fail "safetensors.py"
+	pack bnb.mfs odd.safetensors
+	second_reader bnb.mfs odd.safetensors
+	modelfs-extract --force --quiet bnb.mfs views/odd.f16.safetensors
+	same out/views/odd.f16.safetensors views/odd.f16.safetensors
 else
 	note "python3-numpy is not installed: the second reader computes no views"
 fi

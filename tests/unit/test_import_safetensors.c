@@ -529,9 +529,35 @@ static void entries_may_lie_anywhere(void **state)
 	}
 }
 
+static void metadata_and_empty_tensors_are_remembered(void **state)
+{
+	static const char header[] =
+	    "{\"a\":{\"dtype\":\"F16\",\"shape\":[2,0],\"data_offsets\":[0,0]},"
+	    "\"__metadata__\": \n{\"k\":\"}{\"} ,"
+	    "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}";
+	mfs_import import;
+
+	(void)state;
+	import_header(&import, header, 4);
+	assert_int_equal(import.tensor_count, 1);
+	assert_int_equal(import.empty_count, 1);
+	assert_string_equal(import.empty[0].name, "a");
+	assert_int_equal(import.empty[0].dims[1], 0);
+	assert_type(&import.empty[0], "F16");
+	assert_int_equal(import.metadata, 8 + (strstr(header, "{\"k\"") - header));
+	assert_int_equal(import.metadata_length, strlen("{\"k\":\"}{\"}"));
+	mfs_import_free(&import);
+	import_header(&import, "{\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+		      4);
+	assert_int_equal(import.metadata_length, 0);
+	assert_int_equal(import.empty_count, 0);
+	mfs_import_free(&import);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(metadata_and_empty_tensors_are_remembered),
 	    cmocka_unit_test(every_hostile_file_is_refused_with_its_reason),
 	    cmocka_unit_test(refusals_need_no_problem_to_fill),
 	    cmocka_unit_test(every_odd_legal_file_is_imported),

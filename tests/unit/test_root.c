@@ -259,7 +259,7 @@ static void terms_must_fit_their_tensor(void **state)
 			p.term[1].kind = MFS_TERM_NF4;
 			break;
 		case 9:
-			p.term[1].flags = 2;
+			p.term[1].flags = 4;
 			break;
 		}
 		assert_refused(&p, "term");

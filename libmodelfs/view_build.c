@@ -1,0 +1,291 @@
+#include "view_build.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../format/check.h"
+#include "../format/dequant.h"
+#include "../format/layout_nf4.h"
+#include "../format/store.h"
+#include "problem.h"
+
+#define refuse(b, error, ...) mfs_problem_set((b)->why, (error), UINT64_MAX, __VA_ARGS__)
+
+static int no_memory(mfs_problem *why)
+{
+	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+}
+
+/* ---- bytes that stay ---- */
+
+/* The base's extent that holds `offset`. */
+static uint64_t extent_at(const mfs_view_builder *b, uint64_t offset)
+{
+	const mfs_root_file *f = &b->plan->files[b->base].record;
+	uint64_t low = 0, high = f->extent_count;
+
+	while (high - low > 1) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (b->plan->extents[f->first_extent + middle].file_offset <= offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	return f->first_extent + low;
+}
+
+int mfs_view_add_range(mfs_view_builder *b, uint64_t offset, uint64_t length)
+{
+	uint64_t i = extent_at(b, offset);
+	int error = 0;
+
+	while (length && !error) {
+		mfs_root_extent e = b->plan->extents[i++];
+		uint64_t skip = offset - e.file_offset, n = e.length - skip;
+
+		if (n > length)
+			n = length;
+		e.file_offset = b->position;
+		e.length = n;
+		if (e.kind == MFS_EXTENT_TENSOR)
+			e.source_offset += skip;
+		error = mfs_plan_add_extent(b->plan, &e, b->why);
+		b->position += n;
+		offset += n;
+		length -= n;
+	}
+	return error;
+}
+
+int mfs_view_add_literal(mfs_view_builder *b, uint64_t length)
+{
+	uint64_t end = b->position + length;
+	int error = mfs_plan_add_literal(b->plan, b->file, b->position, end, b->why);
+
+	b->position = end;
+	return error;
+}
+
+int mfs_view_pad(mfs_view_builder *b, uint64_t alignment)
+{
+	uint64_t end = round_up(b->position, alignment);
+	int error = end > b->position ? mfs_plan_add_zeros(b->plan, b->position, end, b->why) : 0;
+
+	b->position = end;
+	return error;
+}
+
+/* ---- derived tensors ---- */
+
+static int add_term(mfs_view_builder *b, uint32_t tensor, uint32_t part,
+		    const mfs_adapter_pair *pair)
+{
+	const mfs_view_part *p = &b->view->parts[part];
+	const uint32_t *own = b->part_numbers[part];
+	mfs_root_term term = {.tensor = tensor,
+			      .kind = MFS_TERM_LORA,
+			      .flags = (uint16_t)((pair->transposed ? MFS_TERM_TRANSPOSED : 0) |
+						  (pair->b_transposed ? MFS_TERM_B_TRANSPOSED : 0)),
+			      .operand = {own[pair->a], own[pair->b],
+					  pair->gain == UINT32_MAX
+					      ? MFS_NO_TENSOR
+					      : b->gain_numbers[part][pair->gain]},
+			      .scale = mfs_adapter_scale(p->adapter, pair, p->scale),
+			      .rank = pair->rank};
+
+	if (term.scale - term.scale != 0)
+		return refuse(b, MFS_E_INVALID, "%s: its scale is over the range of F32", p->file);
+	return mfs_plan_add_term(b->plan, &term, b->why);
+}
+
+/* ---- NF4 ---- */
+
+/* The constants of codes that --quantize made follow them in the import. */
+static mfs_root_term constants_of(const mfs_view_builder *b, uint32_t number)
+{
+	const mfs_bnb_matrix *m = mfs_bnb_find(b->plan->files[b->base].bnb, number);
+	uint32_t last = mfs_view_base(b)->tensor_count - 1;
+	mfs_root_term term = {.kind = MFS_TERM_NF4};
+
+	if (!m) {
+		memcpy(
+		    term.operand,
+		    (uint32_t[]){b->numbers[number + 1], b->numbers[number + 2], b->numbers[last]},
+		    sizeof(term.operand));
+		return term;
+	}
+	term.scale = m->offset;
+	term.operand[0] = b->numbers[m->absmax];
+	term.operand[1] = m->nested == UINT32_MAX ? MFS_NO_TENSOR : b->numbers[m->nested];
+	term.operand[2] = m->nested_map == UINT32_MAX ? MFS_NO_TENSOR : b->numbers[m->nested_map];
+	return term;
+}
+
+static bool is_nf4(const mfs_view_builder *b, uint32_t number)
+{
+	return mfs_view_base(b)->tensors[number].layout == mfs_layout_nf4() ||
+	       mfs_bnb_find(b->plan->files[b->base].bnb, number);
+}
+
+static int add_constants(mfs_view_builder *b, uint32_t tensor, uint32_t number)
+{
+	mfs_root_term term = constants_of(b, number);
+
+	term.tensor = tensor;
+	/* Two codes lie in a byte, whatever the layout says. */
+	b->plan->tensors[tensor].base_block_weights =
+	    2 * (uint64_t)mfs_view_base(b)->tensors[number].layout->block_bytes;
+	return mfs_plan_add_term(b->plan, &term, b->why);
+}
+
+/* ---- derived tensors ---- */
+
+bool mfs_view_merges(const mfs_view_builder *b, uint32_t number)
+{
+	for (uint32_t i = 0; i < b->view->part_count; i++)
+		if (mfs_adapter_find(b->view->parts[i].adapter, number))
+			return true;
+	return false;
+}
+
+static const mfs_dequant *dequant_of(const mfs_layout *layout)
+{
+	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
+				 layout->block_weights);
+}
+
+/* What cannot be computed is refused by name. */
+static int check_types(const mfs_view_builder *b, uint32_t number, const mfs_layout *to)
+{
+	const mfs_import_tensor *t = &mfs_view_base(b)->tensors[number];
+	const char *base = b->plan->files[b->base].name;
+	const mfs_dequant *type = dequant_of(to);
+
+	if (!is_nf4(b, number) && !dequant_of(t->layout))
+		return refuse(
+		    b, MFS_E_UNSUPPORTED,
+		    "%s: tensor '%s' is of type %.*s, which cannot be merged or converted; "
+		    "--views=none packs adapters without merged views",
+		    base, t->name, t->layout->name_length, t->layout->name);
+	if (!type || !mfs_store_ggml(type->ggml_type))
+		return refuse(b, MFS_E_UNSUPPORTED,
+			      "%s: tensor '%s' is a vector of type %.*s, which cannot be merged",
+			      base, t->name, t->layout->name_length, t->layout->name);
+	return 0;
+}
+
+int mfs_view_add_derived(mfs_view_builder *b, uint32_t number, const mfs_layout *layout,
+			 uint64_t size)
+{
+	const mfs_bnb_matrix *m = mfs_bnb_find(b->plan->files[b->base].bnb, number);
+	const mfs_import_tensor *t = m ? &m->was : &mfs_view_base(b)->tensors[number];
+	uint32_t tensor = b->plan->tensor_count;
+	int error = check_types(b, number, layout);
+
+	if (!error)
+		error = mfs_plan_add_derived(b->plan, b->file, t, layout, b->numbers[number],
+					     b->position, size, b->why);
+	if (!error && is_nf4(b, number))
+		error = add_constants(b, tensor, number);
+	for (uint32_t i = 0; i < b->view->part_count && !error; i++) {
+		const mfs_adapter_pair *pair = mfs_adapter_find(b->view->parts[i].adapter, number);
+
+		if (pair)
+			error = add_term(b, tensor, i, pair);
+	}
+	b->position += size;
+	return error;
+}
+
+/* ---- any view ---- */
+
+/* Numbers in the plan of a file's tensors, in the order of its import. */
+static uint32_t *numbers_of(const mfs_plan *plan, uint32_t file)
+{
+	const mfs_root_file *f = &plan->files[file].record;
+	uint32_t *numbers = calloc(plan->files[file].import.tensor_count + 1u, sizeof(*numbers));
+	uint32_t n = 0;
+
+	for (uint64_t i = 0; numbers && i < f->extent_count; i++) {
+		const mfs_root_extent *e = &plan->extents[f->first_extent + i];
+
+		if (e->kind == MFS_EXTENT_TENSOR &&
+		    !(plan->tensors[e->tensor].record.flags & MFS_TENSOR_LITERAL))
+			numbers[n++] = e->tensor;
+	}
+	return numbers;
+}
+
+/* The numbers of the tensors of the file with this name. */
+static int name_numbers(const mfs_view_builder *b, const char *name, uint32_t **out)
+{
+	*out = numbers_of(b->plan, (uint32_t)(mfs_plan_find(b->plan, name) - b->plan->files));
+	return *out ? 0 : no_memory(b->why);
+}
+
+static int open_builder(mfs_view_builder *b)
+{
+	const mfs_plan_file *file = &b->plan->files[b->file];
+	uint32_t parts = b->view->part_count;
+	int error;
+
+	b->base = (uint32_t)(mfs_plan_find(b->plan, file->base) - b->plan->files);
+	b->part_numbers = calloc(parts + 1u, sizeof(*b->part_numbers));
+	b->gain_numbers = calloc(parts + 1u, sizeof(*b->gain_numbers));
+	if (!b->part_numbers || !b->gain_numbers ||
+	    mfs_import_index_open(&b->index, mfs_view_base(b)) < 0)
+		return no_memory(b->why);
+	error = name_numbers(b, file->base, &b->numbers);
+	for (uint32_t i = 0; i < parts && !error; i++) {
+		const mfs_view_part *part = &b->view->parts[i];
+
+		error = name_numbers(b, part->file, &b->part_numbers[i]);
+		if (!error && part->gains)
+			error = name_numbers(b, part->gains, &b->gain_numbers[i]);
+	}
+	return error;
+}
+
+static void close_builder(mfs_view_builder *b)
+{
+	for (uint32_t i = 0; i < b->view->part_count; i++) {
+		if (b->part_numbers)
+			free(b->part_numbers[i]);
+		if (b->gain_numbers)
+			free(b->gain_numbers[i]);
+	}
+	free(b->part_numbers);
+	free(b->gain_numbers);
+	free(b->numbers);
+	mfs_import_index_close(&b->index);
+}
+
+static int build(mfs_view_builder *b)
+{
+	const mfs_plan_file *base = &b->plan->files[b->base];
+
+	if (b->view->text)
+		return mfs_view_add_literal(b, b->view->head_size);
+	if (base->record.format == MFS_FORMAT_GGUF)
+		return mfs_view_build_gguf(b);
+	if (base->record.format == MFS_FORMAT_SAFETENSORS)
+		return mfs_view_build_safetensors(b);
+	return mfs_view_add_range(b, 0, base->record.size);
+}
+
+int mfs_view_build(mfs_plan *plan, uint32_t file, mfs_problem *why)
+{
+	mfs_view_builder b = {
+	    .plan = plan, .why = why, .file = file, .view = plan->files[file].view};
+	uint32_t first = plan->extent_count;
+	int error = open_builder(&b);
+
+	if (!error)
+		error = build(&b);
+	close_builder(&b);
+	plan->files[file].record.first_extent = first;
+	plan->files[file].record.extent_count = plan->extent_count - first;
+	plan->files[file].record.size = b.position;
+	return error;
+}

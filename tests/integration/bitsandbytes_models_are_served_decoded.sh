@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Models with 4-bit weights of bitsandbytes: the file comes back as it was, and its views
+# in BF16 and F16 are what a NumPy program makes of the definition.
+source "$(dirname "$0")/lib.sh"
+need_fuse
+python=python3
+/usr/bin/python3 -c 'import numpy' 2>/dev/null && python=/usr/bin/python3
+"$python" -c 'import numpy' 2>/dev/null || skip "python3-numpy is not installed"
+seed=${MFS_SEED:-$RANDOM}
+note "seed $seed"
+cd "$tmp"
+
+reference() { "$python" "$here/safetensors.py" "$@" || fail "safetensors.py $*"; }
+
+# served FILE OPTION...: packed so, the views are the reference's
+served()
+{
+	local model=$1 type
+
+	shift
+	pack --force model.mfs "$@" "$model"
+	mount_container model.mfs "$tmp/mnt"
+	same "$model" "mnt/$(basename "$model")"
+	for type in bf16 f16; do
+		reference decode "$model" expected $type
+		same expected "mnt/views/$(basename "$model" .safetensors).$type.safetensors"
+		readcheck -s "$seed" -n 40 \
+			"mnt/views/$(basename "$model" .safetensors).$type.safetensors" expected \
+			>/dev/null || fail "a reader saw something else, seed $seed"
+	done
+	"$python" - mnt/views/*.bf16.safetensors "$(basename "$model")" <<-END || fail "attributes"
+		import os, sys
+		assert os.getxattr(sys.argv[1], "user.modelfs.kind") == b"view"
+		assert os.getxattr(sys.argv[1], "user.modelfs.base") == sys.argv[2].encode()
+		assert int(os.getxattr(sys.argv[1], "user.modelfs.derived")) > 0
+	END
+	unmount_container "$tmp/mnt" "$daemon"
+}
+
+mksafetensors --type NF4 --size 4M --seed "$seed" model.safetensors
+reference odd odd.safetensors "$seed"
+for profile in sd nand nor; do
+	served model.safetensors --profile $profile
+	served odd.safetensors --profile $profile
+done
+# Spans begin with a block of weights whatever was asked for.
+for size in 4K 40000 4M; do
+	served odd.safetensors --frame-size $size
+done
+
+# Of a directory each shard has its views.
+mksafetensors --type NF4 --size 4M --shards 2 --seed "$seed" shards
+pack shards.mfs shards
+for shard in 1 2; do
+	file=model-0000$shard-of-00002
+	reference decode shards/$file.safetensors expected bf16
+	modelfs-extract --stdout shards.mfs views/$file.bf16.safetensors >view ||
+		fail "no view of shard $shard"
+	same expected view
+done
+
+# What cannot be decoded is packed all the same, and says so.
+sed 's/"quant_type": "nf4"/"quant_type": "fp4"/' odd.safetensors >fp4.safetensors
+mkmodelfs fp4.mfs fp4.safetensors 2>remark >/dev/null || fail "FP4 was not packed"
+grep -q "no views of it: .*of type 'fp4', only nf4 can be decoded" remark ||
+	fail "the reason is missing: $(cat remark)"
+modelfs-extract --stdout fp4.mfs fp4.safetensors >again || fail "not extracted"
+same fp4.safetensors again
+! modelfs-extract --stdout fp4.mfs views/fp4.bf16.safetensors >/dev/null 2>&1 ||
+	fail "there is a view of FP4"
+mkmodelfs --json --dry-run none fp4.safetensors | grep -q 'only nf4' || fail "not in the JSON"
