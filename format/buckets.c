@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "processor.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -23,8 +24,8 @@ static uint32_t bucket_bounds(const uint8_t bucket[256], uint8_t bound[MFS_BUCKE
 /* A value's bucket is the number of bounds that it reaches: comparing is faster
  * than looking up. Values become buckets; reached[b] counts those that reach
  * bound[b]. */
-static void find_buckets(uint8_t value[CHUNK], const uint8_t bound[], uint32_t bounds,
-			 uint32_t reached[])
+ALWAYS_INLINE void find_chunk(uint8_t value[CHUNK], const uint8_t bound[], uint32_t bounds,
+			      uint32_t reached[])
 {
 	uint8_t bucket[CHUNK] = {0};
 
@@ -43,6 +44,33 @@ static void find_buckets(uint8_t value[CHUNK], const uint8_t bound[], uint32_t b
 	memcpy(value, bucket, CHUNK);
 }
 
+typedef void finder(uint8_t value[CHUNK], const uint8_t bound[], uint32_t bounds,
+		    uint32_t reached[]);
+
+static void find_buckets(uint8_t value[CHUNK], const uint8_t bound[], uint32_t bounds,
+			 uint32_t reached[])
+{
+	find_chunk(value, bound, bounds, reached);
+}
+
+#if defined(__x86_64__)
+/* The same loop in vectors twice as long. */
+__attribute__((target("avx2"))) static void
+find_buckets_avx2(uint8_t value[CHUNK], const uint8_t bound[], uint32_t bounds, uint32_t reached[])
+{
+	find_chunk(value, bound, bounds, reached);
+}
+#endif
+
+static finder *best_finder(void)
+{
+#if defined(__x86_64__)
+	if (mfs_processor() & MFS_PROCESSOR_AVX2)
+		return find_buckets_avx2;
+#endif
+	return find_buckets;
+}
+
 void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32_t blocks,
 		     const uint8_t *in, const struct mfs_shared *shared)
 {
@@ -50,6 +78,8 @@ void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32
 	uint32_t reached[MFS_BUCKETS_MAX] = {0};
 	uint8_t bound[MFS_BUCKETS_MAX], value[CHUNK];
 	uint32_t bounds = bucket_bounds(shared->bucket, bound), above = count;
+
+	finder *find = best_finder();
 
 	groups->count = count;
 	groups->bytes = mfs_context_group_bytes(layout);
@@ -59,7 +89,7 @@ void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32
 
 		memset(value, 0, CHUNK); /* what is too much reaches no bound */
 		memcpy(value, groups->bucket + first, n);
-		find_buckets(value, bound, bounds, reached);
+		find(value, bound, bounds, reached);
 		memcpy(groups->bucket + first, value, n);
 	}
 	memset(groups->size, 0, sizeof(groups->size));
@@ -100,14 +130,20 @@ ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t 
 {
 	const uint8_t *bucket = groups->bucket;
 	const uint32_t count = groups->count;
-	size_t offset[MFS_BUCKETS_MAX];
+	size_t first[MFS_BUCKETS_MAX], end[MFS_BUCKETS_MAX];
 
-	bucket_offsets(groups, offset);
-	for (uint32_t i = 0; i < count; i++) {
-		size_t *at = &offset[bucket[i]];
+	bucket_offsets(groups, first);
+	for (int b = 0; b < MFS_BUCKETS_MAX; b++)
+		end[b] = first[b] + (size_t)groups->size[b] * bytes;
+	/* From both ends: neighbours of one bucket wait for each other. */
+	for (uint32_t i = 0, k = count; i < k; i++) {
+		size_t *at = &first[bucket[i]];
 
 		memcpy(out + i * bytes, in + *at, bytes);
 		*at += bytes;
+		at = &end[bucket[--k]];
+		*at -= bytes;
+		memcpy(out + k * bytes, in + *at, bytes);
 	}
 }
 

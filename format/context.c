@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "context_x86.h"
 #include "modelfs_error.h"
+#include "processor.h"
 
 #define GROUP_BYTES_MIN 4
 #define RATIO_GROUPS	8
@@ -176,6 +178,19 @@ ALWAYS_INLINE uint8_t clamp16(int16_t value)
 #define NO_MINIMUM (1 << 20)
 #define NO_SCALE   (1 << 16)
 
+/* The value of a block whose groups had scale and minimum 1. */
+ALWAYS_INLINE int16_t ratio_of_halves(const mfs_layout *layout, const uint8_t *block)
+{
+	uint16_t scale = load_le16(block + layout->context_offset[0]);
+	uint16_t minimum = load_le16(block + layout->context_offset[1]);
+
+	if (!(minimum & 0x7fff))
+		return MFS_RATIO_NO_MINIMUM;
+	if (!(scale & 0x7fff))
+		return MFS_RATIO_NO_SCALE;
+	return (int16_t)(RATIO_BIAS + look_up_half(minimum) - look_up_half(scale));
+}
+
 /* The logarithms of minimum and scale by their six bits. */
 struct ratio_logs {
 	int32_t minimum[64];
@@ -199,80 +214,95 @@ ALWAYS_INLINE uint64_t eight_of(uint32_t low, uint32_t high)
 	return (low & 0x3f3f3f3f) | (uint64_t)rest << 32;
 }
 
-/* The value of a block whose groups had scale and minimum 1. */
-ALWAYS_INLINE int ratio_of_halves(const mfs_layout *layout, const uint8_t *block)
+ALWAYS_INLINE void ratio_values(const struct ratio_logs *logs, const uint8_t *packed, int base,
+				uint8_t *out)
 {
-	uint16_t scale = load_le16(block + layout->context_offset[0]);
-	uint16_t minimum = load_le16(block + layout->context_offset[1]);
-	int base = RATIO_BIAS + look_up_half(minimum) - look_up_half(scale);
-
-	base -= minimum & 0x7fff ? 0 : NO_MINIMUM;
-	return base + (scale & 0x7fff ? 0 : NO_SCALE);
-}
-
-ALWAYS_INLINE void ratio_values(const mfs_layout *layout, const struct ratio_logs *logs,
-				const uint8_t *block, uint8_t *out)
-{
-	const uint8_t *packed = block + layout->context_offset[2];
 	uint32_t high = load_le32(packed + 8);
 	uint64_t scale = eight_of(load_le32(packed), high);
 	uint64_t minimum = eight_of(load_le32(packed + 4), high >> 4);
-	int base = ratio_of_halves(layout, block);
 
+	base -= base == MFS_RATIO_NO_MINIMUM ? NO_MINIMUM : 0;
 #pragma GCC unroll 8
 	for (unsigned g = 0; g < RATIO_GROUPS; g++)
 		out[g] = clamp(base + logs->minimum[minimum >> 8 * g & 63] -
 			       logs->scale[scale >> 8 * g & 63]);
 }
 
-ALWAYS_INLINE void nibble_values(const mfs_layout *layout, uint32_t groups,
-				 const struct ratio_logs *logs, const uint8_t *block, uint8_t *out)
+ALWAYS_INLINE void nibble_values(const struct ratio_logs *logs, uint32_t groups,
+				 const uint8_t *packed, int base, uint8_t *out)
 {
-	const uint8_t *packed = block + layout->context_offset[2];
-	int base = ratio_of_halves(layout, block);
-
+	base -= base == MFS_RATIO_NO_MINIMUM ? NO_MINIMUM : 0;
 	for (uint32_t g = 0; g < groups; g++)
 		out[g] = clamp(base + logs->minimum[packed[g] >> 4] - logs->scale[packed[g] & 15]);
 }
 
-static void all_nibble_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
-			      uint8_t *out)
+/* What the loops for special processors are tested against. */
+static void ratios_of(const mfs_layout *layout, const mfs_ratios *at)
 {
-	uint32_t groups = mfs_context_groups(layout);
+	const uint32_t groups = mfs_context_groups(layout);
 	struct ratio_logs logs;
 
 	ratio_logs_make(&logs);
-	for (uint32_t b = 0; b < blocks; b++, in += layout->block_bytes, out += groups)
-		nibble_values(layout, groups, &logs, in, out);
+	for (uint32_t b = 0; b < at->blocks; b++) {
+		const uint8_t *packed = at->packed + b * at->stride;
+		uint8_t *out = at->out + (size_t)b * groups;
+
+		if (layout->context == MFS_CONTEXT_RATIO)
+			ratio_values(&logs, packed, at->base[b], out);
+		else
+			nibble_values(&logs, groups, packed, at->base[b], out);
+	}
 }
 
-static void all_half_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
-			    uint8_t *out)
+static void ratios_of_run(const mfs_layout *layout, const mfs_ratios *at)
 {
-	uint32_t groups = mfs_context_groups(layout);
-
-	for (uint32_t b = 0; b < blocks; b++, in += layout->block_bytes, out += groups)
-		memset(out, clamp(ratio_of_halves(layout, in)), groups);
+#if defined(__x86_64__)
+	if (mfs_processor() & MFS_PROCESSOR_AVX2) {
+		if (layout->context == MFS_CONTEXT_RATIO) {
+			mfs_ratios_six_avx2(at, small_log);
+			return;
+		}
+		if (mfs_context_groups(layout) == 16) {
+			mfs_ratios_nibbles_avx2(at, small_log);
+			return;
+		}
+	}
+#endif
+	ratios_of(layout, at);
 }
 
-static void all_ratio_values(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
-			     uint8_t *out)
+/* Most blocks have one group. */
+ALWAYS_INLINE void fill(uint8_t *out, uint8_t value, uint32_t groups)
 {
-	struct ratio_logs logs;
-
-	ratio_logs_make(&logs);
-	for (uint32_t b = 0; b < blocks; b++, in += layout->block_bytes, out += RATIO_GROUPS)
-		ratio_values(layout, &logs, in, out);
+	out[0] = value;
+	for (uint32_t g = 1; g < groups; g++)
+		out[g] = value;
 }
+
+/* Blocks whose halves are looked up before their groups are looked at. */
+#define RUN 64
 
 static void ratios(const mfs_layout *layout, uint32_t blocks, const uint8_t *in, uint8_t *out)
 {
-	if (layout->context == MFS_CONTEXT_RATIO)
-		all_ratio_values(layout, blocks, in, out);
-	else if (layout->context == MFS_CONTEXT_RATIO_NIBBLES)
-		all_nibble_values(layout, blocks, in, out);
-	else
-		all_half_values(layout, blocks, in, out);
+	const uint32_t groups = mfs_context_groups(layout);
+	const size_t stride = layout->block_bytes;
+	int16_t base[RUN];
+
+	for (uint32_t first = 0; first < blocks; first += RUN) {
+		const uint32_t n = blocks - first < RUN ? blocks - first : RUN;
+		const uint8_t *from = in + first * stride;
+		const mfs_ratios at = {n, stride, from + layout->context_offset[2], base,
+				       out + (size_t)first * groups};
+
+		for (uint32_t b = 0; b < n; b++)
+			base[b] = ratio_of_halves(layout, from + b * stride);
+		if (layout->context != MFS_CONTEXT_RATIO_HALVES) {
+			ratios_of_run(layout, &at);
+			continue;
+		}
+		for (uint32_t b = 0; b < n; b++)
+			fill(at.out + (size_t)b * groups, clamp(base[b]), groups);
+	}
 }
 
 /* ---- scale and neighbourhood ---- */
@@ -311,32 +341,57 @@ ALWAYS_INLINE int group_log(unsigned context, const struct scales *at, size_t of
 	return logs[(uint8_t)((low | high << 4) - 32)];
 }
 
+/* Logarithms of blocks' scales that the second pass need not look up again. */
+#define KEPT 4096
+
 /* What stands in `out` between the two passes is the logarithm of each group's own
  * scale, if it has one. */
-ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, uint32_t groups,
-				const uint8_t logs[256], uint8_t *out)
+ALWAYS_INLINE int mean_of_scales(unsigned context, const struct scales *at, uint32_t groups,
+				 const uint8_t logs[256], int16_t kept[KEPT], uint8_t *out)
 {
 	const int of_groups = context == MFS_CONTEXT_HALF_BYTES || context == MFS_CONTEXT_HALF_SIX;
 	uint64_t sum = 0;
-	int mean;
 
 	for (uint32_t b = 0; b < at->blocks; b++) {
 		size_t offset = (size_t)b * at->block_bytes;
+		int log = block_log(context, at->of_block + offset);
 		uint32_t own = 0;
 
 		for (uint32_t g = 0; of_groups && g < groups; g++)
 			own += out[b * groups + g] =
 			    (uint8_t)group_log(context, at, offset, g, logs);
-		sum += (uint64_t)block_log(context, at->of_block + offset) * groups + own;
+		if (b < KEPT)
+			kept[b] = (int16_t)log;
+		sum += (uint64_t)log * groups + own;
 	}
-	mean = (int)(sum / ((uint64_t)at->blocks * groups)) - SCALE_BIAS;
-	for (uint32_t b = 0; b < at->blocks; b++) {
+	return (int)(sum / ((uint64_t)at->blocks * groups));
+}
+
+ALWAYS_INLINE void scale_values(unsigned context, const struct scales *at, uint32_t groups,
+				const uint8_t logs[256], uint8_t *out)
+{
+	const int of_groups = context == MFS_CONTEXT_HALF_BYTES || context == MFS_CONTEXT_HALF_SIX;
+	const uint32_t count = at->blocks < KEPT ? at->blocks : KEPT;
+	int16_t kept[KEPT];
+	const int16_t mean =
+	    (int16_t)(mean_of_scales(context, at, groups, logs, kept, out) - SCALE_BIAS);
+
+	for (uint32_t b = 0; b < count; b++)
+		for (uint32_t g = 0; g < groups; g++) {
+			uint8_t *value = &out[b * groups + g];
+			int16_t log = (int16_t)(kept[b] - mean);
+
+			*value = clamp16(of_groups ? (int16_t)(log + *value) : log);
+		}
+	for (uint32_t b = count; b < at->blocks; b++) {
 		const uint8_t *scale = at->of_block + (size_t)b * at->block_bytes;
 		int16_t log = (int16_t)(block_log(context, scale) - mean);
 
-		for (uint32_t g = 0; g < groups; g++)
-			out[g] = clamp16(of_groups ? (int16_t)(log + out[g]) : log);
-		out += groups;
+		for (uint32_t g = 0; g < groups; g++) {
+			uint8_t *value = &out[b * groups + g];
+
+			*value = clamp16(of_groups ? (int16_t)(log + *value) : log);
+		}
 	}
 }
 

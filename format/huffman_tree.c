@@ -133,16 +133,18 @@ struct backward {
 	long left;
 };
 
+/* At most eight bits. Zeros follow the last. */
 static unsigned take_back(struct backward *in, unsigned count)
 {
-	unsigned value = 0;
+	long at = in->left -= (long)count;
+	unsigned missing = at < 0 ? (unsigned)-at : 0, lower, upper;
 
-	for (unsigned i = 0; i < count; i++) {
-		long bit = --in->left;
-
-		value = value << 1 | (bit >= 0 ? in->bytes[bit / 8] >> bit % 8 & 1u : 0u);
-	}
-	return value;
+	if (count == 0 || missing >= count)
+		return 0;
+	at = at < 0 ? 0 : at;
+	lower = in->bytes[at / 8];
+	upper = in->bytes[(in->left + (long)count - 1) / 8];
+	return ((lower | upper << 8) >> at % 8 & ((1u << (count - missing)) - 1)) << missing;
 }
 
 /* Two states take turns until the bits are used up. */

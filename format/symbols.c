@@ -477,6 +477,8 @@ static void copy_fields(uint8_t *out, size_t out_stride, const uint8_t *in, size
 		copy_field(out, out_stride, in, in_stride, 16, blocks);
 	else if (size == 32)
 		copy_field(out, out_stride, in, in_stride, 32, blocks);
+	else if (size == 128)
+		copy_field(out, out_stride, in, in_stride, 128, blocks);
 	else
 		copy_field(out, out_stride, in, in_stride, size, blocks);
 }
@@ -519,6 +521,12 @@ static int join_vectors(const struct shape *shape, const struct blocks *at, cons
 		mfs_join_q5_k_avx2(joining);
 	else if (shapes_equal(shape, &q6_k))
 		mfs_join_q6_k_avx2(joining);
+	else if (shapes_equal(shape, &q4_k))
+		mfs_join_q4_k_avx2(joining);
+	else if (shapes_equal(shape, &q3_k))
+		mfs_join_q3_k_avx2(joining);
+	else if (shapes_equal(shape, &q2_k))
+		mfs_join_q2_k_avx2(joining);
 	else
 		return 0;
 	return 1;

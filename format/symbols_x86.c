@@ -102,6 +102,82 @@ TARGET void mfs_join_q5_k_avx2(mfs_joining at)
 	}
 }
 
+TARGET void mfs_join_q4_k_avx2(mfs_joining at)
+{
+	for (uint32_t b = 0; b < at.blocks; b++) {
+		const uint8_t *upper = at.upper + (size_t)b * 128;
+		uint8_t *low = at.low + b * at.stride;
+
+#pragma GCC unroll 4
+		for (size_t pair = 0; pair < 4; pair++)
+			store32(low + pair * 32, two_nibbles(nibbles(upper + pair * 32),
+							     nibbles(upper + pair * 32 + 16)));
+	}
+}
+
+/* ---- Q3_K: groups of 32 weights in eight bytes, four groups to 32 bytes of the
+ * field ---- */
+
+/* The upper two bits of a group's symbols. */
+TARGET static inline __m256i group_q3_k(const uint8_t *upper)
+{
+	const __m256i shift = _mm256_set_epi64x(6, 4, 2, 0);
+	__m256i bytes = _mm256_set1_epi64x((long long)load_le64(upper));
+
+	return _mm256_and_si256(_mm256_srlv_epi64(bytes, shift), _mm256_set1_epi8(3));
+}
+
+TARGET void mfs_join_q3_k_avx2(mfs_joining at)
+{
+	const __m256i one = _mm256_set1_epi8(1);
+
+	for (uint32_t b = 0; b < at.blocks; b++) {
+		const uint8_t *upper = at.upper + (size_t)b * 64;
+		__m256i rest = load32(at.rest + (size_t)b * 32), high = _mm256_setzero_si256();
+		__m256i low[2] = {high, high};
+
+#pragma GCC unroll 8
+		for (int g = 0; g < 8; g++) {
+			__m256i pair = group_q3_k(upper + (size_t)g * 8);
+			__m256i bit = _mm256_and_si256(_mm256_srli_epi16(rest, g), one);
+			__m256i top = _mm256_and_si256(_mm256_srli_epi16(pair, 1), one);
+			__m256i two = _mm256_and_si256(pair, one);
+
+			two = _mm256_or_si256(_mm256_add_epi8(two, two), bit);
+			low[g / 4] =
+			    _mm256_or_si256(low[g / 4], _mm256_slli_epi16(two, 2 * (g % 4)));
+			high = _mm256_or_si256(high, _mm256_slli_epi16(top, g));
+		}
+		store32(at.low + b * at.stride, low[0]);
+		store32(at.low + b * at.stride + 32, low[1]);
+		store32(at.high + b * at.stride, high);
+	}
+}
+
+/* ---- Q2_K: groups of 16 weights in four bytes, eight groups to 32 bytes of the
+ * field ---- */
+
+TARGET void mfs_join_q2_k_avx2(mfs_joining at)
+{
+	const __m256i shift = _mm256_set_epi32(6, 4, 2, 0, 6, 4, 2, 0);
+
+	for (uint32_t half = 0; half < 2 * at.blocks; half++) {
+		__m256i groups = load32(at.upper + (size_t)half * 32);
+		__m256i low = _mm256_setzero_si256();
+
+#pragma GCC unroll 4
+		for (int k = 0; k < 4; k++) {
+			const int a = 2 * k, b = 2 * k + 1;
+			__m256i two = _mm256_permutevar8x32_epi32(
+			    groups, _mm256_set_epi32(b, b, b, b, a, a, a, a));
+
+			two = _mm256_and_si256(_mm256_srlv_epi32(two, shift), _mm256_set1_epi8(3));
+			low = _mm256_or_si256(low, _mm256_slli_epi16(two, 2 * k));
+		}
+		store32(at.low + half / 2 * at.stride + (size_t)(half % 2) * 32, low);
+	}
+}
+
 /* ---- Q6_K: halves of 128 weights, in four times two groups of 16 ---- */
 
 /* Symbols of weights 32 q to 32 q + 31 of a half, their two highest bits added to

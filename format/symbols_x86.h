@@ -17,6 +17,9 @@ typedef struct {
 	uint8_t *low, *high;
 } mfs_joining;
 
+void mfs_join_q2_k_avx2(mfs_joining at);
+void mfs_join_q3_k_avx2(mfs_joining at);
+void mfs_join_q4_k_avx2(mfs_joining at);
 void mfs_join_q5_0_avx2(mfs_joining at);
 void mfs_join_q5_k_avx2(mfs_joining at);
 void mfs_join_q6_k_avx2(mfs_joining at);

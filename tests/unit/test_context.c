@@ -11,6 +11,7 @@
 
 #include "context.h"
 #include "layout_ggml.h"
+#include "processor.h"
 
 enum { Q4_0 = 2, Q4_1 = 3, Q2_K = 10, IQ4_XS = 23, Q4_K = 12, Q6_K = 14, MXFP4 = 39 };
 
@@ -232,6 +233,45 @@ static void exponents_are_logarithms(void **state)
 	assert_int_equal(value[3], 255);
 }
 
+/* Every byte of a block at random, its halves also 0, subnormal or infinite. */
+static void random_blocks(const mfs_layout *layout, uint32_t blocks, uint8_t *out)
+{
+	static const uint16_t special[] = {0, 0x8000, 1, 0x8001, 0x03ff, HALF_INFINITY, 0x7fff};
+	uint64_t state = blocks;
+
+	for (uint32_t b = 0; b < blocks; b++, out += layout->block_bytes) {
+		for (uint32_t i = 0; i < layout->block_bytes; i++) {
+			state = state * UINT64_C(6364136223846793005) + 1442695040888963407;
+			out[i] = (uint8_t)(state >> 40);
+		}
+		if (b % 3 == 1)
+			store_le16(out + layout->context_offset[0], special[b % 7]);
+		if (b % 4 == 1)
+			store_le16(out + layout->context_offset[1], special[b % 5]);
+	}
+}
+
+static void values_are_alike_on_every_processor(void **state)
+{
+	static const unsigned types[] = {Q2_K, Q4_K, Q4_1, Q4_0, Q6_K, IQ4_XS, MXFP4};
+	static const uint32_t counts[] = {1, 2, 63, 64, 65, 1000, 4097};
+	static uint8_t in[4097 * 256], fast[4097 * 32], plain[4097 * 32];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++)
+		for (size_t k = 0; k < sizeof(counts) / sizeof(*counts); k++) {
+			const mfs_layout *layout = mfs_layout_ggml(types[i]);
+			size_t size = (size_t)counts[k] * mfs_context_groups(layout);
+
+			random_blocks(layout, counts[k], in);
+			mfs_context_values(layout, counts[k], 0, in, fast);
+			mfs_processor_hide(~0u);
+			mfs_context_values(layout, counts[k], 0, in, plain);
+			mfs_processor_hide(0);
+			assert_memory_equal(fast, plain, size);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -244,6 +284,7 @@ int main(void)
 	    cmocka_unit_test(scales_are_compared_with_their_window),
 	    cmocka_unit_test(groups_scales_count_with_their_blocks),
 	    cmocka_unit_test(exponents_are_logarithms),
+	    cmocka_unit_test(values_are_alike_on_every_processor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,100 @@
+#include "context_x86.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "mfs_endian.h"
+
+#define TARGET __attribute__((target("avx2")))
+#define INLINE static inline __attribute__((always_inline))
+
+/* Logarithms of sixteen numbers in a row, which all fit a byte. */
+TARGET INLINE __m128i logs_load(const uint16_t *log)
+{
+	const __m128i *from = (const __m128i *)(const void *)log;
+
+	return _mm_packus_epi16(_mm_loadu_si128(from), _mm_loadu_si128(from + 1));
+}
+
+/* Base + logarithm of the minimum - logarithm of the scale, from 0 to 255; 0 without
+ * a minimum, else 255 without a scale. */
+TARGET INLINE __m128i ratios_clamp(int16_t base, __m256i minimum, __m256i scale)
+{
+	__m256i sum = _mm256_add_epi16(_mm256_set1_epi16(base), _mm256_sub_epi16(minimum, scale));
+
+	sum = _mm256_permute4x64_epi64(_mm256_packus_epi16(sum, sum), 0x08);
+	return _mm256_castsi256_si128(sum);
+}
+
+TARGET INLINE __m128i ratios_decide(__m128i values, __m128i minimum, __m128i scale)
+{
+	const __m128i zero = _mm_setzero_si128();
+
+	values = _mm_or_si128(values, _mm_cmpeq_epi8(scale, zero));
+	return _mm_andnot_si128(_mm_cmpeq_epi8(minimum, zero), values);
+}
+
+TARGET void mfs_ratios_nibbles_avx2(const mfs_ratios *at, const uint16_t *log)
+{
+	const __m128i logs = logs_load(log), mask = _mm_set1_epi8(15);
+
+	for (uint32_t b = 0; b < at->blocks; b++) {
+		__m128i *out = (__m128i *)(void *)(at->out + (size_t)b * 16);
+		__m128i packed =
+		    _mm_loadu_si128((const __m128i *)(const void *)(at->packed + b * at->stride));
+		__m128i scale = _mm_and_si128(packed, mask);
+		__m128i minimum = _mm_and_si128(_mm_srli_epi16(packed, 4), mask);
+		__m128i values =
+		    ratios_clamp(at->base[b], _mm256_cvtepu8_epi16(_mm_shuffle_epi8(logs, minimum)),
+				 _mm256_cvtepu8_epi16(_mm_shuffle_epi8(logs, scale)));
+
+		if (at->base[b] == MFS_RATIO_NO_MINIMUM)
+			minimum = _mm_setzero_si128();
+		_mm_storeu_si128(out, ratios_decide(values, minimum, scale));
+	}
+}
+
+/* Four numbers of six bits each: the lower bits of `low`, or four bits of `high` below
+ * the upper bits of `low`. */
+INLINE uint64_t eight_of(uint32_t low, uint32_t high)
+{
+	uint32_t rest = (high & 0x0f0f0f0f) | (low >> 2 & 0x30303030);
+
+	return (low & 0x3f3f3f3f) | (uint64_t)rest << 32;
+}
+
+/* Logarithms of sixteen numbers below 64. */
+TARGET INLINE __m128i look_up_six(const __m128i logs[4], __m128i number)
+{
+	__m128i bit4 = _mm_slli_epi16(number, 3), bit5 = _mm_slli_epi16(number, 2);
+	__m128i below = _mm_blendv_epi8(_mm_shuffle_epi8(logs[0], number),
+					_mm_shuffle_epi8(logs[1], number), bit4);
+	__m128i above = _mm_blendv_epi8(_mm_shuffle_epi8(logs[2], number),
+					_mm_shuffle_epi8(logs[3], number), bit4);
+
+	return _mm_blendv_epi8(below, above, bit5);
+}
+
+TARGET void mfs_ratios_six_avx2(const mfs_ratios *at, const uint16_t *log)
+{
+	const __m128i logs[4] = {logs_load(log), logs_load(log + 16), logs_load(log + 32),
+				 logs_load(log + 48)};
+
+	for (uint32_t b = 0; b < at->blocks; b++) {
+		const uint8_t *packed = at->packed + b * at->stride;
+		uint32_t high = load_le32(packed + 8);
+		__m128i both = _mm_set_epi64x((long long)eight_of(load_le32(packed + 4), high >> 4),
+					      (long long)eight_of(load_le32(packed), high));
+		__m256i wide = _mm256_cvtepu8_epi16(look_up_six(logs, both));
+		__m128i minimum = _mm_srli_si128(both, 8), values;
+
+		values = ratios_clamp(at->base[b], _mm256_permute4x64_epi64(wide, 0x0e), wide);
+		if (at->base[b] == MFS_RATIO_NO_MINIMUM)
+			minimum = _mm_setzero_si128();
+		_mm_storel_epi64((__m128i *)(void *)(at->out + (size_t)b * 8),
+				 ratios_decide(values, minimum, both));
+	}
+}
+
+#endif
