@@ -225,7 +225,9 @@ mfs_coder_job *mfs_coders_collect(mfs_coders *c)
 	if (c->collected == c->taken)
 		return NULL;
 	if (!c->thread_count) {
-		code(job, c->encoders[0]);
+		if (job->state != JOB_CODED)
+			code(job, c->encoders[0]);
+		job->state = JOB_CODED;
 		return job;
 	}
 	pthread_mutex_lock(&c->lock);
