@@ -8,6 +8,14 @@
 
 enum job_state { JOB_FREE, JOB_FILLED, JOB_CODED };
 
+/* What one thread, or the owner, codes with. */
+struct coder {
+	mfs_encoder *encoder;
+	/* Where spans are proven, else NULL. */
+	mfs_decoder *decoder;
+	uint8_t *decoded;
+};
+
 struct mfs_coders {
 	mfs_coder_job *jobs; /* a ring */
 	unsigned count;
@@ -22,8 +30,8 @@ struct mfs_coders {
 
 	pthread_t *threads;
 	unsigned thread_count;
-	mfs_encoder **encoders; /* one for each thread, or the owner's */
-	unsigned encoder_count;
+	struct coder *coders; /* one for each thread, or the owner's */
+	unsigned coder_count;
 };
 
 /* ---- coding one span ---- */
@@ -56,16 +64,35 @@ static int code_streams(mfs_coder_job *job, mfs_encoder *encoder)
 			       job->tables, out, job->info);
 }
 
-static void code(mfs_coder_job *job, mfs_encoder *encoder)
+/* A mistake of a codec must not get into a container. */
+static bool decodes_back(const mfs_coder_job *job, const struct coder *coder)
+{
+	mfs_frame frame[MFS_SLOTS];
+
+	for (int s = 0; s < MFS_SLOTS; s++)
+		frame[s] = (mfs_frame){job->stored[s], job->info[s].stored, job->tables[s]};
+	return !mfs_span_decode(coder->decoder, job->tensor->layout, job->span.blocks, frame,
+				coder->decoded) &&
+	       !memcmp(coder->decoded, job->in, job->span.bytes);
+}
+
+static void code(mfs_coder_job *job, const struct coder *coder)
 {
 	const mfs_plan_tensor *t = job->tensor;
 
 	memset(job->info, 0, sizeof(job->info));
 	job->error = 0;
+	job->unproven = false;
 	if (t->record.cls == MFS_DISK_PLAIN)
 		code_plain(job);
 	else
-		job->error = code_streams(job, encoder);
+		job->error = code_streams(job, coder->encoder);
+	/* Plain spans are stored from where they were read to. */
+	if (!job->error && coder->decoder && t->record.cls != MFS_DISK_PLAIN &&
+	    !decodes_back(job, coder)) {
+		job->unproven = true;
+		job->error = MFS_E_CORRUPT;
+	}
 	for (unsigned s = 0; s < MFS_SLOTS && !job->error; s++)
 		if (mfs_plan_has_slot(t, s))
 			job->hash[s] = mfs_frame_hash(job->stored[s], job->info[s].stored,
@@ -76,7 +103,7 @@ static void code(mfs_coder_job *job, mfs_encoder *encoder)
 
 struct thread_start {
 	mfs_coders *coders;
-	mfs_encoder *encoder;
+	const struct coder *coder;
 };
 
 /* The oldest job that no thread has started, or NULL at the end. */
@@ -101,7 +128,7 @@ static void *coder_thread(void *arg)
 
 	free(arg);
 	while ((job = next_job(c))) {
-		code(job, start.encoder);
+		code(job, start.coder);
 		pthread_mutex_lock(&c->lock);
 		job->state = JOB_CODED;
 		pthread_cond_signal(&c->coded);
@@ -110,13 +137,13 @@ static void *coder_thread(void *arg)
 	return NULL;
 }
 
-static int start_thread(mfs_coders *c, mfs_encoder *encoder)
+static int start_thread(mfs_coders *c, const struct coder *coder)
 {
 	struct thread_start *start = malloc(sizeof(*start));
 
 	if (!start)
 		return MFS_E_MEMORY;
-	*start = (struct thread_start){c, encoder};
+	*start = (struct thread_start){c, coder};
 	if (pthread_create(&c->threads[c->thread_count], NULL, coder_thread, start)) {
 		free(start);
 		return MFS_E_MEMORY;
@@ -125,15 +152,31 @@ static int start_thread(mfs_coders *c, mfs_encoder *encoder)
 	return 0;
 }
 
+static int coder_open(struct coder *coder, size_t span_max, bool prove)
+{
+	coder->encoder = mfs_encoder_new(span_max);
+	if (prove) {
+		coder->decoder = mfs_decoder_new(span_max);
+		coder->decoded = malloc(span_max);
+	}
+	return coder->encoder && (!prove || (coder->decoder && coder->decoded)) ? 0 : MFS_E_MEMORY;
+}
+
+static void coder_close(struct coder *coder)
+{
+	mfs_encoder_free(coder->encoder);
+	mfs_decoder_free(coder->decoder);
+	free(coder->decoded);
+}
+
 /* As many threads as the system gives; without any the owner does the work. */
-static int start_threads(mfs_coders *c, unsigned threads, size_t span_max)
+static int start_threads(mfs_coders *c, unsigned threads, size_t span_max, bool prove)
 {
 	for (unsigned i = 0; i < threads; i++) {
-		c->encoders[i] = mfs_encoder_new(span_max);
-		if (!c->encoders[i])
+		c->coder_count++;
+		if (coder_open(&c->coders[i], span_max, prove) < 0)
 			return MFS_E_MEMORY;
-		c->encoder_count++;
-		if (threads == 1 || start_thread(c, c->encoders[i]) < 0)
+		if (threads == 1 || start_thread(c, &c->coders[i]) < 0)
 			break;
 	}
 	return 0;
@@ -155,7 +198,7 @@ static int make_jobs(mfs_coders *c, size_t span_max)
 	return 0;
 }
 
-int mfs_coders_new(mfs_coders **out, unsigned threads, unsigned jobs, size_t span_max)
+int mfs_coders_new(mfs_coders **out, unsigned threads, unsigned jobs, size_t span_max, bool prove)
 {
 	mfs_coders *c = calloc(1, sizeof(*c));
 	int error;
@@ -167,10 +210,10 @@ int mfs_coders_new(mfs_coders **out, unsigned threads, unsigned jobs, size_t spa
 	pthread_cond_init(&c->filled, NULL);
 	pthread_cond_init(&c->coded, NULL);
 	c->threads = calloc(threads, sizeof(*c->threads));
-	c->encoders = calloc(threads, sizeof(mfs_encoder *));
-	error = c->threads && c->encoders ? make_jobs(c, span_max) : MFS_E_MEMORY;
+	c->coders = calloc(threads, sizeof(*c->coders));
+	error = c->threads && c->coders ? make_jobs(c, span_max) : MFS_E_MEMORY;
 	if (!error)
-		error = start_threads(c, threads, span_max);
+		error = start_threads(c, threads, span_max, prove);
 	if (error) {
 		mfs_coders_free(c);
 		return error;
@@ -189,13 +232,13 @@ void mfs_coders_free(mfs_coders *c)
 	pthread_mutex_unlock(&c->lock);
 	for (unsigned i = 0; i < c->thread_count; i++)
 		pthread_join(c->threads[i], NULL);
-	for (unsigned i = 0; i < c->encoder_count; i++)
-		mfs_encoder_free(c->encoders[i]);
+	for (unsigned i = 0; i < c->coder_count; i++)
+		coder_close(&c->coders[i]);
 	pthread_cond_destroy(&c->filled);
 	pthread_cond_destroy(&c->coded);
 	pthread_mutex_destroy(&c->lock);
 	free(c->threads);
-	free(c->encoders);
+	free(c->coders);
 	free(c->jobs);
 	free(c->memory);
 	free(c);
@@ -225,7 +268,9 @@ mfs_coder_job *mfs_coders_collect(mfs_coders *c)
 	if (c->collected == c->taken)
 		return NULL;
 	if (!c->thread_count) {
-		code(job, c->encoders[0]);
+		if (job->state != JOB_CODED)
+			code(job, &c->coders[0]);
+		job->state = JOB_CODED;
 		return job;
 	}
 	pthread_mutex_lock(&c->lock);

@@ -22,6 +22,7 @@ typedef struct {
 
 	/* The result. */
 	int error;
+	bool unproven; /* the error: its frames do not decode to the span */
 	const uint8_t *stored[MFS_SLOTS];
 	mfs_frame_info info[MFS_SLOTS];
 	uint64_t hash[MFS_SLOTS];
@@ -33,15 +34,19 @@ typedef struct {
 
 typedef struct mfs_coders mfs_coders;
 
-/* `jobs` jobs of up to span_max bytes on `threads` threads. 0 or MFS_E_MEMORY. */
-int mfs_coders_new(mfs_coders **out, unsigned threads, unsigned jobs, size_t span_max);
+/* `jobs` jobs of up to span_max bytes on `threads` threads. With `prove` each span is
+ * decoded again from the frames it came to, while they are in the processor's cache, and
+ * compared with what it was made of; the tables are open for both ways then. 0 or
+ * MFS_E_MEMORY. */
+int mfs_coders_new(mfs_coders **out, unsigned threads, unsigned jobs, size_t span_max, bool prove);
 /* Waits for jobs under way. NULL is fine. */
 void mfs_coders_free(mfs_coders *coders);
 
 /* The next free job, or NULL while all are in use. */
 mfs_coder_job *mfs_coders_take(mfs_coders *coders);
 void mfs_coders_submit(mfs_coders *coders);
-/* Waits for the oldest submitted job; NULL if there is none. */
+/* Waits for the oldest submitted job; NULL if there is none. The same one until it is
+ * released. */
 mfs_coder_job *mfs_coders_collect(mfs_coders *coders);
 /* Gives the collected job back. */
 void mfs_coders_release(mfs_coders *coders);

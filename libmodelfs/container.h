@@ -60,6 +60,13 @@ int mfs_open_generation(mfs_container **out, const char *path, const mfs_superbl
 int64_t container_check_fresh(mfs_container *c, const bool *fresh, mfs_check_report *report,
 			      mfs_progress *progress, void *user);
 
+/* As mfs_check() (`fresh` NULL) or container_check_fresh(), but frames and tables are
+ * compared with their hashes only, not decoded: for containers whose spans were proven
+ * to decode when they were packed. On `threads` threads; calls back from this one, but
+ * `report` from any, one at a time. */
+int64_t container_read_back(mfs_container *c, const bool *fresh, unsigned threads,
+			    mfs_check_report *report, mfs_progress *progress, void *user);
+
 /* The reader, started if need be. NULL on failure, with the reason in *err. */
 struct reader *container_reader(mfs_container *c, int *err);
 

@@ -45,27 +45,42 @@ void mfs_io_file_pread(mfs_io_file *file, mfs_io_request *request)
 	mfs_io_file_drop(file, request);
 }
 
-/* Through a bounce buffer, so that the caller need not care for alignment. */
+static bool is_aligned(uint64_t offset, const void *buffer, size_t length)
+{
+	return (offset | (uintptr_t)buffer | length) % DIRECT_ALIGNMENT == 0 &&
+	       length <= UINT32_MAX;
+}
+
+static int64_t read_aligned(mfs_io_file *file, uint64_t offset, void *buffer, size_t length)
+{
+	mfs_io_request request = {.offset = offset, .length = (uint32_t)length, .buffer = buffer};
+
+	mfs_io_file_pread(file, &request);
+	if (request.result >= 0)
+		return request.result;
+	errno = (int)-request.result;
+	return MFS_E_IO;
+}
+
+/* Through a bounce buffer where it must be, so that the caller need not care for
+ * alignment. */
 int64_t mfs_io_file_read_at(mfs_io *io, uint64_t offset, void *buffer, size_t length)
 {
 	mfs_io_file *file = (mfs_io_file *)io;
 	uint64_t start = round_down(offset, DIRECT_ALIGNMENT);
 	uint64_t end = round_up(offset + length, DIRECT_ALIGNMENT);
-	mfs_io_request request = {.offset = start, .length = (uint32_t)(end - start)};
 	void *bounce;
 	int64_t got;
 
+	if (is_aligned(offset, buffer, length))
+		return read_aligned(file, offset, buffer, length);
 	if (end - start > UINT32_MAX || posix_memalign(&bounce, DIRECT_ALIGNMENT, end - start))
 		return MFS_E_MEMORY;
-	request.buffer = bounce;
-	mfs_io_file_pread(file, &request);
-	got = request.result - (int64_t)(offset - start);
-	if (request.result >= 0) {
+	got = read_aligned(file, start, bounce, end - start);
+	if (got >= 0) {
+		got -= (int64_t)(offset - start);
 		got = got < 0 ? 0 : got > (int64_t)length ? (int64_t)length : got;
 		memcpy(buffer, (uint8_t *)bounce + (offset - start), (size_t)got);
-	} else {
-		errno = (int)-request.result;
-		got = MFS_E_IO;
 	}
 	free(bounce);
 	return got;

@@ -136,6 +136,8 @@ int mfs_output_open(mfs_output *out, const char *path, int replace, mfs_problem 
 	char *resolved = NULL;
 	int error;
 
+	output.table = out->table;
+	output.user = out->user;
 	output.replace = replace;
 	output.path = strdup(path);
 	error = output.path ? check_target(&output, path, why) : mfs_problem_no_memory(why);

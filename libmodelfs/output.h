@@ -50,7 +50,8 @@ extern const mfs_output_table mfs_output_file_table;
 	}
 
 /* Checks the target and creates the temporary file. Refuses directories, special
- * files and, unless `replace`, anything that exists. */
+ * files and, unless `replace`, anything that exists. `out` is MFS_OUTPUT_NONE, or has
+ * another table. */
 int mfs_output_open(mfs_output *out, const char *path, int replace, mfs_problem *why);
 
 /* Opens and locks an existing container for writing. MFS_E_BUSY: another writer has

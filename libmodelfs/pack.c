@@ -94,6 +94,20 @@ static unsigned job_count(const mfs_pack_work *w, size_t span_max)
 	return jobs > least ? (unsigned)jobs : least;
 }
 
+/* Spans are proven while they are coded, if they are to be verified at all. What a delta
+ * decodes to is no span yet, and frames that are copied were never decoded: containers
+ * with these are read back whole. */
+static bool can_prove(const mfs_pack_work *w)
+{
+	if (!w->output || w->packer->no_verify || w->compactor)
+		return false;
+	for (uint32_t i = 0; i < w->plan->tensor_count; i++)
+		if (!w->plan->tensors[i].stored &&
+		    w->plan->tensors[i].record.flags & MFS_TENSOR_DELTA)
+			return false;
+	return true;
+}
+
 static int open_writers(mfs_pack_work *w)
 {
 	/* Without tensors (empty files only) nothing is coded. */
@@ -102,6 +116,7 @@ static int open_writers(mfs_pack_work *w)
 
 	if (error)
 		return error;
+	w->prove = can_prove(w);
 	w->file_hash = XXH3_createState();
 	w->tensor_hash = XXH3_createState();
 	error = mfs_chunk_writer_open(&w->writer, w->plan, &w->placement, w->output);
@@ -109,8 +124,8 @@ static int open_writers(mfs_pack_work *w)
 		return mfs_problem_set(w->why, error, UINT64_MAX, "%s: cannot read its index: %s",
 				       w->packer->locked.path, mfs_error_text(error));
 	if (error || !w->file_hash || !w->tensor_hash ||
-	    (!w->compactor &&
-	     mfs_coders_new(&w->coders, w->packer->threads, job_count(w, span_max), span_max) < 0))
+	    (!w->compactor && mfs_coders_new(&w->coders, w->packer->threads, job_count(w, span_max),
+					     span_max, w->prove) < 0))
 		return mfs_problem_no_memory(w->why);
 	return 0;
 }

@@ -38,7 +38,9 @@ static int store_one(mfs_pack_work *w)
 	if (error)
 		mfs_problem_set(w->why, error, UINT64_MAX, "%s: tensor '%.*s': %s",
 				w->plan->files[t->record.file].path, t->record.name_length,
-				t->record.name ? t->record.name : "", mfs_error_text(error));
+				t->record.name ? t->record.name : "",
+				job->unproven ? "its frames do not decode to it"
+					      : mfs_error_text(error));
 	else
 		error = mfs_chunk_writer_add(&w->writer, job, w->why);
 	mfs_pack_count_stored(w, job);
@@ -143,7 +145,7 @@ static int pack_twin(mfs_pack_work *w, mfs_plan_tensor *t)
 
 static int open_tables(mfs_pack_work *w, mfs_plan_tensor *t)
 {
-	int error = mfs_plan_open_tables(t);
+	int error = mfs_plan_open_tables(t, w->prove ? MFS_TABLES_BOTH : MFS_TABLES_ENCODE);
 
 	if (error)
 		mfs_problem_set(w->why, error, UINT64_MAX, "cannot open the tables of '%.*s'",

@@ -30,7 +30,9 @@ static int report_verifying(void *user, uint64_t done, uint64_t total)
 
 static int64_t check_all(mfs_pack_work *w, mfs_container *container)
 {
-	return mfs_check(container, report_damage, report_verifying, w);
+	return w->prove ? container_read_back(container, NULL, w->packer->threads, report_damage,
+					      report_verifying, w)
+			: mfs_check(container, report_damage, report_verifying, w);
 }
 
 /* What was there before is not read again. */
@@ -43,7 +45,10 @@ static int64_t check_added(mfs_pack_work *w, mfs_container *container)
 		return MFS_E_MEMORY;
 	for (uint32_t i = 0; i < w->plan->file_count; i++)
 		fresh[i] = !w->plan->files[i].carried;
-	problems = container_check_fresh(container, fresh, report_damage, report_verifying, w);
+	problems =
+	    w->prove ? container_read_back(container, fresh, w->packer->threads, report_damage,
+					   report_verifying, w)
+		     : container_check_fresh(container, fresh, report_damage, report_verifying, w);
 	free(fresh);
 	return problems;
 }

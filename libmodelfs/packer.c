@@ -155,8 +155,8 @@ int mfs_packer_remove(mfs_packer *p, const char *name, mfs_problem *why)
 
 void mfs_packer_set_output(mfs_packer *p, const mfs_output_table *table, void *user)
 {
-	p->locked.table = table;
-	p->locked.user = user;
+	p->output.table = p->locked.table = table;
+	p->output.user = p->locked.user = user;
 }
 
 static int check_unused(const mfs_packer *p, const char *what, mfs_problem *why)

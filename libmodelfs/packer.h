@@ -59,10 +59,11 @@ typedef struct {
 	mfs_index index;
 	XXH3_state_t *file_hash, *tensor_hash;
 	uint8_t *base_span; /* of a delta's base */
+	bool prove;	    /* spans are decoded again as soon as they are coded */
 	uint64_t original_done;
 } mfs_pack_work;
 
-/* What mfs_packer_open() opened is written through `table`; for tests. */
+/* The container is written through `table`; for tests. */
 void mfs_packer_set_output(mfs_packer *packer, const mfs_output_table *table, void *user);
 
 /* ---- pack.c ---- */

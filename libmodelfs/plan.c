@@ -907,14 +907,13 @@ bool mfs_plan_writes(const mfs_plan_tensor *t)
 	return !t->stored && t->twin == MFS_NO_TENSOR && !(t->record.flags & MFS_TENSOR_DERIVED);
 }
 
-int mfs_plan_open_tables(mfs_plan_tensor *t)
+int mfs_plan_open_tables(mfs_plan_tensor *t, enum mfs_tables_use use)
 {
 	for (int s = 0; s < MFS_SLOTS; s++) {
-		int error =
-		    t->tables[s]
-			? mfs_tables_open(&t->open_tables[s], t->tables[s], t->tables_bytes[s],
-					  t->layout->slot_streams[s], MFS_TABLES_ENCODE)
-			: 0;
+		int error = t->tables[s] ? mfs_tables_open(&t->open_tables[s], t->tables[s],
+							   t->tables_bytes[s],
+							   t->layout->slot_streams[s], use)
+					 : 0;
 
 		if (error)
 			return error;

@@ -203,7 +203,7 @@ static int choose_class(struct sampler *s, struct scratch *w, const struct deman
 	/* Then nothing depends on the sample. */
 	if (constants_split && (adapter || s->plan->codec != MFS_PLAN_PLAIN) && !s->plan->explain)
 		return 0;
-	stored = mfs_plan_open_tables(t);
+	stored = mfs_plan_open_tables(t, MFS_TABLES_ENCODE);
 	if (!stored)
 		stored = code_sample(w, t);
 	if (stored < 0)
@@ -252,7 +252,7 @@ static int try_sample(struct scratch *w, mfs_plan_tensor *t, int64_t *least)
 	}
 	stored = build_tables(w, &trial);
 	if (!stored)
-		stored = mfs_plan_open_tables(&trial);
+		stored = mfs_plan_open_tables(&trial, MFS_TABLES_ENCODE);
 	if (!stored)
 		stored = code_sample(w, &trial);
 	mfs_plan_close_tables(&trial);

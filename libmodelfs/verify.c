@@ -13,31 +13,11 @@
 #include "check.h"
 #include "problem.h"
 #include "reader.h"
+#include "verify.h"
 
 #define STEP (1u << 20) /* bytes read at once */
 
-struct check {
-	mfs_container *c;
-	const bool *fresh; /* by file: those to check, and no superblocks; NULL: everything */
-	mfs_check_report *report;
-	mfs_progress *progress;
-	void *user;
-	int64_t problems;
-	bool stopped, cancelled;
-	uint64_t done, total; /* original bytes */
-	uint8_t *buffer;      /* MFS_ROOT_MAX, for everything */
-	struct range64 *used; /* what is not padding */
-	size_t used_count;
-	XXH3_state_t *file_hash, *tensor_hash;
-};
-
-struct range64 {
-	uint64_t offset, length;
-	bool chunk;
-};
-
-__attribute__((format(printf, 4, 5))) static void found(struct check *k, int error, uint64_t offset,
-							const char *format, ...)
+void check_found(struct check *k, int error, uint64_t offset, const char *format, ...)
 {
 	mfs_problem why = {0};
 	char text[400];
@@ -58,7 +38,7 @@ static bool read_stored(struct check *k, uint64_t offset, uint32_t length, const
 
 	if (got == length)
 		return true;
-	found(k, MFS_E_IO, offset, "%s at 0x%" PRIx64 " cannot be read", what, offset);
+	check_found(k, MFS_E_IO, offset, "%s at 0x%" PRIx64 " cannot be read", what, offset);
 	return false;
 }
 
@@ -84,11 +64,12 @@ static void check_superblock(struct check *k, uint64_t offset, const char *which
 		      memcmp(sb.root_hash, k->c->sb.root_hash, sizeof(sb.root_hash)))))
 		err = MFS_E_CORRUPT;
 	if (err)
-		found(k, err, offset, "%s at 0x%" PRIx64 ": %s", which, offset,
-		      mfs_error_text(err));
+		check_found(k, err, offset, "%s at 0x%" PRIx64 ": %s", which, offset,
+			    mfs_error_text(err));
 }
 
-static void check_hashed(struct check *k, uint64_t offset, uint32_t size, const uint8_t hash[16],
+/* True if it is whole; its bytes are in the buffer then. */
+static bool check_hashed(struct check *k, uint64_t offset, uint32_t size, const uint8_t hash[16],
 			 const char *what, uint32_t number, int copy)
 {
 	XXH128_canonical_t seen;
@@ -97,11 +78,20 @@ static void check_hashed(struct check *k, uint64_t offset, uint32_t size, const 
 	snprintf(name, sizeof(name), "%s %" PRIu32 " (copy %d)", what, number, copy + 1);
 	use(k, offset, size);
 	if (!read_stored(k, offset, size, name))
-		return;
+		return false;
 	XXH128_canonicalFromHash(&seen, XXH3_128bits(k->buffer, size));
-	if (memcmp(seen.digest, hash, sizeof(seen.digest)))
-		found(k, MFS_E_CORRUPT, offset, "%s at 0x%" PRIx64 ": checksum mismatch", name,
-		      offset);
+	if (!memcmp(seen.digest, hash, sizeof(seen.digest)))
+		return true;
+	check_found(k, MFS_E_CORRUPT, offset, "%s at 0x%" PRIx64 ": checksum mismatch", name,
+		    offset);
+	return false;
+}
+
+/* Keeps segment `i`, which is in the buffer, for those who read frames back. */
+static void keep_segment(struct check *k, uint32_t i, uint32_t size)
+{
+	if (k->segments && !k->segments[i] && (k->segments[i] = malloc(size)))
+		memcpy(k->segments[i], k->buffer, size);
 }
 
 static void check_index(struct check *k)
@@ -121,7 +111,8 @@ static void check_index(struct check *k)
 			     copy);
 		for (uint32_t i = 0; i < k->c->root.count[MFS_SEC_SEGMENTS]; i++) {
 			mfs_root_get_segment(&k->c->root, i, &s);
-			check_hashed(k, s.offset[copy], s.size, s.hash, "segment", i, copy);
+			if (check_hashed(k, s.offset[copy], s.size, s.hash, "segment", i, copy))
+				keep_segment(k, i, s.size);
 		}
 	}
 }
@@ -145,9 +136,9 @@ static void check_zero(struct check *k, uint64_t from, uint64_t to)
 		for (uint32_t i = 0; i < n; i++) {
 			if (!k->buffer[i])
 				continue;
-			found(k, MFS_E_CORRUPT, from + i,
-			      "padding at 0x%" PRIx64 " is not zero (no file is affected)",
-			      from + i);
+			check_found(k, MFS_E_CORRUPT, from + i,
+				    "padding at 0x%" PRIx64 " is not zero (no file is affected)",
+				    from + i);
 			return;
 		}
 		from += n;
@@ -167,17 +158,38 @@ static void check_page_ends(struct check *k)
 	}
 }
 
+/* Where chunk `i` lies; false if its segment is damaged in both copies. */
+static bool find_chunk(struct check *k, uint32_t i, struct range64 *out)
+{
+	uint64_t first = div_up(k->c->root.frames, MFS_SEGMENT_FRAME_COUNT);
+	mfs_chunk_info info = {.size = sizeof(info)};
+	const uint8_t *segment;
+	mfs_chunk chunk;
+
+	if (!k->segments) {
+		if (mfs_chunk_get(k->c, i, &info))
+			return false;
+		*out = (struct range64){info.offset, info.stored_bytes, true};
+		return true;
+	}
+	segment = k->segments[first + i / MFS_SEGMENT_CHUNK_COUNT];
+	if (!segment ||
+	    mfs_chunk_decode(&chunk,
+			     segment + i % MFS_SEGMENT_CHUNK_COUNT * sizeof(struct mfs_disk_chunk),
+			     k->c->sb.page_size, k->c->sb.container_size))
+		return false;
+	*out = (struct range64){chunk.offset, chunk.stored_size, true};
+	return true;
+}
+
 static void check_padding(struct check *k)
 {
 	uint64_t at = 0;
 
 	for (uint32_t i = 0; i < k->c->root.chunks; i++) {
-		mfs_chunk_info chunk = {.size = sizeof(chunk)};
-
-		if (mfs_chunk_get(k->c, i, &chunk))
-			return; /* its segment is damaged in both copies, as reported */
-		use(k, chunk.offset, chunk.stored_bytes);
-		k->used[k->used_count - 1].chunk = true;
+		if (!find_chunk(k, i, &k->used[k->used_count]))
+			return; /* as reported */
+		k->used_count++;
 	}
 	qsort(k->used, k->used_count, sizeof(*k->used), by_offset);
 	if (k->c->sb.generation > 1) {
@@ -275,10 +287,10 @@ static void check_tensor(struct check *k, uint32_t file, const mfs_root_extent *
 		return;
 	mfs_root_get_tensor(&k->c->root, extent->tensor, &t);
 	if (extent->length == t.size && hash_known(t.hash) && !hash_equal(k->tensor_hash, t.hash))
-		found(k, MFS_E_CORRUPT, t.file_offset,
-		      "%s: %s%.*s does not have the bytes it was packed from",
-		      k->c->file_names[file], t.name_length ? "tensor " : "a run of literal bytes",
-		      t.name_length, t.name);
+		check_found(
+		    k, MFS_E_CORRUPT, t.file_offset,
+		    "%s: %s%.*s does not have the bytes it was packed from", k->c->file_names[file],
+		    t.name_length ? "tensor " : "a run of literal bytes", t.name_length, t.name);
 }
 
 /* A view repeats what other files have, and what it computes from them has no hash
@@ -318,14 +330,16 @@ static void check_file(struct check *k, uint32_t file)
 	if (f.kind == MFS_FILE_VIEW)
 		k->done = done;
 	if (whole && !k->stopped && hash_known(f.hash) && !hash_equal(k->file_hash, f.hash))
-		found(k, MFS_E_CORRUPT, UINT64_MAX, "%s does not have the bytes it was packed from",
-		      k->c->file_names[file]);
+		check_found(k, MFS_E_CORRUPT, UINT64_MAX,
+			    "%s does not have the bytes it was packed from",
+			    k->c->file_names[file]);
 }
 
 static int prepare(struct check *k)
 {
+	uint32_t segments = k->c->root.count[MFS_SEC_SEGMENTS];
+	size_t ranges = 5 + 2 * (size_t)segments + k->c->root.chunks;
 	mfs_root_file f;
-	size_t ranges = 5 + 2 * (size_t)k->c->root.count[MFS_SEC_SEGMENTS] + k->c->root.chunks;
 
 	for (uint32_t i = 0; i < k->c->root.count[MFS_SEC_FILES]; i++) {
 		mfs_root_get_file(&k->c->root, i, &f);
@@ -336,40 +350,76 @@ static int prepare(struct check *k)
 	k->used = calloc(ranges, sizeof(*k->used));
 	k->file_hash = XXH3_createState();
 	k->tensor_hash = XXH3_createState();
-	return k->buffer && k->used && k->file_hash && k->tensor_hash ? 0 : MFS_E_MEMORY;
+	if (k->threads)
+		k->segments = calloc(segments + 1u, sizeof(*k->segments));
+	return k->buffer && k->used && k->file_hash && k->tensor_hash &&
+		       (!k->threads || k->segments)
+		   ? 0
+		   : MFS_E_MEMORY;
 }
 
-static int64_t check_container(mfs_container *c, const bool *fresh, mfs_check_report *report,
-			       mfs_progress *progress, void *user)
+static void finish(struct check *k)
 {
-	struct check k = {
-	    .c = c, .fresh = fresh, .report = report, .progress = progress, .user = user};
-	int err = prepare(&k);
+	for (uint32_t i = 0; k->segments && i < k->c->root.count[MFS_SEC_SEGMENTS]; i++)
+		free(k->segments[i]);
+	free(k->segments);
+	free(k->buffer);
+	free(k->used);
+	XXH3_freeState(k->file_hash);
+	XXH3_freeState(k->tensor_hash);
+}
+
+static void check_files(struct check *k)
+{
+	for (uint32_t i = 0; i < k->c->root.count[MFS_SEC_FILES] && !k->stopped; i++)
+		if (!k->fresh || k->fresh[i])
+			check_file(k, i);
+}
+
+static int64_t check_container(struct check *k)
+{
+	int err = prepare(k);
 
 	if (!err) {
-		check_index(&k);
-		for (uint32_t i = 0; i < c->root.count[MFS_SEC_FILES] && !k.stopped; i++)
-			if (!fresh || fresh[i])
-				check_file(&k, i);
-		if (!k.stopped && !fresh)
-			check_padding(&k);
+		check_index(k);
+		if (k->threads && !k->stopped)
+			err = check_frames(k);
+		else if (!k->threads)
+			check_files(k);
 	}
-	free(k.buffer);
-	free(k.used);
-	XXH3_freeState(k.file_hash);
-	XXH3_freeState(k.tensor_hash);
-	if (k.cancelled)
+	if (!err && !k->stopped && !k->fresh)
+		check_padding(k);
+	finish(k);
+	if (k->cancelled)
 		return MFS_E_CANCELLED;
-	return err ? err : k.problems;
+	return err ? err : k->problems;
 }
 
 int64_t mfs_check(mfs_container *c, mfs_check_report *report, mfs_progress *progress, void *user)
 {
-	return check_container(c, NULL, report, progress, user);
+	struct check k = {.c = c, .report = report, .progress = progress, .user = user};
+
+	return check_container(&k);
 }
 
 int64_t container_check_fresh(mfs_container *c, const bool *fresh, mfs_check_report *report,
 			      mfs_progress *progress, void *user)
 {
-	return check_container(c, fresh, report, progress, user);
+	struct check k = {
+	    .c = c, .fresh = fresh, .report = report, .progress = progress, .user = user};
+
+	return check_container(&k);
+}
+
+int64_t container_read_back(mfs_container *c, const bool *fresh, unsigned threads,
+			    mfs_check_report *report, mfs_progress *progress, void *user)
+{
+	struct check k = {.c = c,
+			  .fresh = fresh,
+			  .threads = threads,
+			  .report = report,
+			  .progress = progress,
+			  .user = user};
+
+	return check_container(&k);
 }

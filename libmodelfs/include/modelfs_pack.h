@@ -21,7 +21,7 @@ extern "C" {
 #endif
 
 #define MFS_PACK_MEMORY	       (80u << 20)
-#define MFS_PACK_THREAD_MEMORY (8u << 20)
+#define MFS_PACK_THREAD_MEMORY (12u << 20)
 
 typedef struct mfs_packer mfs_packer;
 
@@ -32,7 +32,7 @@ typedef struct {
 	uint32_t frame_bytes; /* 0: the profile's */
 	unsigned threads;     /* 0: one a core; output does not depend on it */
 	int opaque;	      /* 1: pack sources that fail validation as opaque bytes */
-	int no_verify;	      /* 1: do not read back what was written */
+	int no_verify;	      /* 1: neither decode what was coded nor read back what was written */
 	int force;	      /* 1: replace an existing container */
 	const char *codec;    /* the only coding to use on tensors, such as "literals", or "plain";
 			       * NULL: for each tensor what is smallest among those that the
