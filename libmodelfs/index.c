@@ -14,7 +14,7 @@ static void part_load(struct reader *r, struct part *part)
 {
 	part->state = PART_LOADING;
 	part->job.state = JOB_NEED;
-	part->job.retried = false;
+	part->job.retried = part->job.starved = false;
 	if (part->job.kind == JOB_SEGMENT) {
 		mfs_root_segment s;
 
@@ -44,6 +44,18 @@ bool part_ready(struct reader *r, struct part *part, int *err)
 		part->state = PART_ABSENT;
 	}
 	return false;
+}
+
+void tables_want(struct reader *r, struct part *tables, uint32_t streams, bool ahead)
+{
+	tables->last_use = ++r->tick;
+	if (tables->state == PART_ABSENT || tables->state == PART_FAILED) {
+		tables->streams = streams;
+		part_load(r, tables);
+		tables->job.ahead = ahead;
+	}
+	if (!ahead)
+		tables->job.ahead = false;
 }
 
 struct part *frame_segment(struct reader *r, uint64_t frame)

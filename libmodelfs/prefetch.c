@@ -164,18 +164,18 @@ static bool find_place(struct reader *r, uint32_t file, uint64_t offset, size_t 
 	return !(t.flags & MFS_TENSOR_LITERAL);
 }
 
-void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length)
+bool prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length)
 {
 	struct place place;
 	struct stream *s;
 	bool known, begun;
 
 	if (r->c->options.no_prefetch)
-		return;
+		return false;
 	r->note_clock++;
 	known = find_place(r, file, offset, length, &place);
 	if (known && replay_note(r, &place))
-		return;
+		return false;
 	s = find_stream(r, file, offset, length);
 	begun = !s;
 	if (begun)
@@ -184,6 +184,7 @@ void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t
 		continue_stream(r, s, offset, length);
 	if (known)
 		routes_note(r, &place, s, begun);
+	return s->hits && prefetch_stream_active(r, s) && s->limit == UINT64_MAX;
 }
 
 void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t length)
@@ -222,9 +223,12 @@ bool prefetch_span(struct reader *r, uint32_t tensor, uint64_t at, uint64_t *beh
 	if (!span_index_ready(r, tensor, &place, err))
 		return false;
 	span = span_new(r, tensor, &place, true);
+	if (!span)
+		return false;
+	route_widen(r, span);
 	if (made)
 		*made = span;
-	return span != NULL;
+	return true;
 }
 
 /* What the stream still wants of the tensor's extent, for the reach of requests. */

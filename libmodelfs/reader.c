@@ -14,6 +14,8 @@
 
 #define SUBMIT_BATCH 64
 #define REAP_BATCH   64
+/* So many requests take the place of one that is as long as can be. */
+#define SHORT_REQUESTS 4
 
 /* What zeros extents point at. Never written, so it costs no memory. */
 static uint8_t zeros[MFS_READ_MAX];
@@ -159,6 +161,8 @@ static bool hold_spans(struct reader *r, struct read *read, const struct batch *
 				release_pieces(r, read, false);
 				return false;
 			}
+			if (read->streamed)
+				route_widen(r, span);
 			r->stats.span_misses++;
 		}
 		span_hold(r, span);
@@ -230,11 +234,15 @@ static void plan_or_block(struct reader *r, struct read *read, bool only_found)
 
 /* ---- jobs ---- */
 
+/* Parts of the index go first: they take little time, and spans wait for them. */
 static void enqueue(struct reader *r, struct job *job)
 {
 	TAILQ_REMOVE(&r->pending, job, link);
 	job->state = JOB_QUEUED;
-	TAILQ_INSERT_TAIL(&r->queue, job, link);
+	if (job->kind == JOB_SPAN)
+		TAILQ_INSERT_TAIL(&r->queue, job, link);
+	else
+		TAILQ_INSERT_HEAD(&r->queue, job, link);
 	pthread_cond_signal(&r->work);
 }
 
@@ -252,7 +260,7 @@ static void job_failed(struct reader *r, struct job *job, int error)
 {
 	job_drop_runs(r, job, true);
 	if (!job->retried && !r->stopping) {
-		job->retried = true;
+		job->retried = job->starved = true;
 		job->error = 0;
 		job->state = JOB_NEED;
 		TAILQ_INSERT_HEAD(&r->pending, job, link);
@@ -262,40 +270,87 @@ static void job_failed(struct reader *r, struct job *job, int error)
 	job_ended(r, job);
 }
 
-/* Read-ahead keeps the profile's depth; what a read waits for does not queue
- * behind it. */
+/* Read-ahead keeps the profile's depth, in bytes: a few short requests (constants,
+ * the end of a chunk) must not leave the medium without work. What a read waits
+ * for does not queue behind it. */
 static bool depth_allows(const struct reader *r, const struct job *job)
 {
-	return !job->ahead || r->prefetch_in_flight < r->c->queue.depth || job_covered(r, job);
+	uint64_t most = (uint64_t)r->request * r->c->queue.depth;
+
+	return !job->ahead ||
+	       (r->in_flight_bytes + r->request / 2 < most &&
+		r->in_flight < SHORT_REQUESTS * r->c->queue.depth) ||
+	       job_covered(r, job);
+}
+
+static enum tables_state job_tables(struct job *job)
+{
+	return job->kind == JOB_SPAN ? span_tables((struct span *)job) : TABLES_READY;
+}
+
+/* Gives the job the runs it needs, if it may have them now. False: it has none;
+ * *room is cleared if there was no memory. */
+static bool begin_job(struct reader *r, struct job *job, bool *room)
+{
+	if (!*room || r->stopping || !depth_allows(r, job) || job_tables(job) == TABLES_STARVED)
+		return false;
+	*room = job_take_runs(r, job);
+	if (*room)
+		job->state = JOB_WAIT;
+	else
+		job->starved = true;
+	return *room;
+}
+
+enum progress { STAYS, WENT_ON, TRIES_AGAIN, HAS_FAILED };
+
+/* A job that has its runs: to the decoders with it, if they are complete. */
+static enum progress continue_job(struct reader *r, struct job *job)
+{
+	bool failed, last = job->retried;
+
+	if (!job_runs_done(job, &failed))
+		return STAYS;
+	if (failed) {
+		TAILQ_REMOVE(&r->pending, job, link);
+		job_failed(r, job, MFS_E_IO);
+		return last ? HAS_FAILED : TRIES_AGAIN;
+	}
+	switch (job_tables(job)) {
+	case TABLES_COMING:
+		return STAYS;
+	case TABLES_STARVED:
+		job_give_back_runs(r, job);
+		job->state = JOB_NEED;
+		return TRIES_AGAIN;
+	case TABLES_BAD:
+		TAILQ_REMOVE(&r->pending, job, link);
+		job_ended(r, job);
+		return HAS_FAILED;
+	case TABLES_READY:
+		enqueue(r, job);
+	}
+	return WENT_ON;
 }
 
 /* Gives runs to jobs that need them, in order, and jobs whose runs are complete
  * to the decoders. True if a job has failed for good, which frees memory. */
 static bool pump_jobs(struct reader *r)
 {
-	bool room = true, failed, any_failed = false;
+	bool room = true, any_failed = false;
 	struct job *job, *next;
+	enum progress progress;
 
 	for (job = TAILQ_FIRST(&r->pending); job; job = next) {
 		next = TAILQ_NEXT(job, link);
-		if (job->state == JOB_NEED) {
-			if (!room || r->stopping || !depth_allows(r, job))
-				continue;
-			room = job_take_runs(r, job);
-			if (!room)
-				continue;
-			job->state = JOB_WAIT;
-		}
-		if (!job_runs_done(job, &failed))
+		if (job->state == JOB_NEED && !begin_job(r, job, &room))
 			continue;
-		if (failed) {
-			TAILQ_REMOVE(&r->pending, job, link);
-			any_failed = any_failed || job->retried;
-			job_failed(r, job, MFS_E_IO);
-			next = TAILQ_FIRST(&r->pending);
-		} else {
-			enqueue(r, job);
-		}
+		progress = continue_job(r, job);
+		if (progress == STAYS || progress == WENT_ON)
+			continue;
+		any_failed = any_failed || progress == HAS_FAILED;
+		room = true; /* it had some */
+		next = TAILQ_FIRST(&r->pending);
 	}
 	return any_failed;
 }
@@ -771,8 +826,8 @@ int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
 	r->active_reads++;
 	r->stats.reads++;
 	caching_note_file(r, file);
+	read->streamed = prefetch_note_read(r, file, offset, length);
 	plan_or_block(r, read, !TAILQ_EMPTY(&r->blocked));
-	prefetch_note_read(r, file, offset, length);
 	reader_pump(r);
 	reader_unlock(r);
 	return 0;

@@ -27,7 +27,9 @@
  * or a callback. Nothing ever waits for memory: a read that finds no room stays
  * in `blocked` and is tried again whenever something ends. Spans and stored
  * bytes have an arena each, and a job takes the runs it needs all at once, so
- * jobs that run always end and free what others wait for.
+ * jobs that run always end and free what others wait for. A span's stored bytes
+ * are fetched together with the tables it needs; where these find no memory,
+ * the span gives its runs back until they are loaded.
  */
 #ifndef MFS_READER_H
 #define MFS_READER_H
@@ -93,7 +95,9 @@ struct job {
 	enum job_state state;
 	int error;
 	bool retried;
-	bool ahead;			/* prefetch: runs may reach beyond the ranges, */
+	bool starved; /* found no memory, or failed: those who wait for it hold none */
+	bool ahead;   /* prefetch: no read waits for it */
+	bool wide;    /* what follows is wanted too: runs may reach beyond the ranges, */
 	uint64_t reach[JOB_RANGES];	/* but not beyond this; 0: up to the end of the chunk */
 	struct range range[JOB_RANGES]; /* stored bytes; length 0: none */
 	struct run **runs;		/* held, from JOB_WAIT on */
@@ -175,6 +179,7 @@ struct span {
 	bool prefetched;	      /* no read has asked for it yet */
 	uint8_t bad_source, bad_slot; /* whose frame failed */
 	bool bad_hash;		      /* its checksum did; else it does not decode */
+	bool bad_tables;	      /* it was not even tried: the tables were bad */
 	uint32_t served;	      /* bytes handed out */
 	struct piece *waiters;
 	struct span *next;     /* in its bucket */
@@ -210,6 +215,7 @@ struct read {
 	unsigned pending; /* pieces of the batch not yet decoded */
 	int error;
 	bool internal; /* of the reader's own: operands */
+	bool streamed; /* one of many that follow each other */
 	unsigned piece_count;
 	struct piece pieces[READ_PIECES];
 	TAILQ_ENTRY(read) link; /* in blocked, or ended */
@@ -330,6 +336,7 @@ struct reader {
 	bool stopping;
 	unsigned active_reads;
 	unsigned in_flight; /* requests */
+	uint64_t in_flight_bytes;
 
 	mfs_arena run_arena, span_arena;
 	struct run **runs; /* indexed by offset, not overlapping */
@@ -364,7 +371,6 @@ struct reader {
 	uint64_t note_clock; /* reads that prefetch has seen */
 	struct routes routes;
 	struct recorder *recorder; /* NULL: nothing is recorded */
-	unsigned prefetch_in_flight;
 
 	mfs_cache cache;
 	bool caching;		  /* a thread copies into it: one at a time */
@@ -407,6 +413,8 @@ bool job_take_runs(struct reader *r, struct job *job);
 /* True if all its bytes are in memory or on their way. */
 bool job_covered(const struct reader *r, const struct job *job);
 void job_drop_runs(struct reader *r, struct job *job, bool failed);
+/* Without having used them: the job will take them again. */
+void job_give_back_runs(struct reader *r, struct job *job);
 bool job_runs_done(const struct job *job, bool *failed);
 void run_release(struct reader *r, struct run *run);
 void run_hold(struct reader *r, struct run *run);
@@ -441,6 +449,9 @@ bool caching_fill(struct reader *r);
 /* index.c; lock held */
 /* True if the part is ready. Else starts loading it; *err is set if that has failed for good. */
 bool part_ready(struct reader *r, struct part *part, int *err);
+/* Starts loading tables that are not there, also if that has failed before. Not
+ * `ahead`: a read waits for them. */
+void tables_want(struct reader *r, struct part *tables, uint32_t streams, bool ahead);
 struct part *frame_segment(struct reader *r, uint64_t frame);
 /* A decoder's work on a part's job, without the lock. */
 void part_verify(struct reader *r, struct part *part, uint8_t *scratch);
@@ -456,11 +467,13 @@ void index_free(struct reader *r);
 /* Checks that all it takes to begin with this span is loaded. */
 bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err);
 struct span *span_find(struct reader *r, uint32_t tensor, uint64_t index);
-/* Makes a span and its job; NULL if there is no memory for it now. For a
- * prefetch nothing that was not used yet is evicted. */
+/* Makes a span and its job; NULL if there is no memory for it now. */
 struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, bool prefetch);
 void span_hold(struct reader *r, struct span *span);
 void span_release(struct reader *r, struct span *span, uint32_t served);
+/* What the tables that a span needs are doing. */
+enum tables_state { TABLES_READY, TABLES_COMING, TABLES_STARVED, TABLES_BAD };
+enum tables_state span_tables(struct span *span);
 void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint8_t *scratch);
 void span_done(struct reader *r, struct span *span);
 void spans_free(struct reader *r);
@@ -485,7 +498,8 @@ void operands_use(struct reader *r, uint32_t tensor, int users);
 int operands_apply(struct reader *r, const struct span *span, const uint8_t *blocks);
 
 /* prefetch.c; lock held */
-void prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length);
+/* True if the read goes on in a stream, so that what follows it is worth reading. */
+bool prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length);
 void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t length);
 void prefetch_pump(struct reader *r);
 /* Bytes that one stream or route may be ahead: the profile's depth, or its share
@@ -522,7 +536,10 @@ void routes_note(struct reader *r, const struct place *place, struct stream *s, 
 bool routes_touched(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind);
 unsigned routes_active(const struct reader *r);
 void routes_advance(struct reader *r);
-/* Holds the requests of a prefetched span to what follows it on the leg. */
+/* Lets the requests of a span bring along what follows it, but nothing of what
+ * lies behind its file. */
+void route_widen(struct reader *r, struct span *span);
+/* Holds the requests of a span to what follows it on the leg. */
 void route_limit_reach(struct reader *r, struct span *span, const struct leg *leg);
 
 /* record.c; lock held, except for the first two */

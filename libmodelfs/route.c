@@ -161,6 +161,21 @@ void route_limit_reach(struct reader *r, struct span *span, const struct leg *le
 	}
 }
 
+/* Alignment at the end of a file. */
+#define FILE_TAIL (64u << 10)
+
+void route_widen(struct reader *r, struct span *span)
+{
+	mfs_root_tensor t;
+	mfs_root_file f;
+
+	span->job.wide = true;
+	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
+	mfs_root_get_file(&r->c->root, t.file, &f);
+	if (f.size - t.file_offset - t.size < FILE_TAIL)
+		route_limit_reach(r, span, &(struct leg){.tensor = span->tensor, .to = t.size});
+}
+
 enum step { STEP_LATER, STEP_DONE, STEP_FAILED };
 
 /* Sees to the span at byte `at` of the leg's tensor; *behind is set to the bytes

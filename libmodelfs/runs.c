@@ -140,14 +140,14 @@ static void undo(struct reader *r, struct job *job)
 	job->run_count = 0;
 }
 
-/* How far a request for [from, to) may reach: read-ahead fetches the rest of
- * the chunk in the same request, up to `limit`, where other bytes begin. */
+/* How far a request for [from, to) may reach: in a stream it fetches the rest of
+ * the chunk as well, up to `limit`, where other bytes begin. */
 static uint64_t request_end(struct reader *r, const struct job *job, uint64_t from, uint64_t to,
 			    uint64_t limit)
 {
 	uint64_t end = to, chunk_end;
 
-	if (job->ahead && !job->retried && chunk_end_after(r, from, &chunk_end)) {
+	if (job->wide && !job->retried && chunk_end_after(r, from, &chunk_end)) {
 		chunk_end = round_up(chunk_end, r->unit);
 		end = chunk_end > to ? chunk_end : to;
 		if (end > limit)
@@ -287,11 +287,10 @@ static void begin_reading(struct reader *r, struct run *run)
 	r->submit[r->submit_count++] = run;
 	if (!r->in_flight++)
 		r->busy_since = reader_now();
+	r->in_flight_bytes += run->length;
 	r->stats.medium_reads++;
-	if (run->prefetched) {
-		r->prefetch_in_flight++;
+	if (run->prefetched)
 		r->stats.prefetch_bytes += run->length;
-	}
 }
 
 struct run *run_begin(struct reader *r, uint64_t offset, uint32_t length, bool keep)
@@ -406,6 +405,15 @@ void job_drop_runs(struct reader *r, struct job *job, bool failed)
 	job->run_count = 0;
 }
 
+void job_give_back_runs(struct reader *r, struct job *job)
+{
+	for (unsigned i = 0; i < job->run_count; i++)
+		run_release(r, job->runs[i]);
+	free(job->runs);
+	job->runs = NULL;
+	job->run_count = 0;
+}
+
 bool job_runs_done(const struct job *job, bool *failed)
 {
 	*failed = false;
@@ -450,14 +458,13 @@ void run_ended(struct reader *r, struct run *run)
 	uint64_t left = run->offset < file_bytes ? file_bytes - run->offset : 0;
 	int64_t expected = (int64_t)(left < run->length ? left : run->length);
 
+	r->in_flight_bytes -= run->length;
 	if (!--r->in_flight)
 		r->busy += reader_now() - r->busy_since;
 	if (r->probing) {
 		run->ended = reader_now();
 		pthread_cond_broadcast(&r->ended);
 	}
-	if (run->prefetched)
-		r->prefetch_in_flight--;
 	if (run->request.result >= expected) {
 		run->state = RUN_DONE;
 		r->stats.medium_bytes += (uint64_t)expected;

@@ -111,7 +111,6 @@ static unsigned find_sources(const struct reader *r, uint32_t tensor, uint64_t i
 static bool source_index_ready(struct reader *r, const struct source *source, int *err)
 {
 	mfs_root_tensor t;
-	struct part *tables;
 	bool ready = true;
 
 	mfs_root_get_tensor(&r->c->root, source->tensor, &t);
@@ -119,15 +118,6 @@ static bool source_index_ready(struct reader *r, const struct source *source, in
 		if (!mfs_tensor_has_slot(&t, source->layout, s))
 			continue;
 		if (!part_ready(r, frame_segment(r, t.slot[s].first + source->place.index), err))
-			ready = false;
-		if (*err)
-			return false;
-		if (t.slot[s].tables == MFS_NO_TABLES)
-			continue;
-		tables = &r->tables[t.slot[s].tables];
-		if (tables->state == PART_ABSENT) /* else a decoder may be reading it */
-			tables->streams = source->layout->slot_streams[s];
-		if (!part_ready(r, tables, err))
 			ready = false;
 		if (*err)
 			return false;
@@ -203,6 +193,38 @@ static void use_parts(struct reader *r, struct span *span, int users)
 	operands_use(r, span->tensor, users);
 }
 
+/* Behind the span's own job, so that a request of that one can bring them along. */
+static void want_tables(struct reader *r, const struct span *span)
+{
+	for (unsigned i = 0; i < span->sources; i++)
+		for (unsigned s = 0; s < MFS_SLOTS; s++)
+			if (span->source[i].tables[s])
+				tables_want(r, span->source[i].tables[s],
+					    span->source[i].layout->slot_streams[s],
+					    span->job.ahead);
+}
+
+enum tables_state span_tables(struct span *span)
+{
+	enum tables_state state = TABLES_READY;
+
+	for (unsigned i = 0; i < span->sources; i++)
+		for (unsigned s = 0; s < MFS_SLOTS; s++) {
+			const struct part *tables = span->source[i].tables[s];
+
+			if (!tables || tables->state == PART_READY)
+				continue;
+			if (tables->state == PART_FAILED) {
+				span->bad_tables = true;
+				span->job.error = tables->error;
+				return TABLES_BAD;
+			}
+			if (state != TABLES_STARVED)
+				state = tables->job.starved ? TABLES_STARVED : TABLES_COMING;
+		}
+	return state;
+}
+
 static void fail_at_once(struct reader *r, struct span *span, int err)
 {
 	span->job.state = JOB_FAILED;
@@ -243,6 +265,7 @@ struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, 
 	span->job.kind = JOB_SPAN;
 	span->job.state = JOB_NEED;
 	TAILQ_INSERT_TAIL(&r->pending, &span->job, link);
+	want_tables(r, span);
 	return span;
 }
 
@@ -258,7 +281,11 @@ void span_hold(struct reader *r, struct span *span)
 	if (span_idle(span))
 		TAILQ_REMOVE(&r->idle_spans, span, lru);
 	span->users++;
-	span->job.ahead = false;
+	if (span->job.ahead) {
+		span->job.ahead = false;
+		if (span->job.state == JOB_NEED || span->job.state == JOB_WAIT)
+			want_tables(r, span);
+	}
 	if (span->prefetched) {
 		span->prefetched = false;
 		r->stats.prefetch_used_bytes += stored_bytes(span);
@@ -421,7 +448,9 @@ void span_done(struct reader *r, struct span *span)
 
 	use_parts(r, span, -1);
 	span->job.state = span->job.error ? JOB_FAILED : JOB_READY;
-	if (span->job.error) {
+	if (span->bad_tables) {
+		span->backing = NULL; /* part_done() has said why */
+	} else if (span->job.error) {
 		span->backing = NULL;
 		span_problem(r, span);
 		if (span->job.error == MFS_E_CORRUPT)
@@ -435,7 +464,7 @@ void span_done(struct reader *r, struct span *span)
 		mfs_arena_give(&r->span_arena, span->buffer, span->place.bytes);
 		span->buffer = NULL;
 	}
-	job_drop_runs(r, &span->job, span->job.error != 0);
+	job_drop_runs(r, &span->job, span->job.error && !span->bad_tables);
 	span->waiters = NULL;
 	for (; piece; piece = piece->next_waiter) {
 		struct read *read = piece->read;

@@ -11,6 +11,8 @@
  * most BACKGROUND reads under way and makes who asks for more wait.
  *
  * With --cached the kernel keeps what it has read, as it does for a plain file.
+ * With --log each read leaves a line in LOG: microseconds at which it arrived and
+ * at which it is due, offset, bytes.
  *
  * One thread receives and never waits; repliers take reads in the order of their
  * due times. The counters go to standard output at the end.
@@ -51,6 +53,7 @@ typedef struct {
 	unsigned background;
 	bool cached;
 	uint64_t seed;
+	const char *log_path;
 } model_options;
 
 /* The timing model. Used by the receiving thread only. */
@@ -83,7 +86,9 @@ typedef struct {
 	struct stat st;
 	model model;
 	queue queue;
-	uint64_t reads, bytes, failed, stalled; /* receiving thread only */
+	uint64_t reads, bytes, failed, stalled; /* receiving thread only, as are these: */
+	FILE *log;				/* or NULL */
+	uint64_t log_start;
 } medium;
 
 static uint64_t now_ns(void)
@@ -333,15 +338,26 @@ static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info 
 	fuse_reply_open(request, info);
 }
 
+static void log_read(medium *m, uint64_t now, const read_job *job)
+{
+	if (!m->log)
+		return;
+	if (!m->log_start)
+		m->log_start = now;
+	fprintf(m->log, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %zu\n", (now - m->log_start) / 1000,
+		(job->due - m->log_start) / 1000, job->offset, job->length);
+}
+
 static void on_read(fuse_req_t request, fuse_ino_t inode, size_t length, off_t offset,
 		    struct fuse_file_info *info)
 {
 	medium *m = fuse_req_userdata(request);
 	read_job job = {.request = request, .offset = (uint64_t)offset, .length = length};
+	uint64_t now = now_ns();
 
 	(void)inode;
 	(void)info;
-	job.due = model_due(&m->model, now_ns(), length);
+	job.due = model_due(&m->model, now, length);
 	job.fail = model_fails(&m->model);
 	m->reads++;
 	m->bytes += length;
@@ -350,6 +366,7 @@ static void on_read(fuse_req_t request, fuse_ino_t inode, size_t length, off_t o
 		job.due += m->model.options.stall_ns;
 		m->stalled++;
 	}
+	log_read(m, now, &job);
 	if (!queue_put(&m->queue, &job))
 		fuse_reply_err(request, EIO);
 }
@@ -389,6 +406,16 @@ static bool map_backing(medium *m, const char *path)
 	return bytes != MAP_FAILED;
 }
 
+static bool open_log(medium *m)
+{
+	const char *path = m->model.options.log_path;
+
+	m->log = path ? fopen(path, "we") : NULL;
+	if (path && !m->log)
+		perror(path);
+	return !path || m->log;
+}
+
 static int serve(medium *m, const char *mountpoint)
 {
 	char *argv[] = {(char *)"slowfile", (char *)"-oro,fsname=slowfile"};
@@ -418,7 +445,7 @@ static int usage(void)
 {
 	fputs("usage: slowfile [--channels N] [--latency-us N] [--mbps N] [--stall FILE]\n"
 	      "                [--stall-ms N] [--eio PERCENT] [--background N] [--seed N]\n"
-	      "                [--cached] BACKING MOUNTPOINT\n",
+	      "                [--cached] [--log FILE] BACKING MOUNTPOINT\n",
 	      stderr);
 	return 2;
 }
@@ -435,6 +462,7 @@ static bool parse(int argc, char **argv, model_options *o)
 	    {"background", required_argument, NULL, 'b'},
 	    {"seed", required_argument, NULL, 'r'},
 	    {"cached", no_argument, NULL, 'k'},
+	    {"log", required_argument, NULL, 'g'},
 	    {NULL, 0, NULL, 0},
 	};
 	int option;
@@ -460,6 +488,8 @@ static bool parse(int argc, char **argv, model_options *o)
 			o->seed = number;
 		else if (option == 'k')
 			o->cached = true;
+		else if (option == 'g')
+			o->log_path = optarg;
 		else
 			return false;
 	}
@@ -476,12 +506,14 @@ int main(int argc, char **argv)
 	if (!parse(argc, argv, &m.model.options))
 		return usage();
 	m.model.state = (m.model.options.seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
-	if (!map_backing(&m, argv[optind]))
+	if (!map_backing(&m, argv[optind]) || !open_log(&m))
 		return 1;
 	become_prompt();
 	queue_init(&m.queue);
 	err = serve(&m, argv[optind + 1]);
 	printf("reads %" PRIu64 " bytes %" PRIu64 " failed %" PRIu64 " stalled %" PRIu64 "\n",
 	       m.reads, m.bytes, m.failed, m.stalled);
+	if (m.log && fclose(m.log) != 0)
+		err = 1;
 	return err;
 }

@@ -109,6 +109,13 @@ static void read_noise(struct opened *o, uint64_t offset, size_t length)
 	free(buffer);
 }
 
+static void note_done(void *user, int64_t result, const struct iovec *pieces, int count)
+{
+	(void)pieces;
+	(void)count;
+	*(int64_t *)user = result;
+}
+
 static void assert_request(const struct opened *o, unsigned i, uint64_t offset, uint32_t length)
 {
 	if (i >= o->io->records)
@@ -256,6 +263,72 @@ static void both_classes_of_a_span_are_submitted_together(void **state)
 	mfs_close(o.c);
 }
 
+/* Where the tables of the weights lie. */
+static mfs_root_tables weights_tables(const struct opened *o)
+{
+	mfs_root_tensor t = {0};
+	mfs_root_tables tables;
+
+	for (uint32_t i = 0; !t.name_length || t.slot[0].tables == MFS_NO_TABLES; i++) {
+		assert_true(i < o->c->root.count[MFS_SEC_TENSORS]);
+		mfs_root_get_tensor(&o->c->root, i, &t);
+	}
+	mfs_root_get_tables(&o->c->root, t.slot[0].tables, &tables);
+	return tables;
+}
+
+static void tables_come_with_the_frames_of_a_stream(void **state)
+{
+	struct opened o = open_memory(packed.f.container, NULL);
+	uint64_t tables = weights_tables(&o).offset;
+	uint8_t *buffer = malloc(FRAME);
+	unsigned found = 0;
+
+	(void)state;
+	memory_hold(o.io, true);
+	mfs_prefetch(o.c, o.gguf, 0, packed.gguf_size);
+	memory_hold(o.io, false);
+	settle(&o);
+	for (unsigned i = 0; i < o.io->records; i++) {
+		if (tables - o.io->record[i].offset >= o.io->record[i].length)
+			continue;
+		assert_true(o.io->record[i].length > 16 * KIB);
+		found++;
+	}
+	assert_int_equal(found, 1);
+	assert_int_equal(mfs_read(o.c, o.gguf, FRAME, buffer, FRAME), FRAME);
+	assert_memory_equal(buffer, packed.gguf + FRAME, FRAME);
+	free(buffer);
+	mfs_close(o.c);
+}
+
+/* Three reads at a time: what is asked for before the medium has answered. */
+static void reads_in_a_stream_make_long_requests(void **state)
+{
+	struct opened o = open_memory(packed.f.container, NULL);
+	int64_t got[3] = {0};
+
+	(void)state;
+	read_noise(&o, 0, FRAME);
+	read_noise(&o, FRAME, FRAME);
+	settle(&o);
+	forget_requests(o.io);
+	memory_hold(o.io, true);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(mfs_read_async(o.c, o.noise, (2 + 8 * (uint64_t)i) * FRAME, MIB,
+						note_done, &got[i]),
+				 0);
+	memory_hold(o.io, false);
+	settle(&o);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(got[i], MIB);
+	for (unsigned i = 0; i < o.io->records; i++)
+		assert_true(
+		    o.io->record[i].length == MIB ||
+		    (o.io->record[i].offset + o.io->record[i].length - o.first) % (4 * MIB) == 0);
+	mfs_close(o.c);
+}
+
 static void prefetch_can_be_switched_off(void **state)
 {
 	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
@@ -315,13 +388,6 @@ static void many_readers_of_a_span_decode_it_once(void **state)
 }
 
 /* ---- cached reads do not wait for the medium ---- */
-
-static void note_done(void *user, int64_t result, const struct iovec *pieces, int count)
-{
-	(void)pieces;
-	(void)count;
-	*(int64_t *)user = result;
-}
 
 static void cached_bytes_are_served_while_the_medium_stalls(void **state)
 {
@@ -419,6 +485,7 @@ static void every_single_failure_leaves_right_bytes_or_an_error(void **state)
 			} else {
 				assert_int_equal(got, MFS_E_IO);
 			}
+			settle(&o); /* what was read ahead counts as well */
 			requests = o.io->records;
 			mfs_close(o.c);
 		}
@@ -444,6 +511,65 @@ static void a_flipped_bit_is_never_served(void **state)
 	mfs_close(o.c);
 	free(copy);
 	free(buffer);
+}
+
+static void damaged_tables_fail_the_spans_that_need_them(void **state)
+{
+	uint8_t *copy = malloc(packed.f.size), buffer[4096];
+	struct opened o = open_memory(packed.f.container, NULL);
+	uint64_t at = weights_tables(&o).offset;
+	mfs_problem why;
+
+	(void)state;
+	mfs_close(o.c);
+	memcpy(copy, packed.f.container, packed.f.size);
+	copy[at + 9] ^= 1;
+	o = open_memory(copy, NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mfs_read(o.c, o.gguf, MIB, buffer, sizeof(buffer)), MFS_E_CORRUPT);
+		mfs_last_problem(o.c, &why);
+		assert_non_null(strstr(why.text, "tables"));
+		assert_int_equal(why.offset, at);
+	}
+	read_noise(&o, 0, FRAME);
+	mfs_close(o.c);
+	free(copy);
+}
+
+/* A model of many times the memory, whose first reads fail once each: what waits
+ * for tables must not keep the memory that these need. */
+static void failing_tables_get_memory_all_the_same(void **state)
+{
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+	uint8_t *model, *buffer = malloc(MIB);
+	size_t size = fixture_q8_0(&model, 20000, 5);
+	mfs_pack_options how = MFS_PACK_OPTIONS_INIT;
+	mfs_problem why = {0};
+	fixture f;
+
+	(void)state;
+	fixture_begin(&f, &how);
+	fixture_add(&f, "model.gguf", model, size);
+	fixture_end(&f);
+	options.arena_bytes = 1; /* the least that works */
+	for (unsigned n = 1; n <= 12; n++) {
+		memory_io *io = memory_io_new(f.container, f.size);
+		mfs_container *c;
+
+		io->fail_at = n;
+		io->fail_count = 1;
+		assert_int_equal(mfs_open_io(&c, &io->head, "memory", &options, &why), 0);
+		for (uint64_t at = 0; at < size; at += MIB) {
+			size_t length = size - at < MIB ? size - at : MIB;
+
+			assert_int_equal(mfs_read(c, 0, at, buffer, MIB), length);
+			assert_memory_equal(buffer, model + at, length);
+		}
+		mfs_close(c);
+	}
+	fixture_free(&f);
+	free(buffer);
+	free(model);
 }
 
 /* ---- edges ---- */
@@ -526,6 +652,8 @@ int main(void)
 	    cmocka_unit_test(a_broken_pattern_stops_the_prefetch),
 	    cmocka_unit_test(scattered_reads_fetch_only_their_frames),
 	    cmocka_unit_test(both_classes_of_a_span_are_submitted_together),
+	    cmocka_unit_test(tables_come_with_the_frames_of_a_stream),
+	    cmocka_unit_test(reads_in_a_stream_make_long_requests),
 	    cmocka_unit_test(prefetch_can_be_switched_off),
 	    cmocka_unit_test(many_readers_of_a_span_decode_it_once),
 	    cmocka_unit_test(cached_bytes_are_served_while_the_medium_stalls),
@@ -534,6 +662,8 @@ int main(void)
 	    cmocka_unit_test(a_bad_page_spoils_only_its_frame),
 	    cmocka_unit_test(every_single_failure_leaves_right_bytes_or_an_error),
 	    cmocka_unit_test(a_flipped_bit_is_never_served),
+	    cmocka_unit_test(damaged_tables_fail_the_spans_that_need_them),
+	    cmocka_unit_test(failing_tables_get_memory_all_the_same),
 	    cmocka_unit_test(read_past_end_returns_zero),
 	    cmocka_unit_test(random_reads_of_any_size_are_right),
 	    cmocka_unit_test(plain_tensors_larger_than_the_arena_are_read),
