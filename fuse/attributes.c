@@ -19,7 +19,8 @@ static char *base_text(const mfs_file_info *f)
 	return f->base ? strdup(f->base) : NULL;
 }
 
-/* Of "fr@0.7+de@0.3" the names, or the scales, with commas between them. */
+/* Of "fr@0.7+de@0.3" the names, or the scales, with commas between them. Behind a
+ * blank the note of a premerged model says what it lost. */
 static char *mixture_text(const mfs_file_info *f, bool scales)
 {
 	char *out = *f->note && strchr(f->note, '@') ? malloc(strlen(f->note) + 1) : NULL;
@@ -28,7 +29,7 @@ static char *mixture_text(const mfs_file_info *f, bool scales)
 
 	if (!out)
 		return NULL;
-	for (const char *p = f->note; *p; p++) {
+	for (const char *p = f->note; *p && *p != ' '; p++) {
 		if (*p == '+') {
 			out[used++] = ',';
 			behind = false;

@@ -147,6 +147,7 @@ int mfs_pack_write_container(mfs_pack_work *w, mfs_pack_summary *s)
 
 	if (!error)
 		error = open_writers(w);
+	mfs_plan_measure_losses(w->plan);
 	if (!error)
 		error = w->compactor ? mfs_pack_copy_runs(w) : mfs_pack_files(w);
 	mfs_plan_note_losses(w->plan);

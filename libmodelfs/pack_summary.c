@@ -5,6 +5,7 @@
 #include "carried.h"
 #include "container.h"
 #include "packer.h"
+#include "premerge.h"
 #include "problem.h"
 
 /* ---- sums by type ---- */
@@ -179,7 +180,7 @@ int mfs_packer_loss(mfs_packer *p, uint32_t i, mfs_pack_loss *out)
 		uint32_t n = 0;
 		mfs_loss loss;
 
-		while (file->requantized && mfs_requantized_loss(file->requantized, n, &loss)) {
+		while (mfs_plan_loss(file, n, &loss)) {
 			n++;
 			if (i--)
 				continue;
@@ -187,10 +188,12 @@ int mfs_packer_loss(mfs_packer *p, uint32_t i, mfs_pack_loss *out)
 			result.tensor = loss.name;
 			result.type = loss.from;
 			result.new_type = loss.to;
-			result.rmse = loss.rmse;
-			result.most = loss.most;
+			result.rmse = mfs_quantize_error_rmse(&loss.sum.error);
+			result.most = loss.sum.error.most;
 			result.weights = loss.weights;
-			result.zeros = loss.zeros;
+			result.zeros = loss.sum.zeros;
+			result.blocks = loss.sum.blocks;
+			result.equal_blocks = loss.sum.equal;
 			memcpy(out, &result,
 			       out->size < sizeof(result) ? out->size : sizeof(result));
 			return 0;
@@ -207,4 +210,24 @@ const char *mfs_packer_remark(const mfs_packer *p, uint32_t i)
 		if (p->plan.files[k].remark && !i--)
 			return p->plan.files[k].remark;
 	return NULL;
+}
+
+int mfs_packer_premerged(mfs_packer *p, uint32_t i, mfs_pack_premerged *out)
+{
+	mfs_pack_premerged result = {.size = out->size};
+
+	if (out->size < sizeof(out->size))
+		return MFS_E_ARGUMENT;
+	for (uint32_t k = 0; k < p->plan.file_count; k++) {
+		const mfs_plan_file *file = &p->plan.files[k];
+
+		if (!file->premerged || i--)
+			continue;
+		result.file = file->name;
+		result.base = file->delta_of;
+		mfs_premerged_sample(file->premerged, &result.sample_blocks, &result.sample_equal);
+		memcpy(out, &result, out->size < sizeof(result) ? out->size : sizeof(result));
+		return 0;
+	}
+	return MFS_E_NOT_FOUND;
 }

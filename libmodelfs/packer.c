@@ -198,6 +198,14 @@ int mfs_packer_add_merge(mfs_packer *p, const char *name, const char *mixture, m
 	return error ? error : mfs_plan_add_merge(&p->plan, name, mixture, why);
 }
 
+int mfs_packer_add_premerge(mfs_packer *p, const char *name, const char *mixture,
+			    const char *source, mfs_problem *why)
+{
+	int error = check_unused(p, name, why);
+
+	return error ? error : mfs_plan_add_premerge(&p->plan, name, mixture, source, why);
+}
+
 int mfs_packer_add_delta(mfs_packer *p, const char *path, const char *name, const char *base,
 			 mfs_problem *why)
 {

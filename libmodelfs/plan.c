@@ -10,6 +10,7 @@
 #include "../format/nf4.h"
 #include "carried.h"
 #include "plan_sort.h"
+#include "premerge.h"
 #include "problem.h"
 #include "view.h"
 
@@ -112,12 +113,18 @@ mfs_plan_file *mfs_plan_new_file(mfs_plan *plan)
 	return &files[plan->file_count];
 }
 
+static bool is_computed(const mfs_plan_file *file)
+{
+	return file->requantized || file->premerged;
+}
+
 static void file_free(mfs_plan_file *file)
 {
 	mfs_import_free(&file->import);
-	if (!file->requantized)
+	if (!is_computed(file))
 		mfs_source_close(&file->source);
 	mfs_requantized_free(file->requantized);
+	mfs_premerged_free(file->premerged);
 	mfs_adapter_free(file->adapter);
 	mfs_peft_close(file->peft);
 	mfs_view_free(file->view);
@@ -129,10 +136,16 @@ static void file_free(mfs_plan_file *file)
 	free(file->remark);
 }
 
+void mfs_plan_discard(mfs_plan_file *file)
+{
+	file_free(file);
+}
+
 static void note_loss(mfs_plan_file *file)
 {
 	file->record.flags |= MFS_FILE_LOSSY;
-	file->record.note = mfs_requantized_note(file->requantized);
+	file->record.note = file->premerged ? mfs_premerged_note(file->premerged)
+					    : mfs_requantized_note(file->requantized);
 	file->record.note_length = (uint16_t)strlen(file->record.note);
 }
 
@@ -149,7 +162,7 @@ static void fill_record(mfs_plan_file *file)
 	r->base = MFS_NO_FILE;
 	r->note = file->note;
 	r->note_length = file->note ? (uint16_t)strlen(file->note) : 0;
-	if (file->requantized)
+	if (is_computed(file))
 		note_loss(file);
 }
 
@@ -216,18 +229,37 @@ static int change_weights(const mfs_plan *plan, mfs_plan_file *file, mfs_problem
 	return error;
 }
 
+void mfs_plan_measure_losses(mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->file_count; i++) {
+		if (plan->files[i].requantized)
+			mfs_requantized_measure(plan->files[i].requantized);
+		if (plan->files[i].premerged)
+			mfs_premerged_measure(plan->files[i].premerged);
+	}
+}
+
+bool mfs_plan_loss(const mfs_plan_file *file, uint32_t i, mfs_loss *out)
+{
+	if (file->premerged)
+		return mfs_premerged_loss(file->premerged, i, out);
+	return file->requantized && mfs_requantized_loss(file->requantized, i, out);
+}
+
 void mfs_plan_note_losses(mfs_plan *plan)
 {
 	for (uint32_t i = 0; i < plan->file_count; i++)
-		if (plan->files[i].requantized)
+		if (is_computed(&plan->files[i]))
 			note_loss(&plan->files[i]);
 }
 
 int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why)
 {
 	for (uint32_t i = 0; i < plan->file_count; i++) {
-		mfs_requantized *q = plan->files[i].requantized;
-		int reason = q ? mfs_requantized_problem(q, why) : 0;
+		const mfs_plan_file *f = &plan->files[i];
+		int reason = f->premerged     ? mfs_premerged_problem(f->premerged, why)
+			     : f->requantized ? mfs_requantized_problem(f->requantized, why)
+					      : 0;
 
 		if (reason)
 			return reason;
@@ -688,7 +720,7 @@ static int add_large_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_
 {
 	int fd = plan->files[file].source.u.fd;
 	/* The holes of the original say nothing about a file that is computed. */
-	bool computed = plan->files[file].requantized;
+	bool computed = is_computed(&plan->files[file]);
 	uint32_t limit = plan->extent_count + HOLE_EXTENTS_MAX;
 	int error = 0;
 

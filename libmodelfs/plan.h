@@ -59,8 +59,10 @@ typedef struct {
 	mfs_adapter *adapter;
 	mfs_peft *peft; /* what the source of a converted adapter reads */
 	mfs_view *view;
-	mfs_requantized *requantized; /* the source is computed by it; else NULL */
-	mfs_bnb *bnb;		      /* of a model with 4-bit weights of bitsandbytes */
+	/* What computes the source; else NULL. */
+	mfs_requantized *requantized;
+	struct mfs_premerged *premerged;
+	mfs_bnb *bnb; /* of a model with 4-bit weights of bitsandbytes */
 	char *remark; /* what the user should know about how it is packed, or NULL */
 } mfs_plan_file;
 
@@ -153,6 +155,13 @@ int mfs_plan_add_adapter(mfs_plan *plan, const char *path, const char *label, co
  * scales, in the order in which they are added: "fr@0.7+de@0.3". */
 int mfs_plan_add_merge(mfs_plan *plan, const char *label, const char *mixture, mfs_problem *why);
 
+/* Adds a model into which adapters were merged before it was quantized (premerge.h),
+ * "merged/LABEL.TYPE.gguf", as a delta of their base. `mixture` as above, or NULL:
+ * the adapter `label`. `path` is the model that the base was quantized from, or NULL
+ * where it is quantized on its way in. */
+int mfs_plan_add_premerge(mfs_plan *plan, const char *label, const char *mixture, const char *path,
+			  mfs_problem *why);
+
 /* Adds the regular files of a directory under their base names and checks its
  * index of shards, if it has one. On failure none of them is added. */
 int mfs_plan_add_directory(mfs_plan *plan, const char *path, mfs_problem *why);
@@ -166,6 +175,10 @@ mfs_plan_file *mfs_plan_find(const mfs_plan *plan, const char *name);
 /* Closes and forgets the files added since there were `count`. */
 void mfs_plan_forget(mfs_plan *plan, uint32_t count);
 
+/* From here on what is read of changed files is counted as lost. */
+void mfs_plan_measure_losses(mfs_plan *plan);
+/* What changed tensor `i` of the file lost; false past the last. */
+bool mfs_plan_loss(const mfs_plan_file *file, uint32_t i, mfs_loss *out);
 /* Writes down what changed files lost, once all of them was read. */
 void mfs_plan_note_losses(mfs_plan *plan);
 /* Gives the terms of NF4 tensors their nested offsets, which are known by then too. */
@@ -200,6 +213,8 @@ int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_prob
 /* Adds a file whose source is open under `name`, which may have directories: it
  * is the plan's then, or closed after a failure. */
 int mfs_plan_append(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why);
+/* Closes a file that was opened and not added. */
+void mfs_plan_discard(mfs_plan_file *file);
 
 /* Each adds an extent to the file that is being built, the third and fourth also
  * a tensor. */

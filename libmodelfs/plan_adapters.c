@@ -10,6 +10,7 @@
 #include "../format/check.h"
 #include "carried.h"
 #include "plan.h"
+#include "premerge.h"
 #include "problem.h"
 #include "view.h"
 
@@ -222,6 +223,14 @@ struct mixture {
 	mfs_problem *why;
 };
 
+/* Those that are there when the container is written. */
+static const mfs_plan_file *find_staying(const mfs_plan *plan, const char *name)
+{
+	const mfs_plan_file *file = mfs_plan_find(plan, name);
+
+	return file && !mfs_carried_goes(plan, file) ? file : NULL;
+}
+
 /* A finite number, whatever decimal point the user's language has. */
 static bool parse_scale(const char *text, float *out)
 {
@@ -245,7 +254,7 @@ static int add_part(struct mixture *m, const char *label, const char *scale)
 		return mfs_problem_set(m->why, MFS_E_LIMIT, UINT64_MAX,
 				       "more than %u adapters in one view", MFS_VIEW_ADAPTER_MAX);
 	snprintf(name, sizeof(name), "adapters/%.200s.gguf", label);
-	file = mfs_plan_find(m->plan, name);
+	file = find_staying(m->plan, name);
 	if (!file)
 		return mfs_problem_set(m->why, MFS_E_NOT_FOUND, UINT64_MAX,
 				       "there is no adapter '%s' to merge", label);
@@ -303,6 +312,120 @@ int mfs_plan_add_merge(mfs_plan *plan, const char *label, const char *mixture, m
 		error = mfs_views_add(plan, label, m.base, m.parts, m.count, mixture, why);
 	if (error)
 		mfs_plan_forget(plan, count);
+	free(text);
+	return error;
+}
+
+/* ---- merged, then quantized ---- */
+
+static mfs_premerge_file premerge_file(const mfs_plan_file *file)
+{
+	return (mfs_premerge_file){file->name, file->source, file->import};
+}
+
+/* The parts of a request; the caller frees them. */
+static int make_parts(const struct mixture *m, mfs_premerge_part **out)
+{
+	*out = calloc(m->count + 1u, sizeof(**out));
+	if (!*out)
+		return no_memory(m->why);
+	for (uint32_t i = 0; i < m->count; i++)
+		(*out)[i] = (mfs_premerge_part){
+		    .file = premerge_file(mfs_plan_find(m->plan, m->parts[i].file)),
+		    .adapter = m->parts[i].adapter,
+		    .scale = m->parts[i].scale};
+	return 0;
+}
+
+/* `file` is the unquantized model; its source becomes the computed one. */
+static int premerge(const struct mixture *m, const char *text, mfs_plan_file *file)
+{
+	mfs_premerge_request request = {.base = premerge_file(mfs_plan_find(m->plan, m->base)),
+					.part_count = m->count,
+					.mixture = text};
+	int error = make_parts(m, &request.parts);
+
+	if (!error)
+		error =
+		    mfs_premerge(&file->premerged, &file->source, &file->import, &request, m->why);
+	free(request.parts);
+	return error ? error : mfs_import_source(&file->import, &file->source, m->why);
+}
+
+/* The model that the base is quantized from on its way in. */
+static const char *source_of(const struct mixture *m)
+{
+	const mfs_plan_file *base = mfs_plan_find(m->plan, m->base);
+
+	return base->requantized ? base->path : NULL;
+}
+
+static int append_premerged(mfs_plan *plan, const struct mixture *m, const char *label,
+			    mfs_plan_file *file)
+{
+	char name[MFS_NAME_MAX + 1];
+
+	snprintf(name, sizeof(name), "merged/%.200s.%s.gguf", label,
+		 mfs_premerged_type(file->premerged));
+	if (find_staying(plan, name)) {
+		mfs_plan_discard(file);
+		return mfs_problem_set(
+		    m->why, MFS_E_EXISTS, UINT64_MAX,
+		    "'%s': '%s' is in the container already: leave out that type "
+		    "of --views, or --remove it",
+		    label, name);
+	}
+	return mfs_plan_append(plan, file, name, m->why);
+}
+
+static int add_premerged(mfs_plan *plan, const struct mixture *m, const char *label,
+			 const char *text, const char *path)
+{
+	mfs_plan_file file;
+	int error;
+
+	if (!path)
+		path = source_of(m);
+	if (!path)
+		return mfs_problem_set(m->why, MFS_E_ARGUMENT, UINT64_MAX,
+				       "'%s': --source is needed: the model that %s was quantized "
+				       "from",
+				       label, m->base);
+	error = mfs_plan_open(&file, plan, path, m->why);
+	if (error)
+		return error;
+	file.delta_of = strdup(m->base);
+	error = file.delta_of ? premerge(m, text, &file) : no_memory(m->why);
+	if (error) {
+		mfs_plan_discard(&file);
+		return error;
+	}
+	return append_premerged(plan, m, label, &file);
+}
+
+int mfs_plan_add_premerge(mfs_plan *plan, const char *label, const char *mixture, const char *path,
+			  mfs_problem *why)
+{
+	struct mixture m = {.plan = plan, .why = why};
+	char *text = mixture ? strdup(mixture) : NULL, *parts = NULL;
+	int error = 0;
+
+	if (!mixture && asprintf(&text, "%.*s@1", LABEL_MAX, label) < 0)
+		text = NULL;
+	parts = text ? strdup(text) : NULL;
+	if (!parts)
+		error = no_memory(why);
+	else if (strlen(text) > UINT16_MAX / 2)
+		error = mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX, "'%s': too long", label);
+	if (!error && mixture)
+		error = check_label(plan, label, why);
+	if (!error)
+		error = import_carried(plan, why);
+	if (!error)
+		error = parse_mixture(&m, parts);
+	if (!error)
+		error = add_premerged(plan, &m, label, text, path);
+	free(parts);
 	free(text);
 	return error;
 }

@@ -15,6 +15,7 @@
 #include "../format/prune.h"
 #include "../format/quantizers.h"
 #include "gguf_rewrite.h"
+#include "loss_meter.h"
 #include "problem.h"
 
 /* Weights that are computed at once: whole blocks of every type. */
@@ -34,14 +35,12 @@ struct item {
 	/* Of NF4: where absmax and nested absmax begin, behind the codes. */
 	bool nf4;
 	uint64_t absmax_at, nested_at;
-	pthread_mutex_t lock; /* guards the rest */
+	pthread_mutex_t lock; /* guards the rest, but for the meter */
 	bool settled;
 	mfs_prune prune;
 	uint64_t *ties; /* left at the beginning of each piece */
 	float nested_offset;
-	/* Errors are counted once: when the weights up to here were read. */
-	uint64_t measured, zeros;
-	mfs_quantize_error error;
+	mfs_loss_meter meter;
 };
 
 struct mfs_requantized {
@@ -67,6 +66,7 @@ struct work {
 	float was[PIECE], now[PIECE];
 	uint8_t raw[PIECE * sizeof(float)];
 	uint8_t blocks[PIECE * sizeof(float)];
+	uint64_t asked, asked_end; /* the weights that are read; more are computed */
 };
 
 static uint64_t nf4_blocks(const struct item *item)
@@ -242,20 +242,28 @@ static int settle_once(struct mfs_requantized *q, struct item *item, struct work
 /* ---- what it costs ---- */
 
 /* Weights first .. first + count - 1 were `was` and are `now`. */
-static void measure(struct item *item, uint64_t first, size_t count, const float *was,
-		    const float *now)
+static int measure(struct item *item, uint64_t first, uint64_t count, const float *was,
+		   const float *now)
 {
-	uint64_t skip;
+	mfs_loss_sum sum = {0};
 
-	pthread_mutex_lock(&item->lock);
-	skip = item->measured - first;
-	if (item->measured >= first && skip < count) {
-		mfs_quantize_error_add(&item->error, was + skip, now + skip, count - (size_t)skip);
-		for (size_t i = (size_t)skip; i < count; i++)
-			item->zeros += now[i] == 0;
-		item->measured = first + count;
-	}
-	pthread_mutex_unlock(&item->lock);
+	if (!mfs_loss_meter_wants(&item->meter, first, count))
+		return 0;
+	mfs_loss_sum_add(&sum, was, now, (size_t)count);
+	return mfs_loss_meter_add(&item->meter, first, count, &sum);
+}
+
+/* Of the weights first .. first + count - 1, those that are asked for: the first of
+ * them are at was and now of `w`. */
+static int measure_asked(struct item *item, uint64_t first, size_t count, const float *was,
+			 const struct work *w, const float *now)
+{
+	uint64_t from = first > w->asked ? first : w->asked;
+	uint64_t end = first + count < w->asked_end ? first + count : w->asked_end;
+
+	if (from >= end)
+		return 0;
+	return measure(item, from, end - from, was + (from - first), now + (from - first));
 }
 
 /* ---- computing ---- */
@@ -302,8 +310,7 @@ static int compute(struct mfs_requantized *q, struct item *item, uint64_t first,
 			return refuse_weight(q, item);
 		mfs_dequantize(item->target, q->simd, w->blocks, blocks, w->now + skip);
 	}
-	measure(item, first, count, w->was + skip, w->now + skip);
-	return 0;
+	return measure_asked(item, first, count, w->was + skip, w, w->now + skip);
 }
 
 /* Copies what the blocks of weights first .. first + count - 1 have of the bytes
@@ -330,6 +337,8 @@ static int read_changed(struct mfs_requantized *q, struct item *item, uint64_t o
 	uint64_t end = round_up(div_up(offset + length, block) * per_block, unit);
 	int error = settle_once(q, item, w);
 
+	w->asked = offset / block * per_block;
+	w->asked_end = div_up(offset + length, block) * per_block;
 	if (end > item->weights)
 		end = item->weights;
 	while (at < end && !error) {
@@ -365,8 +374,7 @@ static int compute_nf4(struct mfs_requantized *q, struct item *item, uint64_t at
 	mfs_nf4_codes(&nf4, w->now, w->absmax, n, w->blocks);
 	mfs_nf4_scales(&nf4, w->absmax8, w->nested, 0, blocks, w->scales);
 	mfs_nf4_decode(&nf4, q->simd, w->blocks, w->scales, 0, n, w->now);
-	measure(item, at, n, w->was, w->now);
-	return 0;
+	return measure(item, at, n, w->was, w->now);
 }
 
 /* A part of an NF4 item: `each` bytes for each piece. */
@@ -663,8 +671,10 @@ int mfs_requantize(mfs_requantized **out, mfs_source *source, mfs_import *import
 		free(q);
 		return error;
 	}
-	for (uint32_t i = 0; i < q->item_count; i++)
+	for (uint32_t i = 0; i < q->item_count; i++) {
 		pthread_mutex_init(&q->items[i].lock, NULL);
+		mfs_loss_meter_open(&q->items[i].meter);
+	}
 	pthread_mutex_init(&q->lock, NULL);
 	source->read_at = read_requantized;
 	source->size = end;
@@ -680,6 +690,7 @@ void mfs_requantized_free(mfs_requantized *q)
 		return;
 	for (uint32_t i = 0; i < q->item_count; i++) {
 		pthread_mutex_destroy(&q->items[i].lock);
+		mfs_loss_meter_close(&q->items[i].meter);
 		free(q->items[i].ties);
 	}
 	pthread_mutex_destroy(&q->lock);
@@ -800,6 +811,12 @@ int mfs_requantized_problem(mfs_requantized *q, mfs_problem *why)
 	return error;
 }
 
+void mfs_requantized_measure(mfs_requantized *q)
+{
+	for (uint32_t i = 0; i < q->item_count; i++)
+		mfs_loss_meter_start(&q->items[i].meter);
+}
+
 bool mfs_requantized_loss(mfs_requantized *q, uint32_t i, mfs_loss *out)
 {
 	for (uint32_t k = 0; k < q->item_count; k++) {
@@ -807,15 +824,11 @@ bool mfs_requantized_loss(mfs_requantized *q, uint32_t i, mfs_loss *out)
 
 		if (!item->source || i--)
 			continue;
-		pthread_mutex_lock(&item->lock);
 		*out = (mfs_loss){.name = item->from->name,
 				  .from = item->source->name,
 				  .to = item->nf4 ? "NF4" : item->target->name,
-				  .rmse = mfs_quantize_error_rmse(&item->error),
-				  .most = item->error.most,
-				  .weights = item->measured,
-				  .zeros = item->zeros};
-		pthread_mutex_unlock(&item->lock);
+				  .weights = item->meter.measured,
+				  .sum = item->meter.sum};
 		return true;
 	}
 	return false;
@@ -823,17 +836,12 @@ bool mfs_requantized_loss(mfs_requantized *q, uint32_t i, mfs_loss *out)
 
 const char *mfs_requantized_note(mfs_requantized *q)
 {
-	mfs_quantize_error all = {0};
+	mfs_loss_sum all = {0};
 
-	for (uint32_t i = 0; i < q->item_count; i++) {
-		const mfs_quantize_error *e = &q->items[i].error;
-
-		all.squares += e->squares;
-		all.count += e->count;
-		all.most = e->most > all.most ? e->most : all.most;
-	}
+	for (uint32_t i = 0; i < q->item_count; i++)
+		mfs_loss_sum_up(&all, &q->items[i].meter.sum);
 	/* Exponents of F32 numbers have two digits. */
 	snprintf(q->note, sizeof(q->note), "%s rmse=%.3e max=%.3e", q->recipe.text,
-		 mfs_quantize_error_rmse(&all), all.most);
+		 mfs_quantize_error_rmse(&all.error), all.error.most);
 	return q->note;
 }

@@ -7,6 +7,7 @@
 #ifndef MFS_REQUANTIZE_H
 #define MFS_REQUANTIZE_H
 
+#include "loss_meter.h"
 #include "recipe.h"
 
 typedef struct mfs_requantized mfs_requantized;
@@ -35,12 +36,15 @@ float mfs_requantized_nested_offset(const mfs_requantized *q, uint64_t offset);
  * its error, or 0. */
 int mfs_requantized_problem(mfs_requantized *q, mfs_problem *why);
 
-/* What a tensor lost, once all of it was read. */
+/* From here on what is read is counted as lost: see loss_meter.h. */
+void mfs_requantized_measure(mfs_requantized *q);
+
+/* What a tensor lost, once all of it was read and nobody reads on. */
 typedef struct {
-	const char *name;      /* as long as `q` lives */
+	const char *name;      /* as long as the file that it is of */
 	const char *from, *to; /* types */
-	double rmse, most;     /* of the errors; the largest */
-	uint64_t weights, zeros;
+	uint64_t weights;
+	mfs_loss_sum sum;
 } mfs_loss;
 
 /* False past the last of the tensors that were changed. */

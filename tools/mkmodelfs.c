@@ -57,7 +57,8 @@ static const char *base_name(const char *path)
 /* NAME=FILE, or NAME=MIXTURE: the option has seen to the '='. */
 static int add_adapter(mfs_packer *packer, const adapter_option *adapter)
 {
-	const char *equals = strchr(adapter->text, '=');
+	const char *equals = strchrnul(adapter->text, '=');
+	const char *value = *equals ? equals + 1 : NULL;
 	char *name = strndup(adapter->text, (size_t)(equals - adapter->text));
 	mfs_problem why = {0};
 	int err;
@@ -66,12 +67,14 @@ static int add_adapter(mfs_packer *packer, const adapter_option *adapter)
 		tool_error("out of memory");
 		return TOOL_FAILED;
 	}
-	if (adapter->merge)
-		err = mfs_packer_add_merge(packer, name, equals + 1, &why);
+	if (adapter->kind == ADAPTER_PREMERGE)
+		err = mfs_packer_add_premerge(packer, name, value, adapter->source, &why);
+	else if (adapter->kind == ADAPTER_MERGE)
+		err = mfs_packer_add_merge(packer, name, value, &why);
 	else
-		err = mfs_packer_add_adapter(packer, equals + 1, name, adapter->base, &why);
+		err = mfs_packer_add_adapter(packer, value, name, adapter->base, &why);
 	if (err < 0)
-		tool_problem(equals + 1, err, &why);
+		tool_problem(value ? value : name, err, &why);
 	free(name);
 	return err < 0 ? TOOL_FAILED : 0;
 }
@@ -136,6 +139,19 @@ static int remove_files(mfs_packer *packer, const mkmodelfs_options *o)
 	return 0;
 }
 
+/* Those that are merged must be there first, wherever the option stands. */
+static int add_adapters(mfs_packer *packer, const mkmodelfs_options *o, bool premerge)
+{
+	int err = 0;
+
+	for (int i = 0; i < o->adapter_count && !err; i++) {
+		if ((o->adapters[i].kind == ADAPTER_PREMERGE) != premerge)
+			continue;
+		err = tool_stopped() ? tool_stopped() : add_adapter(packer, &o->adapters[i]);
+	}
+	return err;
+}
+
 static int pack(mfs_packer *packer, const mkmodelfs_options *o)
 {
 	mfs_pack_summary summary = {.size = sizeof(summary)};
@@ -145,8 +161,10 @@ static int pack(mfs_packer *packer, const mkmodelfs_options *o)
 		err = tool_stopped() ? tool_stopped() : add_source(packer, o->sources[i], NULL);
 	if (!err)
 		err = add_deltas(packer, o);
-	for (int i = 0; i < o->adapter_count && !err; i++)
-		err = tool_stopped() ? tool_stopped() : add_adapter(packer, &o->adapters[i]);
+	if (!err)
+		err = add_adapters(packer, o, false);
+	if (!err)
+		err = add_adapters(packer, o, true);
 	if (!err)
 		err = write_container(packer, o, &summary);
 	return err ? err : mkmodelfs_report(packer, o, &summary);

@@ -35,6 +35,10 @@ static void print_help(void)
 	    "      --lora=NAME=FILE   add an adapter (GGUF, or PEFT's directory) and merged "
 	    "models\n"
 	    "      --merge=NAME=A@S+B@S   views with several adapters, each with its scale\n"
+	    "      --premerge=NAME    the model with the adapter merged in before it is "
+	    "quantized,\n"
+	    "                         as what differs from it; also NAME=A@S+B@S\n"
+	    "      --source=FILE      the model of F32, F16 or BF16 that --premerge starts from\n"
 	    "      --views=TYPES      of merged models: f32,f16,bf16,q8_0; all (default), none\n"
 	    "      --opaque           pack models that fail validation as plain bytes\n"
 	    "      --no-verify        do not read back what was written\n"
@@ -65,6 +69,8 @@ enum {
 	OPT_EXPLAIN,
 	OPT_LORA,
 	OPT_MERGE,
+	OPT_PREMERGE,
+	OPT_SOURCE,
 	OPT_VIEWS,
 	OPT_OPAQUE,
 	OPT_NO_VERIFY,
@@ -88,6 +94,8 @@ static const struct option long_options[] = {
     {"explain", no_argument, NULL, OPT_EXPLAIN},
     {"lora", required_argument, NULL, OPT_LORA},
     {"merge", required_argument, NULL, OPT_MERGE},
+    {"premerge", required_argument, NULL, OPT_PREMERGE},
+    {"source", required_argument, NULL, OPT_SOURCE},
     {"views", required_argument, NULL, OPT_VIEWS},
     {"opaque", no_argument, NULL, OPT_OPAQUE},
     {"no-verify", no_argument, NULL, OPT_NO_VERIFY},
@@ -142,13 +150,25 @@ static int add_text(const char ***list, int *count, const char *text)
 	return 0;
 }
 
-static int add_adapter_option(mkmodelfs_options *o, bool merge, const char *text)
+static int add_adapter_option(mkmodelfs_options *o, adapter_kind kind, const char *text)
 {
-	if (!strchr(text, '=') || text[0] == '=')
-		return tool_misuse("--%s '%s': NAME=%s is needed", merge ? "merge" : "lora", text,
-				   merge ? "ADAPTER@SCALE+..." : "FILE");
+	static const char *const name[] = {"lora", "merge", "premerge"};
+	static const char *const value[] = {"=FILE", "=ADAPTER@SCALE+...", ""};
+
+	if (text[0] == '=' || !text[0] || (kind != ADAPTER_PREMERGE && !strchr(text, '=')))
+		return tool_misuse("--%s '%s': NAME%s is needed", name[kind], text, value[kind]);
 	o->adapters = tool_grow(o->adapters, (size_t)o->adapter_count + 1, sizeof(*o->adapters));
-	o->adapters[o->adapter_count++] = (adapter_option){merge, text, o->base};
+	o->adapters[o->adapter_count++] = (adapter_option){kind, text, o->base, o->source};
+	return 0;
+}
+
+/* For those that follow, and those before it that have none yet. */
+static int parse_source(mkmodelfs_options *o, const char *path)
+{
+	o->source = path;
+	for (int i = 0; i < o->adapter_count; i++)
+		if (!o->adapters[i].source)
+			o->adapters[i].source = path;
 	return 0;
 }
 
@@ -156,8 +176,13 @@ static int parse_option(mkmodelfs_options *o, int option)
 {
 	switch (option) {
 	case OPT_LORA:
+		return add_adapter_option(o, ADAPTER_LORA, optarg);
 	case OPT_MERGE:
-		return add_adapter_option(o, option == OPT_MERGE, optarg);
+		return add_adapter_option(o, ADAPTER_MERGE, optarg);
+	case OPT_PREMERGE:
+		return add_adapter_option(o, ADAPTER_PREMERGE, optarg);
+	case OPT_SOURCE:
+		return parse_source(o, optarg);
 	case OPT_VIEWS:
 		o->pack.views = optarg;
 		return 0;
@@ -227,6 +252,9 @@ bool mkmodelfs_options_change(const mkmodelfs_options *o)
 
 bool mkmodelfs_options_lossy(const mkmodelfs_options *o)
 {
+	for (int i = 0; i < o->adapter_count; i++)
+		if (o->adapters[i].kind == ADAPTER_PREMERGE)
+			return true;
 	return o->pack.quantize || o->pack.prune;
 }
 

@@ -6,11 +6,15 @@
 
 #include "modelfs_pack.h"
 
-/* An option --lora or --merge, whose text is NAME=VALUE. */
+typedef enum { ADAPTER_LORA, ADAPTER_MERGE, ADAPTER_PREMERGE } adapter_kind;
+
+/* An option --lora or --merge, whose text is NAME=VALUE, or --premerge, where the
+ * value may be left out. */
 typedef struct {
-	bool merge;
+	adapter_kind kind;
 	const char *text;
-	const char *base; /* what --base said before it, or NULL */
+	const char *base;   /* what --base said before it, or NULL */
+	const char *source; /* of --premerge: what --source said, or NULL */
 } adapter_option;
 
 /* All text is the command line's. */
@@ -25,7 +29,8 @@ typedef struct {
 	const char *base;    /* the model of deltas and of the adapters that follow, or NULL */
 	const char **deltas; /* [NAME=]SOURCE */
 	int delta_count;
-	adapter_option *adapters; /* --lora and --merge, in their order */
+	const char *source;	  /* what the --premerge that follow are quantized from, or NULL */
+	adapter_option *adapters; /* --lora, --merge and --premerge, in their order */
 	int adapter_count;
 } mkmodelfs_options;
 

@@ -173,35 +173,108 @@ static json_t *choices_to_json(mfs_packer *packer)
 	return choices;
 }
 
-/* ---- --quantize and --prune ---- */
+/* ---- --quantize, --prune and --premerge ---- */
 
+static void begin_losses(tool_table *table, bool premerged)
+{
+	tool_table_init(table, premerged ? "lllrrrr" : "lllrrr");
+	tool_table_add(table, "tensor");
+	tool_table_add(table, "type");
+	tool_table_add(table, "now");
+	tool_table_add(table, "rmse");
+	tool_table_add(table, "max");
+	tool_table_add(table, "zeros");
+	if (premerged)
+		tool_table_add(table, "as base");
+}
+
+static void add_percent(tool_table *table, uint64_t part, uint64_t whole)
+{
+	tool_table_addf(table, "%.1f%%", whole ? 100.0 * (double)part / (double)whole : 0.0);
+}
+
+static void add_loss(tool_table *table, const mfs_pack_loss *loss)
+{
+	char *name = tool_clean(loss->tensor);
+
+	tool_table_add(table, name);
+	tool_table_add(table, loss->type);
+	tool_table_add(table, loss->new_type);
+	tool_table_addf(table, "%.3e", loss->rmse);
+	tool_table_addf(table, "%.3e", loss->most);
+	add_percent(table, loss->zeros, loss->weights);
+	if (loss->blocks)
+		add_percent(table, loss->equal_blocks, loss->blocks);
+	free(name);
+}
+
+static void end_losses(tool_table *table, const char *file)
+{
+	char *name = tool_clean(file);
+
+	printf("%s: errors of the weights that were changed\n", name);
+	tool_table_print(table, stdout, 0);
+	puts("");
+	free(name);
+}
+
+/* A table for each file. */
 static void print_losses(mfs_packer *packer)
 {
 	mfs_pack_loss loss = {.size = sizeof(loss)};
+	const char *file = NULL;
 	tool_table table;
 
-	tool_table_init(&table, "lllrrr");
-	tool_table_add(&table, "tensor");
-	tool_table_add(&table, "type");
-	tool_table_add(&table, "now");
-	tool_table_add(&table, "rmse");
-	tool_table_add(&table, "max");
-	tool_table_add(&table, "zeros");
 	for (uint32_t i = 0; mfs_packer_loss(packer, i, &loss) == 0; i++) {
-		char *name = tool_clean(loss.tensor);
+		if (file && file != loss.file)
+			end_losses(&table, file);
+		if (file != loss.file)
+			begin_losses(&table, loss.blocks);
+		file = loss.file;
+		add_loss(&table, &loss);
+	}
+	if (file)
+		end_losses(&table, file);
+}
 
-		tool_table_add(&table, name);
-		tool_table_add(&table, loss.type);
-		tool_table_add(&table, loss.new_type);
-		tool_table_addf(&table, "%.3e", loss.rmse);
-		tool_table_addf(&table, "%.3e", loss.most);
-		tool_table_addf(&table, "%.1f%%",
-				100.0 * (double)loss.zeros / (double)loss.weights);
+/* A difference to what another quantizer made is larger than it could be. */
+#define SAME_QUANTIZER 0.99
+
+static double own_share(const mfs_pack_premerged *p)
+{
+	return p->sample_blocks ? (double)p->sample_equal / (double)p->sample_blocks : 1;
+}
+
+static void print_premerged(mfs_packer *packer)
+{
+	mfs_pack_premerged p = {.size = sizeof(p)};
+
+	for (uint32_t i = 0; mfs_packer_premerged(packer, i, &p) == 0; i++) {
+		char *base = tool_clean(p.base), *name = tool_clean(p.file);
+
+		if (own_share(&p) < SAME_QUANTIZER)
+			printf("%s: another quantizer made %s (%.1f%% of its blocks are those that "
+			       "modelfs makes): what is stored is larger than it could be\n\n",
+			       name, base, 100 * own_share(&p));
+		free(base);
 		free(name);
 	}
-	puts("errors of the weights that were changed");
-	tool_table_print(&table, stdout, 0);
-	puts("");
+}
+
+static json_t *premerged_to_json(mfs_packer *packer)
+{
+	mfs_pack_premerged p = {.size = sizeof(p)};
+	json_t *files = json_array();
+
+	for (uint32_t i = 0; mfs_packer_premerged(packer, i, &p) == 0; i++) {
+		json_t *file = json_object();
+
+		json_set_text(file, "file", p.file);
+		json_set_text(file, "base", p.base);
+		json_set(file, "own_blocks_of_base", json_real(own_share(&p)));
+		json_append(files, file);
+	}
+	return files;
 }
 
 static json_t *losses_to_json(mfs_packer *packer)
@@ -220,6 +293,10 @@ static json_t *losses_to_json(mfs_packer *packer)
 		json_set(item, "max", json_real(loss.most));
 		json_set_number(item, "weights", loss.weights);
 		json_set_number(item, "zeros", loss.zeros);
+		if (loss.blocks) {
+			json_set_number(item, "blocks", loss.blocks);
+			json_set_number(item, "blocks_as_base", loss.equal_blocks);
+		}
 		json_append(losses, item);
 	}
 	return losses;
@@ -287,6 +364,8 @@ static int print_json(mfs_packer *packer, const mkmodelfs_options *o, const mfs_
 	json_set(root, "types", types_to_json(s));
 	if (mkmodelfs_options_lossy(o))
 		json_set(root, "losses", losses_to_json(packer));
+	if (mkmodelfs_options_lossy(o))
+		json_set(root, "premerged", premerged_to_json(packer));
 	if (o->pack.explain)
 		json_set(root, "choices", choices_to_json(packer));
 	json_set(root, "remarks", remarks_to_json(packer));
@@ -305,6 +384,8 @@ int mkmodelfs_report(mfs_packer *packer, const mkmodelfs_options *o, const mfs_p
 		print_choices(packer);
 	if (mkmodelfs_options_lossy(o) && !o->quiet)
 		print_losses(packer);
+	if (!o->quiet)
+		print_premerged(packer);
 	if (!o->quiet && mkmodelfs_options_change(o) && !o->compact)
 		print_change(o, s);
 	else if (!o->quiet)

@@ -108,6 +108,15 @@ MFS_API int mfs_packer_add_adapter(mfs_packer *packer, const char *path, const c
  * such as "fr@0.7+de@0.3"; a scale that is not given is 1. */
 MFS_API int mfs_packer_add_merge(mfs_packer *packer, const char *name, const char *mixture,
 				 mfs_problem *why);
+
+/* Adds "merged/NAME.TYPE.gguf": the base with adapters merged in before it was
+ * quantized, stored as its difference to the base. `mixture` is as above, or NULL: the
+ * adapter `name`, which is there already. `source` is the GGUF model of F32, F16 or
+ * BF16 that the base was quantized from, or NULL where option `quantize` makes the
+ * base. What does not fit is refused in `why`; see mfs_packer_loss(). */
+MFS_API int mfs_packer_add_premerge(mfs_packer *packer, const char *name, const char *mixture,
+				    const char *source, mfs_problem *why);
+
 /* Adds a fine-tune of the file that was or will be added under the name `base`:
  * each of its tensors is stored as nothing where it is equal to that of the base, as
  * a difference to it, or alone, whichever is smallest. */
@@ -158,7 +167,7 @@ typedef struct {
  * MFS_E_NOT_FOUND past the last. */
 MFS_API int mfs_packer_choice(mfs_packer *packer, uint32_t i, mfs_pack_choice *out);
 
-/* What a tensor lost by `quantize` and `prune`. */
+/* What a tensor lost by `quantize` and `prune`, or by quantizing a premerged model. */
 typedef struct {
 	size_t size;
 	const char *file, *tensor;   /* the packer's, until it is freed */
@@ -166,6 +175,8 @@ typedef struct {
 	double rmse;		     /* root of the mean squared error of its weights */
 	double most;		     /* the largest error */
 	uint64_t weights, zeros;     /* zeros: of the weights as they are now */
+	/* Of a premerged model: its blocks, and how many are those of its base. */
+	uint64_t blocks, equal_blocks;
 } mfs_pack_loss;
 
 /* After mfs_packer_write(): the loss of changed tensor `i`, over all files.
@@ -175,6 +186,19 @@ MFS_API int mfs_packer_loss(mfs_packer *packer, uint32_t i, mfs_pack_loss *out);
 /* Remark `i` on what was added, such as that no view of a model can be made; a line of
  * text that is the packer's, until it is freed. NULL past the last. */
 MFS_API const char *mfs_packer_remark(const mfs_packer *packer, uint32_t i);
+
+/* Of a premerged model: how much of its base modelfs's own quantizers make from the
+ * source, in a sample of its blocks. Where that is little, another quantizer made the
+ * base, and the difference that is stored is larger than it could be. */
+typedef struct {
+	size_t size;
+	const char *file, *base; /* the packer's, until it is freed */
+	uint64_t sample_blocks, sample_equal;
+} mfs_pack_premerged;
+
+/* Premerged model `i`, in the order of the files once they are written.
+ * MFS_E_NOT_FOUND past the last. */
+MFS_API int mfs_packer_premerged(mfs_packer *packer, uint32_t i, mfs_pack_premerged *out);
 
 /* Writes the container to `path` through a temporary file beside it; or changes the
  * container that was opened, whose path it must be. With

@@ -51,6 +51,19 @@ except OSError:
 assert os.listxattr("mnt/merged") == []
 CHECK
 unmount_container "$tmp/mnt" "$daemon"
+# One that was merged, then quantized, is stored: no view.
+mkllama --type F16 --size 4M --lora a.gguf f16.gguf
+pack pre.mfs --quantize q8_0 model.gguf=f16.gguf --lora fr=a.gguf --views none \
+	--premerge half=fr@0.5
+mount_container pre.mfs "$tmp/mnt"
+python3 - <<'CHECK' || fail "a premerged model does not say what it is"
+import os
+found = {name: os.getxattr("mnt/merged/half.q8_0.gguf", "user.modelfs." + name).decode()
+         for name in ("kind", "base", "adapters", "scale", "derived", "lossy")}
+assert found == {"kind": "base", "base": "model.gguf", "adapters": "fr", "scale": "0.5",
+                 "derived": "0", "lossy": "1"}, found
+CHECK
+unmount_container "$tmp/mnt" "$daemon"
 mkmodelfs --json --dry-run none.mfs model.gguf --lora fr=a.gguf >summary.json
 python3 -c 'import json; s = json.load(open("summary.json")); assert (s["adapters"], s["views"]) == (1, 4)' ||
 	fail "the summary does not count adapters and views"

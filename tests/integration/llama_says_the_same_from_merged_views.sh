@@ -46,6 +46,18 @@ for type in f32 F16 BF16; do
 	done
 	unmount_container "$tmp/mnt" "$daemon"
 done
+for type in q8_0 q4_0; do
+	pack --force models.mfs --quantize $type --views f16 --premerge x \
+		"model.gguf=$stories/stories260K-f32.gguf" \
+		--lora "x=$stories/stories260K-lora-r4-f32.gguf"
+	mount_container models.mfs "$tmp/mnt"
+	with=$(say mnt/model.gguf --lora mnt/adapters/x.gguf)
+	merged=$(say mnt/merged/x.$type.gguf)
+	[ -n "$merged" ] || fail "premerged, $type: llama.cpp said nothing"
+	[ "$merged" != "$(say mnt/model.gguf)" ] || fail "$type: the adapter changes nothing: '$merged'"
+	note "$type, merged before it was quantized: $(agreement "$with" "$merged") as with the adapter"
+	unmount_container "$tmp/mnt" "$daemon"
+done
 pack --force models.mfs "$data/random-s58/rand-s58-Q4_K_M.gguf" --views f16,q8_0 \
 	--lora "x=$data/random-s58/rand-s58-lora-r8-f32.gguf"
 mount_container models.mfs "$tmp/mnt"

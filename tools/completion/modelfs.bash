@@ -14,7 +14,7 @@ _modelfs_values() {
 _modelfs_options() {
 	case $1 in
 	mkmodelfs) echo '--profile= --page-size= --frame-size= --jobs= --codec= --quantize= --prune= --delta= --base= --order= --explain --lora=
-		--merge= --views= --opaque --no-verify
+		--merge= --premerge= --source= --views= --opaque --no-verify
 		--append --remove= --compact --force --dry-run --json --quiet --help --version' ;;
 	modelfs-stat) echo '--tensors --chunks --map --map= --watch --watch= --json --help --version' ;;
 	modelfs-extract) echo '--directory= --force --stdout --quiet --help --version' ;;
