@@ -493,11 +493,11 @@ static int check_gains(const struct maker *m, const struct item *item)
 {
 	for (uint32_t i = 0; i < item->factor_count; i++)
 		if (item->factors[i].pair->gain != UINT32_MAX)
-			return refuse(m, MFS_E_UNSUPPORTED,
-				      "%s: scales the rows of '%s' (DoRA) to what they are in %s: it "
-				      "cannot be merged into another model",
-				      item->factors[i].part->file.name, item->base->name,
-				      m->p->base.name);
+			return refuse(
+			    m, MFS_E_UNSUPPORTED,
+			    "%s: scales the rows of '%s' (DoRA) to what they are in %s: it "
+			    "cannot be merged into another model",
+			    item->factors[i].part->file.name, item->base->name, m->p->base.name);
 	return 0;
 }
 
