@@ -1,7 +1,9 @@
 /*
  * codec_speed [OPTIONS] [FILE ...]: what the codecs make of generated weights, or
  * of the tensors of model files, and how fast, on one core. Speeds count original
- * bytes and go by processor time; decoding is the median of its rounds.
+ * bytes and go by processor time. Of the rounds of decoding the fastest counts, which
+ * is what the code can do where nothing else disturbs the machine; the median stands
+ * beside it. General compressors take turns with modelfs, round by round.
  *
  *   -f KIB   frame size (128)            -r MASK  codings refused, a bit each
  *   -n N     rounds (5)                  -d N     rounds of decoding (as -n)
@@ -9,8 +11,11 @@
  *   -R N     rows of 4096 weights to generate (1024)
  *   -e       also the order-0 entropy of each stream
  *   -w DIR   write each tensor's bytes to DIR, for peers to measure
+ *   -p       also general compressors, on the same bytes (needs -m)
  *   -m       tab-separated: codec, name, original bytes, stored bytes, pack MB/s,
- *            decode GB/s, spread of decode, order-0 limit
+ *            decode GB/s of the fastest and of the median round, spread of decode
+ *            (slowest - fastest) / median, order-0 limit (modelfs only). A compressor
+ *            that was not built in prints MISSING in place of the numbers.
  */
 #include <math.h>
 #include <stdio.h>
@@ -24,6 +29,7 @@
 #include "frame.h"
 #include "import.h"
 #include "layout_ggml.h"
+#include "peers.h"
 #include "quantize.h"
 
 #define COLUMNS	     4096
@@ -32,7 +38,7 @@
 static uint32_t frame_bytes = 128u << 10;
 static uint32_t refused;
 static int rounds = 5, decode_rounds;
-static int entropies, machine;
+static int entropies, machine, with_peers;
 static const char *only, *write_directory;
 static size_t rows = 1024;
 
@@ -157,11 +163,11 @@ static void decode(struct job *job, uint8_t *out, int keep)
 
 /* ---- zstd -3 on the plain bytes, in units of a frame ---- */
 
-struct peer {
+struct unit_peer {
 	double ratio, decode;
 };
 
-static struct peer zstd_peer(const struct job *job)
+static struct unit_peer zstd_peer(const struct job *job)
 {
 	size_t bytes = (size_t)job->blocks * job->layout->block_bytes, unit = frame_bytes;
 	size_t units = (bytes + unit - 1) / unit, stored = 0, room = ZSTD_compressBound(unit);
@@ -189,7 +195,7 @@ static struct peer zstd_peer(const struct job *job)
 	free(coded);
 	free(out);
 	free(size);
-	return (struct peer){(double)bytes / (double)stored, (double)bytes / best / 1e9};
+	return (struct unit_peer){(double)bytes / (double)stored, (double)bytes / best / 1e9};
 }
 
 static double entropy(const uint8_t *bytes, size_t size)
@@ -232,7 +238,8 @@ static double order0_limit(const struct job *job)
 
 struct result {
 	uint64_t stored;
-	double coding, decoding, spread, tables; /* seconds; spread is a share */
+	double coding, tables;		/* seconds */
+	double fastest, median, spread; /* of decoding; spread is a share */
 };
 
 static int by_value(const void *a, const void *b)
@@ -242,10 +249,87 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void time_decoding(struct job *job, size_t size, struct result *result)
+/* What the seconds of `count` rounds say. */
+static void summarize(double *seconds, int count, struct result *result)
+{
+	qsort(seconds, (size_t)count, sizeof(*seconds), by_value);
+	result->fastest = seconds[0];
+	result->median = seconds[count / 2];
+	result->spread = (seconds[count - 1] - seconds[0]) / result->median;
+}
+
+/* A general compressor and what it made of the bytes. */
+struct racer {
+	const struct peer *peer;
+	size_t size;
+	uint8_t *coded;
+	double *seconds;
+	struct result result;
+};
+
+static void racer_pack(struct racer *racer, const uint8_t *bytes, size_t size, int count)
+{
+	size_t room;
+	uint8_t *coded;
+	double start;
+
+	racer->size = racer->peer->slow && size > PEER_SLOW_BYTES ? (size_t)PEER_SLOW_BYTES : size;
+	room = bench_peer_room(racer->size);
+	coded = take(room);
+	start = now();
+	racer->result.stored = racer->peer->pack(bytes, racer->size, coded, room);
+	racer->result.coding = now() - start;
+	if (!racer->result.stored)
+		die(racer->peer->name);
+	racer->coded = realloc(coded, racer->result.stored);
+	racer->seconds = take((size_t)count * sizeof(double));
+}
+
+static double racer_unpack(const struct racer *racer, uint8_t *out)
+{
+	double start = now();
+
+	if (racer->peer->unpack(racer->coded, racer->result.stored, out, racer->size) !=
+	    racer->size)
+		die(racer->peer->name);
+	return now() - start;
+}
+
+static void racer_print(const struct racer *racer, const char *name)
+{
+	const struct result *result = &racer->result;
+
+	printf("%s\t%s\t%zu\t%llu\t%.1f\t%.3f\t%.3f\t%.3f\t\n", racer->peer->name, name,
+	       racer->size, (unsigned long long)result->stored,
+	       (double)racer->size / result->coding / 1e6,
+	       (double)racer->size / result->fastest / 1e9,
+	       (double)racer->size / result->median / 1e9, result->spread);
+}
+
+/* Packs with every peer that is there; returns their number. */
+static unsigned racers_pack(struct racer racer[], const struct job *job, const char *name,
+			    size_t size, int count)
+{
+	unsigned racers = 0;
+
+	bench_peers_tell_type(name);
+	for (unsigned p = 0; with_peers && p < bench_peer_count; p++) {
+		if (!bench_peers[p].pack) {
+			printf("%s\t%s\tMISSING\n", bench_peers[p].name, name);
+			continue;
+		}
+		racer[racers] = (struct racer){.peer = &bench_peers[p]};
+		racer_pack(&racer[racers++], job->bytes, size, count);
+	}
+	return racers;
+}
+
+static void time_decoding(struct job *job, const char *name, size_t size, struct result *result)
 {
 	int count = decode_rounds ? decode_rounds : rounds;
 	double *seconds = take((size_t)count * sizeof(*seconds));
+	struct racer *racer = take(bench_peer_count * sizeof(*racer));
+	unsigned racers = racers_pack(racer, job, name, size, count);
 	uint8_t *out = take(size);
 
 	decode(job, out, 1);
@@ -256,10 +340,20 @@ static void time_decoding(struct job *job, size_t size, struct result *result)
 
 		decode(job, out, 0);
 		seconds[r] = now() - start;
+		for (unsigned p = 0; p < racers; p++) {
+			racer[p].seconds[r] = racer_unpack(&racer[p], out);
+			if (r == 0 && memcmp(out, job->bytes, racer[p].size))
+				die(racer[p].peer->name);
+		}
 	}
-	qsort(seconds, (size_t)count, sizeof(*seconds), by_value);
-	result->decoding = seconds[count / 2];
-	result->spread = (seconds[count - 1] - seconds[0]) / result->decoding;
+	summarize(seconds, count, result);
+	for (unsigned p = 0; p < racers; p++) {
+		summarize(racer[p].seconds, count, &racer[p].result);
+		racer_print(&racer[p], name);
+		free(racer[p].coded);
+		free(racer[p].seconds);
+	}
+	free(racer);
 	free(seconds);
 	free(out);
 }
@@ -268,13 +362,15 @@ static void print_for_people(struct job *job, const char *name, size_t size,
 			     const struct result *result)
 {
 	uint64_t by[MFS_CODINGS] = {0};
-	struct peer peer = zstd_peer(job);
+	struct unit_peer peer = zstd_peer(job);
 
-	printf("%-16s %8.4f %6.0f MB/s %6.2f GB/s | zstd -3 %7.4f %5.2f GB/s | tables %5llu B "
+	printf("%-16s %8.4f %6.0f MB/s %6.2f GB/s (median %.2f) | zstd -3 %7.4f %5.2f GB/s | "
+	       "tables %5llu B "
 	       "%4.1f ms |",
 	       name, (double)size / (double)result->stored, (double)size / result->coding / 1e6,
-	       (double)size / result->decoding / 1e9, peer.ratio, peer.decode,
-	       (unsigned long long)job->tables_bytes, result->tables * 1e3);
+	       (double)size / result->fastest / 1e9, (double)size / result->median / 1e9,
+	       peer.ratio, peer.decode, (unsigned long long)job->tables_bytes,
+	       result->tables * 1e3);
 	for (uint32_t i = 0; i < 2 * job->spans; i++)
 		for (int c = 0; c < MFS_CODINGS; c++)
 			by[c] += job->info[i].by_coding[c];
@@ -290,9 +386,10 @@ static void print_for_people(struct job *job, const char *name, size_t size,
 static void print_for_machines(const struct job *job, const char *name, size_t size,
 			       const struct result *result)
 {
-	printf("modelfs\t%s\t%zu\t%llu\t%.1f\t%.3f\t%.3f\t%.4f\n", name, size,
+	printf("modelfs\t%s\t%zu\t%llu\t%.1f\t%.3f\t%.3f\t%.3f\t%.4f\n", name, size,
 	       (unsigned long long)result->stored, (double)size / result->coding / 1e6,
-	       (double)size / result->decoding / 1e9, result->spread, order0_limit(job));
+	       (double)size / result->fastest / 1e9, (double)size / result->median / 1e9,
+	       result->spread, order0_limit(job));
 	fflush(stdout);
 }
 
@@ -343,7 +440,7 @@ static void measure(const char *name, const mfs_layout *layout, const uint8_t *b
 		result.stored = encode(&job) + job.tables_bytes;
 		result.coding = fmin(result.coding, now() - start);
 	}
-	time_decoding(&job, size, &result);
+	time_decoding(&job, name, size, &result);
 	if (machine)
 		print_for_machines(&job, name, size, &result);
 	else
@@ -437,6 +534,11 @@ static void all_generated(void)
 	generated("Q4_K", 12, FROM_BF16, WEIGHTS_GAUSSIAN);
 	generated("Q4_K heavy", 12, FROM_BF16, WEIGHTS_HEAVY);
 	generated("Q4_0", 2, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("Q3_K", 11, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("Q2_K", 10, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("IQ4_NL", 20, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("IQ4_XS", 23, FROM_BF16, WEIGHTS_GAUSSIAN);
+	generated("MXFP4", 39, FROM_BF16, WEIGHTS_GAUSSIAN);
 }
 
 static void measure_file(const char *path)
@@ -468,7 +570,7 @@ int main(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "f:r:n:d:t:eR:w:m")) != -1) {
+	while ((option = getopt(argc, argv, "f:r:n:d:t:eR:w:mp")) != -1) {
 		if (option == 'f')
 			frame_bytes = (uint32_t)atoi(optarg) << 10;
 		else if (option == 'r')
@@ -487,6 +589,8 @@ int main(int argc, char **argv)
 			write_directory = optarg;
 		else if (option == 'm')
 			machine = 1;
+		else if (option == 'p')
+			with_peers = 1;
 		else
 			return 2;
 	}

@@ -315,6 +315,150 @@ static void block_q6_k(const float *x, uint8_t *out)
 	}
 }
 
+/* Sixteen groups of 16 with scales and minimums of four bits. */
+static void block_q2_k(const float *x, uint8_t *out)
+{
+	float scale[16], minimum[16], most_scale = 0, most_minimum = 0, d, m;
+
+	for (int g = 0; g < 16; g++) {
+		fit_affine(x + 16 * g, 16, 3, &scale[g], &minimum[g]);
+		most_scale = fmaxf(most_scale, scale[g]);
+		most_minimum = fmaxf(most_minimum, minimum[g]);
+	}
+	memset(out, 0, 80);
+	store_le16(out + 80, bench_half(most_scale / 15));
+	store_le16(out + 82, bench_half(most_minimum / 15));
+	d = bench_from_half(load_le16(out + 80));
+	m = bench_from_half(load_le16(out + 82));
+	for (int g = 0; g < 16; g++) {
+		int s = most_scale > 0 ? clip(lrintf(15 * scale[g] / most_scale), 0, 15) : 0;
+		int t = most_minimum > 0 ? clip(lrintf(15 * minimum[g] / most_minimum), 0, 15) : 0;
+
+		out[g] = (uint8_t)(s | t << 4);
+	}
+	for (int j = 0; j < 256; j++) {
+		float step = d * (float)(out[j / 16] & 15), low = m * (float)(out[j / 16] >> 4);
+		int q = step != 0 ? clip(lrintf((x[j] + low) / step), 0, 3) : 0;
+
+		out[16 + j / 128 * 32 + j % 32] |= (uint8_t)(q << 2 * (j / 32 % 4));
+	}
+}
+
+/* Sixteen groups of 16 with scales of six bits. */
+static void block_q3_k(const float *x, uint8_t *out)
+{
+	uint8_t *high = out, *low = out + 32, *packed = out + 96;
+	float scale[16], most, inverse, d;
+
+	for (int g = 0; g < 16; g++)
+		scale[g] = fit_scale(x + 16 * g, 16, 4);
+	most = extreme_of(scale, 16);
+	inverse = most != 0 ? -32 / most : 0;
+	memset(out, 0, 108);
+	store_le16(out + 108, bench_half(inverse != 0 ? 1 / inverse : 0));
+	d = bench_from_half(load_le16(out + 108));
+	for (int g = 0; g < 16; g++) {
+		int s = clip(lrintf(inverse * scale[g]), -32, 31);
+		float step = d * (float)s;
+
+		packed[g % 8] |= (uint8_t)(((s + 32) & 15) << 4 * (g / 8));
+		packed[8 + g % 4] |= (uint8_t)((s + 32) >> 4 << 2 * (g / 4));
+		for (int j = 16 * g; j < 16 * g + 16; j++) {
+			int q = step != 0 ? clip(lrintf(x[j] / step), -4, 3) + 4 : 4;
+
+			low[j / 128 * 32 + j % 32] |= (uint8_t)((q & 3) << 2 * (j / 32 % 4));
+			high[j % 32] |= (uint8_t)(q >> 2 << j / 32);
+		}
+	}
+}
+
+/* ---- four bits that name a value ---- */
+
+static const int8_t values_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+				     1,	   13,	 25,  38,  53,	69,  89,  113};
+static const int8_t values_mx[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+static int nearest(const int8_t values[16], float x)
+{
+	int best = 0;
+
+	for (int q = 1; q < 16; q++)
+		if (fabsf(x - (float)values[q]) < fabsf(x - (float)values[best]))
+			best = q;
+	return best;
+}
+
+/* Scale of x = scale * value, weighted with x squared. */
+static float fit_values(const float *x, int n)
+{
+	float extreme = extreme_of(x, n), best = 0, scale = 0;
+
+	for (int step = -7; step <= 7 && extreme != 0; step++) {
+		float inverse = ((float)values_nl[0] + (float)step) / extreme, xv = 0, vv = 0;
+
+		for (int i = 0; i < n; i++) {
+			float v = (float)values_nl[nearest(values_nl, inverse * x[i])];
+
+			xv += x[i] * x[i] * x[i] * v;
+			vv += x[i] * x[i] * v * v;
+		}
+		if (vv > 0 && xv * xv > best * vv) {
+			best = xv * xv / vv;
+			scale = xv / vv;
+		}
+	}
+	return scale;
+}
+
+/* 32 weights in 16 bytes. */
+static void put_values(const int8_t values[16], const float *x, float step, uint8_t *out)
+{
+	float inverse = step != 0 ? 1 / step : 0;
+
+	for (int i = 0; i < 16; i++)
+		out[i] = (uint8_t)(nearest(values, x[i] * inverse) |
+				   nearest(values, x[i + 16] * inverse) << 4);
+}
+
+static void block_iq4_nl(const float *x, uint8_t *out)
+{
+	store_le16(out, bench_half(fit_values(x, 32)));
+	put_values(values_nl, x, bench_from_half(load_le16(out)), out + 2);
+}
+
+/* Eight groups of 32 with scales of six bits. */
+static void block_iq4_xs(const float *x, uint8_t *out)
+{
+	float scale[8], most, inverse, d;
+	unsigned upper = 0;
+
+	for (int g = 0; g < 8; g++)
+		scale[g] = fit_values(x + 32 * g, 32);
+	most = extreme_of(scale, 8);
+	inverse = most != 0 ? -32 / most : 0;
+	memset(out, 0, 8);
+	store_le16(out, bench_half(inverse != 0 ? 1 / inverse : 0));
+	d = bench_from_half(load_le16(out));
+	for (int g = 0; g < 8; g++) {
+		int s = clip(lrintf(inverse * scale[g]), -32, 31);
+
+		out[4 + g / 2] |= (uint8_t)(((s + 32) & 15) << 4 * (g % 2));
+		upper |= (unsigned)(s + 32) >> 4 << 2 * g;
+		put_values(values_nl, x + 32 * g, d * (float)s, out + 8 + 16 * g);
+	}
+	store_le16(out + 2, (uint16_t)upper);
+}
+
+/* A power of two as scale; values are halves. */
+static void block_mxfp4(const float *x, uint8_t *out)
+{
+	float most = fabsf(extreme_of(x, 32));
+	int exponent = most > 0 ? clip((long)floorf(log2f(most)) - 2 + 127, 0, 254) : 0;
+
+	out[0] = (uint8_t)exponent;
+	put_values(values_mx, x, ldexpf(1, exponent - 128), out + 1);
+}
+
 static void block_f32(const float *x, uint8_t *out)
 {
 	uint32_t bits;
@@ -340,9 +484,11 @@ int bench_quantize(unsigned ggml_type, const float *in, size_t count, uint8_t *o
 		size_t weights, bytes;
 		void (*block)(const float *x, uint8_t *out);
 	} types[] = {
-	    {0, 1, 4, block_f32},	{1, 1, 2, block_f16},	    {30, 1, 2, block_bf16},
-	    {2, 32, 18, block_q4_0},	{6, 32, 22, block_q5_0},    {8, 32, 34, block_q8_0},
-	    {12, 256, 144, block_q4_k}, {13, 256, 176, block_q5_k}, {14, 256, 210, block_q6_k},
+	    {0, 1, 4, block_f32},	  {1, 1, 2, block_f16},	      {30, 1, 2, block_bf16},
+	    {2, 32, 18, block_q4_0},	  {6, 32, 22, block_q5_0},    {8, 32, 34, block_q8_0},
+	    {10, 256, 84, block_q2_k},	  {11, 256, 110, block_q3_k}, {20, 32, 18, block_iq4_nl},
+	    {23, 256, 136, block_iq4_xs}, {39, 32, 17, block_mxfp4},  {12, 256, 144, block_q4_k},
+	    {13, 256, 176, block_q5_k},	  {14, 256, 210, block_q6_k},
 	};
 
 	for (size_t t = 0; t < sizeof(types) / sizeof(*types); t++) {
