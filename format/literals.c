@@ -6,6 +6,9 @@
 
 #include "huffman_private.h"
 #include "mfs_endian.h"
+#include "processor.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 #define HALVES_MIN (24u << 10) /* bytes from which on a frame has two blocks */
 #define UNEVEN	   1060
@@ -18,69 +21,143 @@ size_t mfs_codes_bound(size_t size)
 	return size + size / 2 + blocks * (32 + MFS_TREE_MAX) + 64;
 }
 
+/* The codes as the loop wants them: a code in the uppermost bits, its length in the
+ * lowest eight, and MISSING between them where there is none. */
+typedef struct {
+	uint64_t entry[256];
+} entries;
+
+#define MISSING (UINT64_C(1) << 40)
+
+static void entries_make(entries *to, const mfs_codes *codes)
+{
+	for (unsigned k = 0; k < 256; k++) {
+		uint32_t code = codes->code[k];
+		unsigned length = code >> 16 & 15;
+
+		to->entry[k] = code & MFS_CODE_MISSING
+				   ? MISSING | 1
+				   : (uint64_t)(code & 0xffff) << (64 - length) | length;
+	}
+}
+
+/* Bits that wait are the uppermost ones of `bits`. */
 struct writer {
 	uint8_t *at;
 	uint64_t bits;
-	unsigned count;
-	uint32_t seen; /* all codes together: tells a missing one */
+	uint64_t count; /* of bits: the lowest eight; above them is nonsense */
+	uint64_t seen;	/* all entries together: tells a missing one */
 };
 
-/* Two codes as one: the first in the lower bits. */
-static inline uint64_t pair(uint32_t first, uint32_t second, unsigned *length)
+ALWAYS_INLINE void put(struct writer *to, uint64_t entry)
 {
-	unsigned low = first >> 16 & 255;
-
-	*length = low + (second >> 16 & 255);
-	return (first & 0xffff) | (uint64_t)(second & 0xffff) << low;
+	to->seen |= entry;
+	to->bits = to->bits >> (entry & 63) | entry;
+	to->count += entry;
 }
 
-static inline void flush(struct writer *to)
+/* At most 56 bits, so that the length of the last entry is not among them. */
+ALWAYS_INLINE void flush(struct writer *to)
 {
-	store_le64(to->at, to->bits);
-	to->at += to->count / 8;
-	to->bits >>= to->count & ~7u;
-	to->count &= 7;
+	unsigned count = to->count & 255;
+
+	store_le64(to->at, to->bits >> (64 - count));
+	to->at += count / 8;
+	to->count = count & 7;
 }
 
-static inline void put(struct writer *to, uint32_t code)
+/* A stream is decoded from its end, so the last byte is coded first: those that make
+ * no four. Returns how many are left. */
+ALWAYS_INLINE size_t begin_stream(struct writer *to, const entries *codes, const uint8_t *in,
+				  size_t size)
 {
-	to->seen |= code;
-	to->bits |= (uint64_t)(code & 0xffff) << to->count;
-	to->count += code >> 16 & 255;
-}
-
-/* Four codes are put together before they join the bits that wait: one addition
- * after the other is what the loop takes. */
-static inline void put4(struct writer *to, const mfs_codes *codes, const uint8_t *last)
-{
-	uint32_t a = codes->code[last[0]], b = codes->code[last[-1]];
-	uint32_t c = codes->code[last[-2]], d = codes->code[last[-3]];
-	unsigned first, second;
-	uint64_t low = pair(a, b, &first), high = pair(c, d, &second);
-
-	to->seen |= a | b | c | d;
-	to->bits |= (low | high << first) << to->count;
-	to->count += first + second;
-}
-
-/* A stream is decoded from its end, so the last byte is coded first. */
-static uint8_t *encode_stream(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out,
-			      uint32_t *seen)
-{
-	struct writer to = {out, 0, 0, 0};
-
 	for (; size % 4; size--) {
-		put(&to, codes->code[in[size - 1]]);
-		flush(&to);
+		put(to, codes->entry[in[size - 1]]);
+		flush(to);
 	}
-	for (; size; size -= 4) {
-		put4(&to, codes, in + size - 1);
-		flush(&to);
+	return size;
+}
+
+/* Four codes are 44 bits at the most, and up to 7 wait. */
+ALWAYS_INLINE void four_more(struct writer *to, const entries *codes, const uint8_t *in,
+			     size_t *size)
+{
+	const uint8_t *last = in + *size - 1;
+
+	put(to, codes->entry[last[0]]);
+	put(to, codes->entry[last[-1]]);
+	put(to, codes->entry[last[-2]]);
+	put(to, codes->entry[last[-3]]);
+	flush(to);
+	*size -= 4;
+}
+
+/* A bit that is set ends the stream. */
+ALWAYS_INLINE uint8_t *end_stream(struct writer *to, uint32_t *seen)
+{
+	put(to, UINT64_C(1) << 63 | 1);
+	flush(to);
+	if (to->seen & MISSING)
+		*seen |= MFS_CODE_MISSING;
+	return to->at + (to->count > 0);
+}
+
+/* One or two streams, behind one another. */
+struct streams {
+	const uint8_t *in;
+	size_t size[2];	       /* the second: 0 where there is one */
+	uint8_t *out, *second; /* the start of the second one in `out` */
+	uint32_t seen;
+};
+
+/* Where a stream ends is known when it is coded, and one alone leaves the processor
+ * waiting: so the other is coded at the same time, further behind, and moved. Returns
+ * the end of the last. */
+ALWAYS_INLINE uint8_t *encode_streams(struct streams *s, const entries *codes)
+{
+	const uint8_t *in[2] = {s->in, s->in + s->size[0]};
+	uint8_t *room = s->out + s->size[0] * MFS_CODE_BITS_MAX / 8 + 16, *end;
+	struct writer a = {s->out, 0, 0, 0}, b = {room, 0, 0, 0};
+	size_t left_a = begin_stream(&a, codes, in[0], s->size[0]);
+	size_t left_b = begin_stream(&b, codes, in[1], s->size[1]);
+
+	while (left_a && left_b) {
+		four_more(&a, codes, in[0], &left_a);
+		four_more(&b, codes, in[1], &left_b);
 	}
-	put(&to, 1u << 16 | 1);
-	flush(&to);
-	*seen |= to.seen;
-	return to.at + (to.count > 0);
+	while (left_a)
+		four_more(&a, codes, in[0], &left_a);
+	while (left_b)
+		four_more(&b, codes, in[1], &left_b);
+	s->second = end_stream(&a, &s->seen);
+	if (!s->size[1])
+		return s->second;
+	end = end_stream(&b, &s->seen);
+	memmove(s->second, room, (size_t)(end - room));
+	return s->second + (end - room);
+}
+
+static uint8_t *encode_portable(struct streams *s, const entries *codes)
+{
+	return encode_streams(s, codes);
+}
+
+#if defined(__x86_64__)
+/* Shifts by a variable take one step instead of three. */
+__attribute__((target("bmi,bmi2"))) static uint8_t *encode_bmi2(struct streams *s,
+								const entries *codes)
+{
+	return encode_streams(s, codes);
+}
+#endif
+
+static uint8_t *encode(struct streams *s, const entries *codes)
+{
+#if defined(__x86_64__)
+	if (mfs_processor() & MFS_PROCESSOR_AVX2)
+		return encode_bmi2(s, codes);
+#endif
+	return encode_portable(s, codes);
 }
 
 /* The literals behind their header; returns their size. */
@@ -88,19 +165,27 @@ static size_t encode_literals(const mfs_codes *codes, const uint8_t *in, size_t 
 			      uint32_t *seen)
 {
 	size_t quarter = (size + 3) / 4;
-	uint8_t *at = out + 6;
+	struct streams one = {.in = in, .size = {size, 0}, .out = out};
+	struct streams first = {.in = in, .size = {quarter, quarter}, .out = out + 6};
+	struct streams last = {.in = in + 2 * quarter};
+	entries coded;
+	uint8_t *end;
 
-	if (size < FOUR_STREAMS)
-		return (size_t)(encode_stream(codes, in, size, out, seen) - out);
-	for (int k = 0; k < 4; k++) {
-		uint8_t *end = encode_stream(codes, in + (size_t)k * quarter,
-					     k < 3 ? quarter : size - 3 * quarter, at, seen);
-
-		if (k < 3)
-			store_le16(out + 2 * (size_t)k, (uint16_t)(end - at));
-		at = end;
+	entries_make(&coded, codes);
+	if (size < FOUR_STREAMS) {
+		end = encode(&one, &coded);
+		*seen |= one.seen;
+		return (size_t)(end - out);
 	}
-	return (size_t)(at - out);
+	last.size[0] = quarter;
+	last.size[1] = size - 3 * quarter;
+	last.out = encode(&first, &coded);
+	end = encode(&last, &coded);
+	store_le16(out, (uint16_t)(first.second - first.out));
+	store_le16(out + 2, (uint16_t)(last.out - first.second));
+	store_le16(out + 4, (uint16_t)(last.second - last.out));
+	*seen |= first.seen | last.seen;
+	return (size_t)(end - out);
 }
 
 /* Bytes of the header that tells both sizes. */

@@ -170,25 +170,56 @@ static void get_parts(const struct part part[], struct mfs_packed_run run, const
 
 /* ---- choosing ---- */
 
+/* Bytes in which each bit is set. Halves of the histogram are added to one another: the
+ * upper one has the highest bit that is left. */
+static void count_bits(const uint32_t histogram[256], uint32_t set[8])
+{
+	uint32_t sum[256];
+
+	memcpy(sum, histogram, sizeof(sum));
+	for (unsigned bit = 8; bit-- > 0;) {
+		const unsigned half = 1u << bit;
+
+		set[bit] = 0;
+		for (unsigned k = 0; k < half; k++) {
+			set[bit] += sum[half + k];
+			sum[k] += sum[half + k];
+		}
+	}
+}
+
+static unsigned most_common(const uint32_t histogram[256])
+{
+	uint32_t most = 0;
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < 256; i++)
+		most = histogram[i] > most ? histogram[i] : most;
+	while (histogram[k] != most)
+		k++;
+	return k;
+}
+
 size_t mfs_packed_plan(struct mfs_packed *plan, const uint32_t histogram[256], size_t size)
 {
-	unsigned common = 0;
-	size_t differ[8] = {0}, exceptions = 0;
+	unsigned common = most_common(histogram);
+	size_t exceptions = 0;
+	uint32_t set[8];
 
-	for (unsigned k = 1; k < 256; k++)
-		if (histogram[k] > histogram[common])
-			common = k;
-	for (unsigned k = 0; k < 256; k++)
-		for (unsigned bit = 0; bit < 8; bit++)
-			differ[bit] += (k ^ common) >> bit & 1 ? histogram[k] : 0;
+	count_bits(histogram, set);
 	plan->mask = 0;
-	for (unsigned bit = 0; bit < 8; bit++)
-		plan->mask |= (uint8_t)((differ[bit] > size / RARE) << bit);
+	for (unsigned bit = 0; bit < 8; bit++) {
+		size_t differ = common >> bit & 1 ? size - set[bit] : set[bit];
+
+		plan->mask |= (uint8_t)((differ > size / RARE) << bit);
+	}
+	if (plan->mask == 255)
+		return 0;
 	plan->value = common & (uint8_t)~plan->mask;
 	for (unsigned k = 0; k < 256; k++)
 		exceptions += (k & (uint8_t)~plan->mask) != plan->value ? histogram[k] : 0;
 	plan->exceptions = (uint32_t)exceptions;
-	if (plan->mask == 255 || exceptions > EXCEPTIONS_MAX)
+	if (exceptions > EXCEPTIONS_MAX)
 		return 0;
 	return HEADER_BYTES + exceptions * EXCEPTION_BYTES + parts_size(plan->mask, size);
 }

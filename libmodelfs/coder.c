@@ -22,10 +22,11 @@ struct mfs_coders {
 	uint64_t taken, collected; /* jobs so far; the owner's */
 	uint8_t *memory;
 
-	/* `lock` guards the states, the two counters below and stop. */
+	/* `lock` guards the states and what follows down to stop. */
 	pthread_mutex_t lock;
 	pthread_cond_t filled, coded;
 	uint64_t submitted, started;
+	const mfs_coder_job *awaited; /* that the owner sleeps for, or NULL */
 	bool stop;
 
 	pthread_t *threads;
@@ -131,7 +132,8 @@ static void *coder_thread(void *arg)
 		code(job, start.coder);
 		pthread_mutex_lock(&c->lock);
 		job->state = JOB_CODED;
-		pthread_cond_signal(&c->coded);
+		if (c->awaited == job)
+			pthread_cond_signal(&c->coded);
 		pthread_mutex_unlock(&c->lock);
 	}
 	return NULL;
@@ -261,6 +263,30 @@ void mfs_coders_submit(mfs_coders *c)
 	c->taken++;
 }
 
+/* With the lock. */
+static void await(mfs_coders *c, const mfs_coder_job *job)
+{
+	for (c->awaited = job; job->state != JOB_CODED;)
+		pthread_cond_wait(&c->coded, &c->lock);
+	c->awaited = NULL;
+}
+
+/* The owner has little to do with each job: where it has to wait it sleeps until there
+ * are some more, for being woken costs more than that, and the coders' time. */
+static void await_some(mfs_coders *c, const mfs_coder_job *oldest)
+{
+	uint64_t ahead = c->collected + c->count / 4;
+
+	if (ahead >= c->taken)
+		ahead = c->taken - 1;
+	pthread_mutex_lock(&c->lock);
+	if (oldest->state != JOB_CODED) {
+		await(c, &c->jobs[ahead % c->count]);
+		await(c, oldest);
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
 mfs_coder_job *mfs_coders_collect(mfs_coders *c)
 {
 	mfs_coder_job *job = &c->jobs[c->collected % c->count];
@@ -273,10 +299,7 @@ mfs_coder_job *mfs_coders_collect(mfs_coders *c)
 		job->state = JOB_CODED;
 		return job;
 	}
-	pthread_mutex_lock(&c->lock);
-	while (job->state != JOB_CODED)
-		pthread_cond_wait(&c->coded, &c->lock);
-	pthread_mutex_unlock(&c->lock);
+	await_some(c, job);
 	return job;
 }
 

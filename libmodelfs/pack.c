@@ -21,7 +21,7 @@
 #include "view.h"
 
 /* Spans in flight: enough to keep every coder busy while a group is written. */
-#define JOB_BYTES (16u << 20)
+#define JOB_BYTES (8u << 20)
 #define JOBS_MAX  4096u
 
 /* ---- progress ---- */
