@@ -85,6 +85,7 @@ struct span {
 	const mfs_merge_base *base;
 	uint64_t first;
 	uint8_t *out;
+	uint64_t slice; /* that the rows belong to */
 };
 
 static void tile_load(const struct span *span, uint64_t at, size_t count, float *f)
@@ -102,13 +103,15 @@ static void tile_load(const struct span *span, uint64_t at, size_t count, float 
 			       f);
 }
 
-static void tile_add(const mfs_merge *merge, const mfs_merge_adapter *adapter,
+static void tile_add(const struct span *span, const mfs_merge_adapter *adapter,
 		     const struct tile *tile, float f[][TILE])
 {
+	const mfs_merge *merge = span->merge;
 	const uint64_t panel = tile->from / MFS_MERGE_PANEL, row = tile->row - merge->first_row;
 	const struct panels p = {
 	    .adapter = adapter,
-	    .a = adapter->panels + panel * adapter->rank * MFS_MERGE_PANEL,
+	    .a = adapter->panels + span->slice * adapter->slice_step +
+		 panel * adapter->rank * MFS_MERGE_PANEL,
 	    .b = adapter->b + row * adapter->row_step,
 	    .count = (size_t)((tile->to - 1) / MFS_MERGE_PANEL - panel + 1),
 	    .rows = tile->rows,
@@ -145,7 +148,7 @@ static void tile_merge(const struct span *span, const struct tile *tile)
 		tile_load(span, at - span->first, count, f[r] + skip);
 	}
 	for (uint32_t i = 0; i < merge->adapters; i++)
-		tile_add(merge, &merge->adapter[i], tile, f);
+		tile_add(span, &merge->adapter[i], tile, f);
 	for (int r = 0; r < tile->rows; r++) {
 		const uint64_t at = (tile->row + (uint64_t)r) * merge->columns + tile->from;
 
@@ -176,30 +179,45 @@ static int whole_blocks(uint64_t first, uint64_t columns, size_t count, uint32_t
 	return first % block == 0 && count % block == 0 && (block == 1 || columns % block == 0);
 }
 
-int mfs_merge_span(const mfs_merge *merge, const mfs_merge_base *base, uint64_t first, size_t count,
-		   uint8_t *out)
+/* Weights first .. first + count - 1, all of one slice. */
+static void slice_merge(const struct span *span, uint64_t first, uint64_t count)
 {
-	const struct span span = {merge, base, first, out};
-	const uint64_t columns = merge->columns;
-	uint64_t row, from, rows, most;
+	const uint64_t columns = span->merge->columns;
+	uint64_t row = first / columns, from = first % columns, rows, most;
 
-	if (!columns || count > UINT64_MAX - first)
-		return MFS_E_ARGUMENT;
-	row = first / columns;
-	from = first % columns;
-	if (row < merge->first_row ||
-	    !whole_blocks(first, columns, count, merge->type->block_weights) ||
-	    (base->type && !whole_blocks(first, columns, count, base->type->block_weights)))
-		return MFS_E_ARGUMENT;
 	if (from && count) {
 		most = columns - from < count ? columns - from : count;
-		rectangle_merge(&span, row, row + 1, from, from + most);
-		count -= (size_t)most;
+		rectangle_merge(span, row, row + 1, from, from + most);
+		count -= most;
 		row++;
 	}
 	rows = count / columns;
-	rectangle_merge(&span, row, row + rows, 0, columns);
-	rectangle_merge(&span, row + rows, row + rows + 1, 0, count % columns);
+	rectangle_merge(span, row, row + rows, 0, columns);
+	rectangle_merge(span, row + rows, row + rows + 1, 0, count % columns);
+}
+
+int mfs_merge_span(const mfs_merge *merge, const mfs_merge_base *base, uint64_t first, size_t count,
+		   uint8_t *out)
+{
+	struct span span = {merge, base, first, out, 0};
+	const uint64_t columns = merge->columns, end = first + count;
+	uint64_t slice_end, at = first;
+
+	if (!columns || count > UINT64_MAX - first || first / columns < merge->first_row ||
+	    !whole_blocks(first, columns, count, merge->type->block_weights) ||
+	    (base->type && !whole_blocks(first, columns, count, base->type->block_weights)))
+		return MFS_E_ARGUMENT;
+	while (at < end) {
+		slice_end = end;
+		if (merge->slice_rows) {
+			span.slice = at / columns / merge->slice_rows;
+			slice_end = (span.slice + 1) * merge->slice_rows * columns;
+		}
+		if (slice_end > end)
+			slice_end = end;
+		slice_merge(&span, at, slice_end - at);
+		at = slice_end;
+	}
 	return 0;
 }
 

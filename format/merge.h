@@ -9,6 +9,9 @@
  *     f = f * gain[i]                     only where the adapter has gains (DoRA)
  *   out = f, rounded once to the type of the view
  *
+ * Where a tensor has a matrix for each expert, i counts the rows of all, and A is that
+ * of the expert which row i belongs to.
+ *
  * Each operation is rounded to F32, none is fused or reordered, so the bytes are
  * the same on every processor; a NaN is written as one value (store.h).
  *
@@ -29,6 +32,8 @@
 
 typedef struct {
 	const float *panels; /* A, by mfs_merge_pack() */
+	uint64_t slice_step; /* floats from the panels of a slice to those of the next; 0: all
+			      * slices have the same */
 	/* B[i][k] is b[(i - first_row) * row_step + k * rank_step]. */
 	const float *b;
 	uint64_t row_step, rank_step;
@@ -52,6 +57,8 @@ typedef struct {
 typedef struct {
 	uint64_t columns;   /* of a row, at least 1 */
 	uint64_t first_row; /* where b and gain of every adapter begin */
+	/* Rows of a slice: an expert with an A of its own. 0: there are none. */
+	uint64_t slice_rows;
 	const mfs_store *type;
 	const mfs_merge_adapter *adapter;
 	uint32_t adapters; /* 0: the view is the base in another type */
@@ -61,7 +68,7 @@ typedef struct {
 /* Floats that mfs_merge_pack() writes; UINT64_MAX if that cannot be counted. */
 uint64_t mfs_merge_panel_floats(uint32_t rank, uint64_t columns);
 
-/* A as panels of 16 columns, the last filled up with zeros: A[k][j] is
+/* A (of one slice) as panels of 16 columns, the last filled up with zeros: A[k][j] is
  * a[k * rank_step + j * column_step], which serves transposed matrices too. */
 void mfs_merge_pack(const float *a, uint64_t rank_step, uint64_t column_step, uint32_t rank,
 		    uint64_t columns, float *panels);

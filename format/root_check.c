@@ -236,13 +236,6 @@ static bool operand_ok(const mfs_root *root, uint32_t number, bool optional)
 	return t.flags == 0;
 }
 
-static bool product_is(uint64_t a, uint64_t b, uint64_t product)
-{
-	uint64_t got;
-
-	return !__builtin_mul_overflow(a, b, &got) && got == product;
-}
-
 static uint64_t operand_weights(const mfs_root *root, uint32_t number)
 {
 	mfs_root_tensor t;
@@ -251,17 +244,57 @@ static uint64_t operand_weights(const mfs_root *root, uint32_t number)
 	return weights_of(root, &t);
 }
 
-/* rank x columns and rows x rank; rows x columns are the derived tensor's. */
-static bool lora_fits(const mfs_root *root, const mfs_root_term *term, const mfs_root_tensor *t)
+/* How many matrices A has: one, or one for each expert; 0 if it does not fit. */
+static uint64_t count_experts(const mfs_root_term *term, uint64_t a, uint64_t rows,
+			      uint64_t columns)
+{
+	uint64_t each, experts;
+
+	if (__builtin_mul_overflow(columns, (uint64_t)term->rank, &each) || !each || a % each)
+		return 0;
+	experts = a / each;
+	if (!(term->flags & MFS_TERM_EXPERTS))
+		return experts == 1;
+	return experts > 1 && rows % experts == 0 && !(term->flags & ~MFS_TERM_EXPERTS) ? experts
+											: 0;
+}
+
+/* rank x columns, once or for each expert, and rows x rank; rows x columns are the
+ * derived tensor's. *experts is how often. */
+static bool lora_fits(const mfs_root *root, const mfs_root_term *term, const mfs_root_tensor *t,
+		      uint64_t *rows, uint64_t *experts)
 {
 	uint64_t a = operand_weights(root, term->operand[0]);
 	uint64_t b = operand_weights(root, term->operand[1]);
+	uint64_t weights = weights_of(root, t);
 
-	if (!term->rank || a % term->rank || b % term->rank)
+	if (!term->rank || !b || b % term->rank)
 		return false;
-	return product_is(a / term->rank, b / term->rank, weights_of(root, t)) &&
-	       (term->operand[2] == MFS_NO_TENSOR ||
-		operand_weights(root, term->operand[2]) == b / term->rank);
+	*rows = b / term->rank;
+	if (weights % *rows)
+		return false;
+	*experts = count_experts(term, a, *rows, weights / *rows);
+	return *experts && (term->operand[2] == MFS_NO_TENSOR ||
+			    operand_weights(root, term->operand[2]) == *rows);
+}
+
+/* The terms of a tensor see the same rows, and experts. */
+static const char *check_lora(const mfs_root *root, uint32_t i, const mfs_root_term *term,
+			      const mfs_root_tensor *t)
+{
+	uint64_t rows, experts, other_rows, other_experts;
+	mfs_root_term before;
+
+	if (!lora_fits(root, term, t, &rows, &experts))
+		return "a term's matrices do not fit its tensor";
+	if (!i || term_tensor(root, i - 1) != term->tensor)
+		return NULL;
+	mfs_root_get_term(root, i - 1, &before);
+	if (before.kind == MFS_TERM_LORA &&
+	    (!lora_fits(root, &before, t, &other_rows, &other_experts) || rows != other_rows ||
+	     experts != other_experts))
+		return "a term's matrices do not fit those before it";
+	return NULL;
 }
 
 static const char *check_term(const mfs_root *root, uint32_t i)
@@ -272,7 +305,7 @@ static const char *check_term(const mfs_root *root, uint32_t i)
 
 	mfs_root_get_term(root, i, &term);
 	if (term.kind >= MFS_TERM_KINDS ||
-	    (term.flags & ~(MFS_TERM_TRANSPOSED | MFS_TERM_B_TRANSPOSED)) ||
+	    (term.flags & ~(MFS_TERM_TRANSPOSED | MFS_TERM_B_TRANSPOSED | MFS_TERM_EXPERTS)) ||
 	    load_le32(&d->reserved) || term.scale - term.scale != 0)
 		return "a term's record is not valid";
 	if (i && term_tensor(root, i - 1) > term.tensor)
@@ -287,8 +320,7 @@ static const char *check_term(const mfs_root *root, uint32_t i)
 	    !operand_ok(root, term.operand[2], true))
 		return "a term refers to what it cannot use";
 	if (term.kind == MFS_TERM_LORA)
-		return lora_fits(root, &term, &t) ? NULL
-						  : "a term's matrices do not fit its tensor";
+		return check_lora(root, i, &term, &t);
 	/* What it takes to decode the base comes first, and once. */
 	if (term.rank || term.flags || (i && term_tensor(root, i - 1) == term.tensor))
 		return "a term's record is not valid";

@@ -139,10 +139,24 @@ static int find_sides(struct pairing *p)
 	return 0;
 }
 
-/* Tensors of more than two dimensions hold one matrix for each expert. */
-static bool is_matrix(const mfs_import_tensor *t)
+/* Tensors of three dimensions hold one matrix for each expert; so do their A and B. */
+static int check_experts(const struct pairing *p, const mfs_adapter_pair *pair)
 {
-	return mfs_import_dim(t, 2) == 1 && mfs_import_dim(t, 3) == 1;
+	const mfs_import_tensor *target = &p->base->tensors[pair->target];
+	const mfs_import_tensor *both[] = {&p->adapter->tensors[pair->a],
+					   &p->adapter->tensors[pair->b]};
+
+	for (int i = 0; i < 2; i++)
+		if (mfs_import_dim(both[i], 2) != pair->experts)
+			return refuse(p,
+				      "'%s': made for %" PRIu64 " experts, the tensor of %s has "
+				      "%" PRIu64,
+				      target->name, mfs_import_dim(both[i], 2), p->base_name,
+				      pair->experts);
+	if (mfs_import_dim(target, 3) == 1 && mfs_import_dim(both[0], 3) == 1 &&
+	    mfs_import_dim(both[1], 3) == 1 && (pair->experts == 1 || !pair->transposed))
+		return 0;
+	return refuse(p, "tensor '%s' has a shape that adapters cannot have", target->name);
 }
 
 static int check_shapes(const struct pairing *p, const mfs_adapter_pair *pair)
@@ -154,11 +168,6 @@ static int check_shapes(const struct pairing *p, const mfs_adapter_pair *pair)
 	uint64_t a_columns = mfs_import_dim(a, pair->transposed ? 1 : 0);
 	uint64_t a_rank = mfs_import_dim(a, pair->transposed ? 0 : 1);
 
-	if (!is_matrix(target) || !is_matrix(a) || !is_matrix(b))
-		return refuse(p,
-			      "tensor '%s' has a matrix for each expert: such adapters are not "
-			      "supported",
-			      target->name);
 	if (a_rank != mfs_import_dim(b, 0))
 		return refuse(p, "'%s': the ranks of its matrices differ: %" PRIu64 " and %" PRIu64,
 			      target->name, a_rank, mfs_import_dim(b, 0));
@@ -168,7 +177,7 @@ static int check_shapes(const struct pairing *p, const mfs_adapter_pair *pair)
 			      "%" PRIu64 " x %" PRIu64,
 			      target->name, mfs_import_dim(b, 1), a_columns, p->base_name, rows,
 			      columns);
-	return 0;
+	return check_experts(p, pair);
 }
 
 /* llama.cpp looks tokens up in A of the embedding, so A has the rows there and B
@@ -187,6 +196,7 @@ static int make_pair(const struct pairing *p, const struct side *a, const struct
 		return refuse(p, "'%.*s': a rank of %" PRIu64 " is not possible", (int)a->length,
 			      a->base, rank);
 	out->rank = (uint32_t)rank;
+	out->experts = mfs_import_dim(&p->base->tensors[out->target], 2);
 	out->a = embedding ? b->tensor : a->tensor;
 	out->b = embedding ? a->tensor : b->tensor;
 	out->transposed = embedding;

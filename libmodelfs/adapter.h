@@ -15,6 +15,7 @@ typedef struct {
 	 * (columns x rank if transposed), B is rows x rank. */
 	uint32_t a, b;
 	uint32_t rank;
+	uint64_t experts; /* that have an A and a B each, one behind the other; else 1 */
 	bool transposed;
 	bool b_transposed; /* B is rank x rows */
 	uint32_t gain;	   /* tensor with the gains of the rows (DoRA); UINT32_MAX: none */

@@ -147,18 +147,36 @@ static uint64_t operand_weights(const struct reader *r, uint32_t tensor)
 	return weights_of(r, &t);
 }
 
+/* As root_check.c has found that it fits. */
+struct lora_shape {
+	uint64_t rows, columns, experts;
+};
+
+static struct lora_shape shape_of(const struct reader *r, const mfs_root_term *term)
+{
+	struct lora_shape shape;
+
+	shape.rows = operand_weights(r, term->operand[1]) / term->rank;
+	shape.columns = operand_weights(r, term->tensor) / shape.rows;
+	shape.experts = operand_weights(r, term->operand[0]) / term->rank / shape.columns;
+	return shape;
+}
+
 /* A as panels; B and the gains as they are. */
 static int finish_lora(struct operand *op, const mfs_root_term *term)
 {
-	uint64_t columns = operand_weights(op->reader, term->operand[0]) / term->rank;
-	uint64_t floats = mfs_merge_panel_floats(term->rank, columns);
+	const struct lora_shape shape = shape_of(op->reader, term);
+	uint64_t each = mfs_merge_panel_floats(term->rank, shape.columns), floats;
 	bool transposed = term->flags & MFS_TERM_TRANSPOSED;
 
-	op->panels = floats == UINT64_MAX ? NULL : new_floats(floats);
+	op->panels =
+	    __builtin_mul_overflow(each, shape.experts, &floats) ? NULL : new_floats(floats);
 	if (!op->panels)
 		return MFS_E_MEMORY;
-	mfs_merge_pack(op->loaded[0], transposed ? 1 : columns, transposed ? term->rank : 1,
-		       term->rank, columns, op->panels);
+	for (uint64_t e = 0; e < shape.experts; e++)
+		mfs_merge_pack(op->loaded[0] + e * term->rank * shape.columns,
+			       transposed ? 1 : shape.columns, transposed ? term->rank : 1,
+			       term->rank, shape.columns, op->panels + e * each);
 	free(op->loaded[0]);
 	op->b = op->loaded[1];
 	op->gain = op->loaded[2];
@@ -363,34 +381,40 @@ void operands_use(struct reader *r, uint32_t tensor, int users)
 
 /* ---- computing ---- */
 
-static uint64_t rows_of(const struct reader *r, const mfs_root_term *term)
+static mfs_merge_adapter adapter_of(const struct operand *op, const mfs_root_term *term,
+				    const struct lora_shape *shape)
 {
-	return operand_weights(r, term->operand[1]) / term->rank;
+	bool turned = term->flags & MFS_TERM_B_TRANSPOSED;
+	uint64_t each = mfs_merge_panel_floats(term->rank, shape->columns);
+
+	return (mfs_merge_adapter){.panels = op->panels,
+				   .slice_step = shape->experts > 1 ? each : 0,
+				   .b = op->b,
+				   .row_step = turned ? 1 : term->rank,
+				   .rank_step = turned ? shape->rows : 1,
+				   .gain = op->gain,
+				   .rank = term->rank,
+				   .scale = term->scale};
 }
 
-/* The adapters of a tensor; returns their number and sets the columns of a row. */
-static uint32_t find_adapters(const struct reader *r, uint32_t tensor, uint64_t *columns,
+/* The adapters of a tensor; returns their number and sets the shape of a row, which
+ * all of them share. */
+static uint32_t find_adapters(const struct reader *r, uint32_t tensor, mfs_merge *merge,
 			      mfs_merge_adapter out[MFS_TERMS_MAX])
 {
 	uint32_t first, n = mfs_root_terms(&r->c->root, tensor, &first), count = 0;
 
 	for (uint32_t i = first; i < first + n; i++) {
-		const struct operand *op = &r->operands[i];
+		struct lora_shape shape;
 		mfs_root_term term;
 
 		mfs_root_get_term(&r->c->root, i, &term);
 		if (term.kind != MFS_TERM_LORA)
 			continue;
-		bool turned = term.flags & MFS_TERM_B_TRANSPOSED;
-
-		*columns = operand_weights(r, term.operand[0]) / term.rank;
-		out[count++] = (mfs_merge_adapter){.panels = op->panels,
-						   .b = op->b,
-						   .row_step = turned ? 1 : term.rank,
-						   .rank_step = turned ? rows_of(r, &term) : 1,
-						   .gain = op->gain,
-						   .rank = term.rank,
-						   .scale = term.scale};
+		shape = shape_of(r, &term);
+		merge->columns = shape.columns;
+		merge->slice_rows = shape.experts > 1 ? shape.rows / shape.experts : 0;
+		out[count++] = adapter_of(&r->operands[i], &term, &shape);
 	}
 	return count;
 }
@@ -449,7 +473,7 @@ int operands_apply(struct reader *r, const struct span *span, const uint8_t *blo
 	merge.type = store_of(layout);
 	/* Without adapters rows do not matter: all weights are one. */
 	merge.columns = weights_of(r, &t);
-	merge.adapters = find_adapters(r, span->tensor, &merge.columns, adapter);
+	merge.adapters = find_adapters(r, span->tensor, &merge, adapter);
 	first = span->place.offset / layout->block_bytes * layout->block_weights;
 	count = (size_t)span->place.blocks * layout->block_weights;
 	if (nf4)

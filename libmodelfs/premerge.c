@@ -113,18 +113,21 @@ static int factor_load(const struct mfs_premerged *p, const struct item *item, s
 		       uint64_t *bytes)
 {
 	const mfs_adapter_pair *pair = f->pair;
-	uint64_t columns = mfs_import_dim(item->base, 0), rows = mfs_import_dim(item->base, 1);
-	uint64_t floats = mfs_merge_panel_floats(pair->rank, columns);
+	uint64_t columns = mfs_import_dim(item->base, 0), rows = item->weights / columns;
+	uint64_t each = mfs_merge_panel_floats(pair->rank, columns), floats;
 	float *a = NULL;
-	int error = floats == UINT64_MAX ? MFS_E_LIMIT : load_floats(p, f, pair->a, &a);
+	int error = __builtin_mul_overflow(each, pair->experts, &floats)
+			? MFS_E_LIMIT
+			: load_floats(p, f, pair->a, &a);
 
 	if (!error)
 		error = load_floats(p, f, pair->b, &f->b);
 	f->panels = error ? NULL : calloc(floats, sizeof(float));
-	if (f->panels)
-		mfs_merge_pack(a, pair->transposed ? 1 : columns, pair->transposed ? pair->rank : 1,
-			       pair->rank, columns, f->panels);
-	else if (!error)
+	for (uint64_t e = 0; f->panels && e < pair->experts; e++)
+		mfs_merge_pack(a + e * pair->rank * columns, pair->transposed ? 1 : columns,
+			       pair->transposed ? pair->rank : 1, pair->rank, columns,
+			       f->panels + e * each);
+	if (!f->panels && !error)
 		error = MFS_E_MEMORY;
 	free(a);
 	*bytes += sizeof(float) * (floats + rows * pair->rank);
@@ -248,7 +251,9 @@ static int merge(struct mfs_premerged *p, const struct item *item, uint64_t firs
 		 struct work *w)
 {
 	mfs_merge_adapter adapters[MFS_TERMS_MAX];
+	uint64_t experts = mfs_import_dim(item->base, 2);
 	const mfs_merge m = {.columns = mfs_import_dim(item->base, 0),
+			     .slice_rows = experts > 1 ? mfs_import_dim(item->base, 1) : 0,
 			     .type = mfs_store_ggml(MFS_GGML_F32),
 			     .adapter = adapters,
 			     .adapters = item->factor_count,
@@ -262,9 +267,11 @@ static int merge(struct mfs_premerged *p, const struct item *item, uint64_t firs
 
 		adapters[i] = (mfs_merge_adapter){
 		    .panels = f->panels,
+		    .slice_step =
+			experts > 1 ? mfs_merge_panel_floats(f->pair->rank, m.columns) : 0,
 		    .b = f->b,
 		    .row_step = turned ? 1 : f->pair->rank,
-		    .rank_step = turned ? mfs_import_dim(item->base, 1) : 1,
+		    .rank_step = turned ? item->weights / m.columns : 1,
 		    .rank = f->pair->rank,
 		    .scale = mfs_adapter_scale(f->part->adapter, f->pair, f->part->scale)};
 	}

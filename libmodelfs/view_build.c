@@ -86,7 +86,8 @@ static int add_term(mfs_view_builder *b, uint32_t tensor, uint32_t part,
 	mfs_root_term term = {.tensor = tensor,
 			      .kind = MFS_TERM_LORA,
 			      .flags = (uint16_t)((pair->transposed ? MFS_TERM_TRANSPOSED : 0) |
-						  (pair->b_transposed ? MFS_TERM_B_TRANSPOSED : 0)),
+						  (pair->b_transposed ? MFS_TERM_B_TRANSPOSED : 0) |
+						  (pair->experts > 1 ? MFS_TERM_EXPERTS : 0)),
 			      .operand = {own[pair->a], own[pair->b],
 					  pair->gain == UINT32_MAX
 					      ? MFS_NO_TENSOR

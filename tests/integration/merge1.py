@@ -106,12 +106,17 @@ def decode_nf4(codes, scales, count):
 
 def merge(weights, adapters):
     """Adds to F32 weights of shape (rows, columns) adapters of (A, B, scale, gain):
-    A (rank, columns), B (rows, rank), gain (rows) or None."""
+    A (rank, columns), or (experts, rank, columns) where as many parts of the rows
+    have one each, B (rows, rank), gain (rows) or None."""
     f = weights.copy()
     for a, b, scale, gain in adapters:
         total = np.zeros_like(f)
-        for k in range(a.shape[0]):
-            total = total + a[k][None, :] * b[:, k][:, None]
+        experts = a.reshape(-1, *a.shape[-2:])
+        part = len(f) // len(experts)
+        for e, matrix in enumerate(experts):
+            rows = slice(e * part, (e + 1) * part)
+            for k in range(matrix.shape[0]):
+                total[rows] = total[rows] + matrix[k][None, :] * b[rows, k][:, None]
         f = total * np.float32(scale) + f
         if gain is not None:
             f = f * gain[:, None]

@@ -1,6 +1,6 @@
 """Merges adapters into a GGUF model, written from the definitions alone, to compare
 merged views with. Every matrix becomes TYPE (Q8_0: F16 where rows are no multiple of
-32); vectors stay as they are; tensors follow each other, each padded.
+32); vectors and F32 routers stay as they are; tensors follow each other, each padded.
 
 merged_gguf.py BASE TYPE OUT [ADAPTER SCALE]...
 """
@@ -91,6 +91,8 @@ def adapters_of(path, user):
         a, b = adapter.floats(tensors[name]), adapter.floats(tensors[base + ".lora_b"])
         rank = np.float32(b.shape[1])
         scale = np.float32(user) * alpha / rank if alpha else np.float32(user)
+        if len(tensors[name]["shape"]) == 3:
+            a = a.reshape(tensors[name]["shape"][::-1])  # experts, rank, columns
         if base == "token_embd.weight":
             a, b = b.T, a
         out[base] = (a, b, scale, None)
@@ -105,7 +107,7 @@ def merge_file(path, name, adapters):
     data = bytearray()
     for t in base.tensors:
         kind = TYPES[name]
-        if len(t["shape"]) < 2:
+        if len(t["shape"]) < 2 or (t["type"] == merge1.F32 and "ffn_gate_inp" in t["name"]):
             kind = t["type"]
         elif kind == merge1.Q8_0 and t["shape"][0] % 32:
             kind = merge1.F16

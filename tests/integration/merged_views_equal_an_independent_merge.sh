@@ -51,6 +51,17 @@ for type in F32 F16 BF16 Q8_0 Q4_0 Q4_K Q6_K; do
 	same model.gguf copy.gguf
 	check model.gguf a.gguf b.gguf
 done
+
+# Experts: a pair of matrices for each, some of slices that share a span.
+for type in F16 Q4_0 Q6_K; do
+	mkllama --type $type --dim 256 --layers 1 --ffn 256 --vocab 354 --experts 3 --seed "$seed" \
+		moe.gguf
+	python3 "$here/make_adapter.py" a.gguf blk.0.attn_q.weight.lora_{a:256x3,b:3x256} \
+		blk.0.ffn_down_exps.weight.lora_{a:256x4x3,b:4x256x3}
+	python3 "$here/make_adapter.py" b.gguf blk.0.ffn_down_exps.weight.lora_{a:256x2x3,b:2x256x3} \
+		blk.0.ffn_up_exps.weight.lora_{a:256x5x3,b:5x256x3}
+	check moe.gguf a.gguf b.gguf
+done
 if [ -d "$data" ]; then
 	for type in f32 F16 BF16; do
 		check "$data/stories260K/stories260K-$type.gguf" \

@@ -256,12 +256,12 @@ class Root:
         return t.size // cut.block_bytes * cut.block_weights
 
     def check_terms(self):
-        self.terms_of = {}
+        self.terms_of, shapes = {}, {}
         previous = 0
         for term in self.terms:
             require(previous <= term.tensor < len(self.tensors), "order of the terms")
             previous = term.tensor
-            require(term.kind <= NF4 and term.flags <= 3 and not term.reserved and
+            require(term.kind <= NF4 and term.flags <= 4 and not term.reserved and
                     math.isfinite(term.scale), "term")
             t = self.tensors[term.tensor]
             others = self.terms_of.setdefault(term.tensor, [])
@@ -276,8 +276,14 @@ class Root:
                 continue
             require(operands[1] is not None and term.rank, "matrices")
             a, b = (self.weights(self.tensors[n]) for n in operands[:2])
-            require(a % term.rank == 0 and b % term.rank == 0 and
-                    a // term.rank * (b // term.rank) == self.weights(t), "matrices")
+            rows = b // term.rank
+            columns = self.weights(t) // rows if rows else 0
+            experts = a // (term.rank * columns) if columns else 0
+            require(rows * term.rank == b and rows * columns == self.weights(t) and
+                    experts * term.rank * columns == a and rows % experts == 0 and
+                    (experts > 1) == (term.flags == 4), "matrices")
+            seen = shapes.setdefault(term.tensor, (rows, experts))
+            require(seen == (rows, experts), "matrices of two terms")
             require(operands[2] is None or
                     self.weights(self.tensors[operands[2]]) == b // term.rank, "gains")
 
@@ -868,7 +874,10 @@ class Container:
         adapters = []
         for term in terms:
             a, b = (self.floats(root.tensors[i]) for i in (term.operand0, term.operand1))
-            a = a.reshape(-1, term.rank).T if term.flags & 1 else a.reshape(term.rank, -1)
+            if term.flags & 4:
+                a = a.reshape(-1, term.rank, root.weights(t) // rows)
+            else:
+                a = a.reshape(-1, term.rank).T if term.flags & 1 else a.reshape(term.rank, -1)
             gain = term.operand2
             b = b.reshape(term.rank, rows).T if term.flags & 2 else b.reshape(rows, term.rank)
             adapters.append((a, b, term.scale,

@@ -104,6 +104,16 @@ if "$python" -c 'import numpy' 2>/dev/null; then
 		modelfs-extract --force --quiet views.mfs "merged/$view.gguf"
 		same "out/merged/$view.gguf" "merged/$view.gguf"
 	done
+	# Adapters for experts, and a model that was merged before it was quantized.
+	mkllama --type F16 --dim 256 --layers 1 --ffn 256 --vocab 354 --experts 3 moe.gguf
+	"$python" "$here/make_adapter.py" moe-lora.gguf \
+		blk.0.ffn_down_exps.weight.lora_{a:256x4x3,b:4x256x3}
+	pack moe.mfs --quantize q8_0 moe.gguf --lora a=moe-lora.gguf --views f16 --premerge a
+	second_reader moe.mfs
+	for view in f16 q8_0; do
+		modelfs-extract --force --quiet moe.mfs "merged/a.$view.gguf"
+		same "out/merged/a.$view.gguf" "merged/a.$view.gguf"
+	done
 	# NF4: made by a packer, and found in safetensors.
 	mkllama --type BF16 --layers 1 --vocab 512 --lora a.gguf base.gguf
 	pack nf4.mfs --quantize nf4 base.gguf --lora a=a.gguf --views q8_0

@@ -263,6 +263,47 @@ static void transposed_matrices_give_the_same_bytes(void **state)
 }
 
 /* Only the rows of a span need be at hand. */
+/* One A for each of four experts: as if each were a tensor of its own. */
+static void experts_have_matrices_of_their_own(void **state)
+{
+	static const uint64_t steps[] = {1, 100, 299, 300, 901, 3600};
+	const uint64_t experts = 4, rank = 5;
+	struct world w = world_make(MFS_GGML_F16, 12, 300);
+	const uint64_t slice = w.rows / experts, each = mfs_merge_panel_floats(5, w.columns);
+	float *a = floats(experts * rank * w.columns, 9);
+	float *panels = allocate(experts * each * sizeof(float));
+	uint8_t *expected = allocate(w.rows * w.columns * sizeof(float));
+	mfs_merge merge = {.columns = w.columns,
+			   .type = mfs_store_ggml(MFS_GGML_F32),
+			   .adapter = w.adapter,
+			   .adapters = 2};
+
+	(void)state;
+	add_adapter(&w, 0, rank, 0.9f, 1);
+	add_adapter(&w, 1, 2, -0.3f, 0); /* the same A for all */
+	for (uint64_t e = 0; e < experts; e++)
+		mfs_merge_pack(a + e * rank * w.columns, w.columns, 1, rank, w.columns,
+			       panels + e * each);
+	for (uint64_t e = 0; e < experts; e++) {
+		const uint64_t at = e * slice * w.columns;
+		const mfs_merge_base base = {.type = w.type, .blocks = w.base + 2 * at};
+
+		w.adapter[0].panels = panels + e * each;
+		assert_int_equal(
+		    mfs_merge_span(&merge, &base, at, slice * w.columns, expected + 4 * at), 0);
+	}
+	w.adapter[0].panels = panels;
+	w.adapter[0].slice_step = each;
+	merge.slice_rows = slice;
+	for (merge.simd = MFS_SIMD_PORTABLE; merge.simd <= mfs_simd_best(); merge.simd++)
+		for (size_t s = 0; s < sizeof(steps) / sizeof(*steps); s++)
+			check_spans(&w, &merge, steps[s], expected);
+	free(a);
+	free(panels);
+	free(expected);
+	world_free(&w);
+}
+
 static void rows_of_b_may_begin_where_the_span_does(void **state)
 {
 	struct world w = world_make(MFS_GGML_F16, 6, 64);
@@ -407,6 +448,7 @@ int main(void)
 	    cmocka_unit_test(spans_of_any_length_give_the_same_bytes),
 	    cmocka_unit_test(several_adapters_and_gains_are_applied_in_order),
 	    cmocka_unit_test(transposed_matrices_give_the_same_bytes),
+	    cmocka_unit_test(experts_have_matrices_of_their_own),
 	    cmocka_unit_test(rows_of_b_may_begin_where_the_span_does),
 	    cmocka_unit_test(nans_are_written_as_one_value),
 	    cmocka_unit_test(nf4_bases_are_decoded_by_their_blocks),

@@ -266,6 +266,37 @@ static void terms_must_fit_their_tensor(void **state)
 	}
 }
 
+static void terms_see_the_same_rows_and_experts(void **state)
+{
+	struct parts p;
+
+	(void)state;
+	set_up(&p, MFS_TENSOR_DERIVED);
+	p.terms = 1;
+	/* 6 rows of 4, and an A of 1 x 4 twice. */
+	p.term[0].rank = 1;
+	p.term[0].operand[1] = GAIN;
+	assert_refused(&p, "do not fit its tensor");
+	p.term[0].flags = MFS_TERM_EXPERTS;
+	assert_opens(&p);
+	p.term[0].flags = MFS_TERM_EXPERTS | MFS_TERM_TRANSPOSED;
+	assert_refused(&p, "do not fit its tensor");
+	p.term[0].flags = 8;
+	assert_refused(&p, "record is not valid");
+	p.term[0].flags = MFS_TERM_EXPERTS;
+	p.terms = 2;
+	p.term[1] = p.term[0];
+	assert_opens(&p);
+	/* 12 rows of 2, and an A of 1 x 2 four times. */
+	p.term[1].operand[1] = B;
+	assert_refused(&p, "do not fit those before it");
+	p.term[0] = p.term[1];
+	assert_opens(&p);
+	p.term[1].operand[0] = BASE;
+	p.term[1].operand[1] = GAIN;
+	assert_refused(&p, "do not fit");
+}
+
 static void codes_of_4_bits_are_two_weights_a_byte(void **state)
 {
 	struct parts p;
@@ -319,6 +350,7 @@ int main(void)
 	    cmocka_unit_test(a_chain_of_bases_ends),
 	    cmocka_unit_test(a_derived_tensor_must_fit_its_base),
 	    cmocka_unit_test(terms_must_fit_their_tensor),
+	    cmocka_unit_test(terms_see_the_same_rows_and_experts),
 	    cmocka_unit_test(codes_of_4_bits_are_two_weights_a_byte),
 	    cmocka_unit_test(directories_are_no_files),
 	};
