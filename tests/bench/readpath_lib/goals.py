@@ -127,6 +127,22 @@ def cpu_goals(results, medium, kind):
                     results.median(medium, kind, "mmap", "modelfs-plain", "cpu_per_gb"), 0.8))
 
 
+def tokens_goals(results, medium, kind):
+    return at_least("%s %s llama.cpp in memory, tokens a second / plain" % (medium, kind),
+                    against(results, medium, kind, "tokens", "plain",
+                            figure="tokens_per_second"), 0.97)
+
+
+def view_goals(results, medium, kind):
+    """A merged view comes as fast as the medium delivers its base."""
+    if medium not in SLOW:
+        return []
+    rate = results.median(medium, kind, "view", "modelfs-view")
+    line = quotient(rate, results.ratio(medium, kind, "view", "modelfs-view"))
+    return at_least("%s %s merged view / (r x medium)" % (medium, kind),
+                    quotient(line, results.medium_rate(medium)), 0.97)
+
+
 def memory_goal(results):
     """The worst case of all runs: resident beyond arena, cache and loaded index."""
     worst = max([(run["beyond_memory"], cell) for cell, runs in results.cells.items()
@@ -145,7 +161,7 @@ def evaluate(results):
         if (medium, kind) not in pairs:
             pairs.append((medium, kind))
     for rule in (line_goals, plain_goals, peer_goals, random_goals, warm_goals, small_ram_goals,
-                 cpu_goals):
+                 cpu_goals, tokens_goals, view_goals):
         for medium, kind in pairs:
             found += rule(results, medium, kind)
     return found + memory_goal(results)

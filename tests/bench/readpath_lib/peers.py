@@ -19,14 +19,16 @@ class Missing(Exception):
     """A peer's program is not there. The run goes on and fails at its end."""
 
 
-Mounted = collections.namedtuple("Mounted", "path daemon")
+# The file that is read, the daemon or None, and where that one is mounted.
+Mounted = collections.namedtuple("Mounted", "path daemon root", defaults=(None,))
 
 
 class Peer:
     """`key` tells apart images of the same model. `prepare` raises Missing."""
     name = None
     optional = False
-    scenarios = None   # None: all but `frames`
+    scenarios = None   # None: all but those of runs.SPECIAL
+    also = ()          # of runs.SPECIAL
     only_media = None  # None: all
 
     def __init__(self, bench):
@@ -72,6 +74,7 @@ def ext4_image(image, files):
 
 class Plain(Peer):
     name = "plain"
+    also = ("tokens",)
 
     def make(self, model, image, medium):
         ext4_image(image, {"model.gguf": model})
@@ -88,6 +91,7 @@ class PlainCat(Plain):
     """The rival that users know: `cat model >/dev/null &` during the load."""
     name = "plain+cat"
     scenarios = ("mmap", "load")
+    also = ()
 
     def key(self, medium):
         return "plain"
@@ -236,6 +240,7 @@ class FuseOnly(Plain):
     """What FUSE itself reaches: a daemon that copies from memory, no medium."""
     name = "fuse-only"
     scenarios = ("mmap", "warm")
+    also = ()
     only_media = ("none",)
 
     def key(self, medium):
@@ -256,6 +261,7 @@ class Modelfs(Peer):
     name = "modelfs"
     profile = None
     pack_options = ()
+    also = ("tokens",)
 
     def programs(self):
         return self.bench.programs
@@ -296,6 +302,7 @@ class Modelfs(Peer):
 class ModelfsSd(Modelfs):
     """An SD container where there is no slow medium: the codecs at full speed."""
     name = "modelfs-sd"
+    also = ()
     profile = "sd"
     only_media = ("none",)
 
@@ -305,6 +312,7 @@ class ModelfsPlain(Modelfs):
     name = "modelfs-plain"
     pack_options = ("--codec=plain",)
     scenarios = ("mmap",)
+    also = ()
     only_media = ("nvme3000", "none")
 
 
@@ -314,6 +322,7 @@ def framed(size):
         name = "modelfs-" + size
         pack_options = ("--frame-size=" + size,)
         scenarios = ("frames",)
+        also = ()
         only_media = ("sd90", "none")
     return Framed
 
@@ -322,9 +331,63 @@ class Modelfs64K(Modelfs):
     name = "modelfs-64k"
     pack_options = ("--frame-size=64K",)
     scenarios = ("random",)
+    also = ()
 
+
+class ModelfsView(Modelfs):
+    """A model with an adapter; what is read is the merged model, computed meanwhile."""
+    name = "modelfs-view"
+    scenarios = ("view",)
+    also = ()
+    view = os.path.join("merged", "x.f16.gguf")
+
+    def key(self, medium):
+        return super().key(medium) + "-view"
+
+    def pack(self, model, directory, medium):
+        """The path of a container with the model, an adapter and their view."""
+        adapter = os.path.join(directory, "x.gguf")
+        container = os.path.join(directory, "model.mfs")
+        self.bench.write_adapter(model, adapter)
+        system.run(self.programs()["mkmodelfs"], "--quiet", "--profile",
+                   self.profile_for(medium), "--views", "f16", container, "model.gguf=" + model,
+                   "--lora", "x=" + adapter)
+        return container
+
+    def make(self, model, image, medium):
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(image)) as directory:
+            container = self.pack(model, directory, medium)
+            ext4_image(image, {"model.mfs": container})
+            return os.path.getsize(container)
+
+    @contextlib.contextmanager
+    def mount(self, device, place, model, medium, group, extra):
+        with super().mount(device, place, model, medium, group, extra) as mounted:
+            root = os.path.dirname(mounted.path)
+            yield Mounted(os.path.join(root, self.view), mounted.daemon, root)
+
+
+class PlainView(ModelfsView):
+    """The merged model as a plain file: what a view saves reading."""
+    name = "plain-view"
+
+    def key(self, medium):
+        return "plain-view"
+
+    def make(self, model, image, medium):
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(image)) as directory:
+            container = self.pack(model, directory, medium)
+            system.run(self.programs()["modelfs-extract"], "-C", directory, container, self.view)
+            merged = os.path.join(directory, self.view)
+            ext4_image(image, {"model.gguf": merged})
+            return os.path.getsize(merged)
+
+    @contextlib.contextmanager
+    def mount(self, device, place, model, medium, group, extra):
+        with Plain.mount(self, device, place, model, medium, group, extra) as mounted:
+            yield mounted
 
 ALL = (Plain, PlainCat, Erofs64K, Erofs1M, Squashfs, Btrfs, Dwarfs, FuseOnly, Modelfs,
-       ModelfsSd, ModelfsPlain, Modelfs64K)
+       ModelfsSd, ModelfsPlain, Modelfs64K, PlainView, ModelfsView)
 FRAMES = tuple(framed(size) for size in ("16K", "32K", "64K", "128K", "256K", "512K", "1M"))
 

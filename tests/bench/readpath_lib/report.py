@@ -13,6 +13,9 @@ def median(values):
     return statistics.median(values) if values else None
 
 
+SEQUENTIAL = ("mmap", "load", "direct", "threads", "view")
+
+
 class Results:
     def __init__(self, bench):
         self.bench = bench
@@ -106,6 +109,8 @@ def progress(medium, kind, scenario, peer, number, figures):
         what = no_figures(figures)
     elif "p50_us" in figures:
         what = "p50 %.0f us, p99 %.0f us" % (figures["p50_us"], figures["p99_us"])
+    elif "tokens_per_second" in figures:
+        what = "%.1f tokens/s" % figures["tokens_per_second"]
     else:
         what = "%.0f MB/s, %.2f CPU s/GB" % (figures["rate"], figures["cpu_per_gb"])
     print("%s %s %s, run %d: %s: %s" % (medium, kind, scenario, number + 1, peer, what),
@@ -147,6 +152,8 @@ def columns(scenario):
                 ("/ (stored - cache)", "pass_share", 2)]
     if scenario == "warm":
         return [("read again / model", "again", 3)]
+    if scenario == "tokens":
+        return [("tokens/s", "tokens_per_second", 1)]
     return []
 
 
@@ -158,19 +165,20 @@ def cell_row(results, medium, kind, scenario, peer):
     ratio, rate, own = results.ratio(*cell), results.median(*cell), results.medium_rate(medium)
     spread, peak = results.spread(*cell), results.median(*cell, "peak_memory")
     row = [peer, number(rate), number(100 * spread) + " %", number(ratio, 3)]
-    if scenario in ("mmap", "load", "direct", "threads"):
+    if scenario in SEQUENTIAL:
         row += [number(rate / own, 2), number(rate / (ratio * own), 2)]
     row += [number(results.median(*cell, "cpu_per_gb"), 2),
             number(results.median(*cell, "machine_cpu_per_gb"), 2)]
     row += [number(results.median(*cell, figure), digits)
             for _, figure, digits in columns(scenario)]
+    others = results.median(*cell, "others")
     return row + [number(peak / (1 << 20) if peak else None),
-                  number(100 * results.median(*cell, "others")) + " %"]
+                  "-" if others is None else number(100 * others) + " %"]
 
 
 def head_row(scenario):
     row = ["peer", "MB/s", "spread", "ratio r"]
-    if scenario in ("mmap", "load", "direct", "threads"):
+    if scenario in SEQUENTIAL:
         row += ["/ medium", "/ (r x medium)"]
     return (row + ["CPU s/GB", "machine s/GB"] + [head for head, _, _ in columns(scenario)] +
             ["daemon peak MiB", "others' CPU"])

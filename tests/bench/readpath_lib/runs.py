@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import shlex
 import tempfile
 
 from . import media, system
@@ -18,7 +19,12 @@ SCENARIOS = {
     "threads": "8 readers, each its eighth, mmap",
     "frames": "frame size against ratio and latency: random 4 KiB faults",
     "small-ram": "larger than RAM: passes over a model of twice the memory limit",
+    "tokens": "llama.cpp generates, the model in memory: tokens a second",
+    "view": "merged F16 view of model and adapter, sequential mmap",
 }
+# Only peers that name them take part in these, and only on these media.
+SPECIAL = {"frames": ("sd90", "none"), "tokens": ("none",), "view": ("sd90", "none")}
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Bench:
@@ -32,10 +38,21 @@ class Bench:
         self.ram = None  # directory in memory, while running
         self.failed = {}  # image -> why it could not be made
         self.help = system.run(programs["modelfs"], "--help")
+        self.client = None  # words that start a script with llama.cpp
 
     def cache_option(self, limit):
         """What tells modelfs to keep compressed chunks when memory is limited."""
         return "cache=auto" if limit and "cache=" in self.help else None
+
+    def llama_client(self):
+        """How to run tokens.mjs; Failure where llama.cpp cannot be had."""
+        if not self.client:
+            self.turns.give_up()
+            text = system.run(os.path.join(HERE, "..", "..", "..", "scripts", "llama-client.sh"))
+            found = dict(word.split("=", 1) for word in shlex.split(text))
+            self.client = ["env", "MFS_NODE_MODULES=" + found["MFS_NODE_MODULES"],
+                           found["MFS_NODE"], os.path.join(HERE, "tokens.mjs")]
+        return self.client
 
     # ---- models and images ----
 
@@ -50,6 +67,13 @@ class Bench:
                        "--seed", 4, path + ".part")
             os.rename(path + ".part", path)
         return path
+
+    def write_adapter(self, model, path):
+        """Writes an adapter for one of the models that model() makes."""
+        kind = os.path.basename(model)[:-len("-%s.gguf" % self.options.size)]
+        system.run(self.programs["mkllama"], "--type", kind, "--size", self.options.size,
+                   "--seed", 4, "--lora", path, path + ".model")
+        os.unlink(path + ".model")
 
     def image(self, peer, kind, medium):
         """(image in memory, bytes that the model takes in it); both are kept."""
@@ -91,6 +115,8 @@ class Bench:
 
 
 def client_command(bench, scenario, path, device):
+    if scenario == "tokens":
+        return bench.llama_client() + [path]
     words = [bench.programs["loadpattern"]]
     pattern = scenario
     if scenario == "small-ram":
@@ -102,6 +128,8 @@ def client_command(bench, scenario, path, device):
         words += ["--faults", bench.options.faults]
     elif scenario == "warm":
         words += ["--passes", 4]
+    elif scenario == "view":
+        pattern = "mmap"
     return words + [pattern, path]
 
 
@@ -151,6 +179,8 @@ def run_client(bench, medium, mounted, beside, scenario, group):
 
 def measure(bench, medium_name, kind, peer, scenario):
     """A cold run; the dictionary of its figures. MB are 10^6 bytes of the model."""
+    if scenario == "tokens":
+        bench.llama_client()
     image, stored = bench.image(peer, kind, medium_name)
     model_size = os.path.getsize(bench.model(kind))
     limit = model_size // 2 if scenario == "small-ram" else None
@@ -174,10 +204,13 @@ def measure(bench, medium_name, kind, peer, scenario):
             if scenario == "direct" and "Invalid argument" in str(failure):
                 return {"refused": "no O_DIRECT"}
             raise
-        result.update(daemon_figures(mounted.daemon, os.path.dirname(mounted.path),
-                                     model_size))
-    result.update(stored=stored, original=model_size, limit=limit)
+        result.update(daemon_figures(mounted.daemon,
+                                     mounted.root or os.path.dirname(mounted.path), model_size))
+    original = result["bytes"] if scenario == "view" else model_size
+    result.update(stored=stored, original=original, limit=limit)
     add_figures(result)
+    if scenario == "tokens":  # loading lies outside of the time measured
+        result.update(others=None, machine_cpu_per_gb=None)
     return result
 
 
