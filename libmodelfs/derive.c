@@ -333,8 +333,8 @@ static void operand_continue(struct operand *op)
 	left = t.size - op->done;
 	if (left > MFS_READ_MAX)
 		left = MFS_READ_MAX;
-	if (!op->raw ||
-	    reader_read_operand(r, t.file, t.file_offset + op->done, left, operand_arrived, op) < 0)
+	if (!op->raw || reader_read_operand(r, t.file, t.file_offset + op->done, left, op->streamed,
+					    operand_arrived, op) < 0)
 		operand_fail(op, MFS_E_MEMORY);
 }
 
@@ -353,6 +353,21 @@ static bool operand_is_ready(struct reader *r, struct operand *op, int *err)
 		operand_continue(op);
 	}
 	return false;
+}
+
+void operands_begin(struct reader *r, uint32_t tensor)
+{
+	uint32_t first, n;
+	int err = 0;
+
+	if (!is_derived(r, tensor))
+		return;
+	n = mfs_root_terms(&r->c->root, tensor, &first);
+	for (uint32_t i = first; i < first + n; i++)
+		if (r->operands[i].state == PART_ABSENT) {
+			r->operands[i].streamed = true;
+			operand_is_ready(r, &r->operands[i], &err);
+		}
 }
 
 bool operands_ready(struct reader *r, uint32_t tensor, int *err)

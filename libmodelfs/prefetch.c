@@ -270,6 +270,28 @@ static bool advance_span(struct reader *r, struct stream *s, const mfs_root_exte
 	return true;
 }
 
+/* Operands lie elsewhere and take work before the first span can be computed: those
+ * of the tensors behind `from` are begun a window early. */
+#define EARLY_EXTENTS 4
+
+static void begin_operands(struct reader *r, const struct stream *s, const mfs_root_file *file,
+			   uint64_t from)
+{
+	uint64_t end = from + s->window < file->size ? from + s->window : file->size, i;
+	mfs_root_extent extent;
+
+	if (!r->c->computed || from >= end)
+		return;
+	container_extent_at(r->c, file, from, &i, &extent);
+	for (unsigned n = 0; n < EARLY_EXTENTS; n++) {
+		if (extent.kind == MFS_EXTENT_TENSOR)
+			operands_begin(r, extent.tensor);
+		if (extent.file_offset + extent.length >= end)
+			return;
+		mfs_root_get_extent(&r->c->root, ++i, &extent);
+	}
+}
+
 /* Goes ahead from s->ahead as far as window, memory and index allow. */
 static void advance(struct reader *r, struct stream *s)
 {
@@ -284,6 +306,7 @@ static void advance(struct reader *r, struct stream *s)
 		end = s->limit;
 	if (s->ahead >= end)
 		return;
+	begin_operands(r, s, &file, s->limit == UINT64_MAX ? end : file.size);
 	container_extent_at(r->c, &file, s->ahead, &i, &extent);
 	while (s->ahead < end) {
 		uint64_t next = extent.file_offset + extent.length;

@@ -803,13 +803,14 @@ static struct read *read_new(uint32_t file, uint64_t offset, size_t length, mfs_
 
 /* Those that wait may wait for this one, so it goes before them. */
 int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
-			mfs_read_done *done, void *user)
+			bool streamed, mfs_read_done *done, void *user)
 {
 	struct read *read = read_new(file, offset, length, done, user);
 
 	if (!read)
 		return MFS_E_MEMORY;
 	read->internal = true;
+	read->streamed = streamed;
 	r->active_reads++;
 	TAILQ_INSERT_HEAD(&r->blocked, read, link);
 	return 0;

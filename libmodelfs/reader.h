@@ -131,6 +131,7 @@ struct operand {
 	enum part_state state;
 	int error;
 	uint32_t term;
+	bool streamed;	/* begun early: those of other tensors will follow */
 	unsigned users; /* span jobs that compute with it */
 	uint64_t last_use;
 	size_t bytes; /* of the arrays */
@@ -492,6 +493,8 @@ void operands_free(struct reader *r);
 /* True if all operands of a derived tensor are loaded; else starts loading them;
  * *err is set if that has failed. */
 bool operands_ready(struct reader *r, uint32_t tensor, int *err);
+/* Starts loading them for a stream that will come to the tensor. */
+void operands_begin(struct reader *r, uint32_t tensor);
 /* Keeps the operands of a tensor in memory, or no longer. */
 void operands_use(struct reader *r, uint32_t tensor, int users);
 /* Computes a span of a derived tensor from the blocks of its base. Needs no lock. */
@@ -562,7 +565,7 @@ void reader_probe(struct reader *r, unsigned most_ms);
 /* reader.c */
 /* A read of the reader's own, ahead of all that wait. Lock held. */
 int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
-			mfs_read_done *done, void *user);
+			bool streamed, mfs_read_done *done, void *user);
 int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
 		mfs_read_done *done, void *user);
 /* Reports a failed read to mfs_last_problem(). Takes the container's lock. */
