@@ -12,7 +12,7 @@
 struct side {
 	const char *base; /* name of that tensor: `length` bytes */
 	size_t length;
-	char matrix; /* 'a' or 'b' */
+	char matrix; /* 'a', 'b', or 'g': gains */
 	uint32_t tensor;
 };
 
@@ -22,6 +22,7 @@ struct pairing {
 	mfs_import_index index; /* of the base */
 	struct side *sides;
 	uint32_t count;
+	bool gains;
 	mfs_problem *why;
 };
 
@@ -117,13 +118,16 @@ static int find_sides(struct pairing *p)
 		return mfs_problem_set(p->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
 	for (uint32_t i = 0; i < p->adapter->tensor_count; i++) {
 		const mfs_import_tensor *t = &p->adapter->tensors[i];
-		bool a = ends_with(t, ".lora_a");
+		bool a = ends_with(t, ".lora_a"), gain = p->gains && ends_with(t, ".lora_gain");
 
-		if (a || ends_with(t, ".lora_b")) {
-			p->sides[p->count++] = (struct side){.base = t->name,
-							     .length = t->name_length - 7u,
-							     .matrix = a ? 'a' : 'b',
-							     .tensor = i};
+		if (a || gain || ends_with(t, ".lora_b")) {
+			p->sides[p->count++] =
+			    (struct side){.base = t->name,
+					  .length = t->name_length - (gain ? 10u : 7u),
+					  .matrix = a	   ? 'a'
+						    : gain ? 'g'
+							   : 'b',
+					  .tensor = i};
 			continue;
 		}
 		/* llama.cpp leaves trained norms out too. */
@@ -200,7 +204,7 @@ static int make_pair(const struct pairing *p, const struct side *a, const struct
 	out->a = embedding ? b->tensor : a->tensor;
 	out->b = embedding ? a->tensor : b->tensor;
 	out->transposed = embedding;
-	out->gain = UINT32_MAX;
+	out->magnitude = out->gain = UINT32_MAX;
 	return check_shapes(p, out);
 }
 
@@ -209,6 +213,21 @@ static int by_number(const void *a, const void *b)
 	const mfs_adapter_pair *x = a, *y = b;
 
 	return (x->target > y->target) - (x->target < y->target);
+}
+
+static bool same_base(const struct side *a, const struct side *b)
+{
+	return a->length == b->length && !memcmp(a->base, b->base, a->length);
+}
+
+static int check_gain(const struct pairing *p, const struct side *gain, const struct side *b)
+{
+	const mfs_import_tensor *t = &p->adapter->tensors[gain->tensor];
+	uint64_t rows = mfs_import_dim(&p->adapter->tensors[b->tensor], 1);
+
+	if (t->dim_count == 1 && t->dims[0] == rows)
+		return 0;
+	return refuse(p, "'%s' does not have a gain for each of %" PRIu64 " rows", t->name, rows);
 }
 
 static int make_pairs(const struct pairing *p, mfs_adapter *out)
@@ -221,21 +240,32 @@ static int make_pairs(const struct pairing *p, mfs_adapter *out)
 	for (uint32_t i = 0; i < p->count && !error; i += 2) {
 		const struct side *a = &p->sides[i];
 		const struct side *b = i + 1 < p->count ? a + 1 : NULL;
+		const struct side *gain = i + 2 < p->count ? a + 2 : NULL;
 
-		if (!b || a->length != b->length || memcmp(a->base, b->base, a->length) != 0)
+		if (!b || !same_base(a, b) || a->matrix != 'a' || b->matrix != 'b')
 			return refuse(p, "'%.*s' has a lora_%c without a lora_%c", (int)a->length,
 				      a->base, a->matrix, a->matrix == 'a' ? 'b' : 'a');
-		error = make_pair(p, a, b, &out->pairs[out->count++]);
+		error = make_pair(p, a, b, &out->pairs[out->count]);
+		if (!error && gain && gain->matrix == 'g' && same_base(a, gain)) {
+			error = check_gain(p, gain, b);
+			out->pairs[out->count].gain = gain->tensor;
+			i++;
+		}
+		out->count++;
 	}
 	qsort(out->pairs, out->count, sizeof(*out->pairs), by_number);
 	return error;
 }
 
-int mfs_adapter_new(mfs_adapter **out, const char *name, const mfs_import *adapter,
+int mfs_adapter_new(mfs_adapter **out, const char *name, const mfs_import *adapter, bool gains,
 		    const char *base_name, const mfs_import *base, mfs_problem *why)
 {
-	struct pairing p = {
-	    .name = name, .base_name = base_name, .adapter = adapter, .base = base, .why = why};
+	struct pairing p = {.name = name,
+			    .base_name = base_name,
+			    .adapter = adapter,
+			    .base = base,
+			    .gains = gains,
+			    .why = why};
 	mfs_adapter *made = calloc(1, sizeof(*made));
 	int error = made ? check_kind(&p) : MFS_E_MEMORY;
 
@@ -262,10 +292,30 @@ int mfs_adapter_new(mfs_adapter **out, const char *name, const mfs_import *adapt
 
 void mfs_adapter_free(mfs_adapter *adapter)
 {
-	if (!adapter)
-		return;
-	free(adapter->pairs);
-	free(adapter);
+	while (adapter) {
+		mfs_adapter *next = adapter->next;
+
+		free(adapter->pairs);
+		free(adapter);
+		adapter = next;
+	}
+}
+
+bool mfs_adapter_has_gains(const mfs_adapter *adapter)
+{
+	for (; adapter; adapter = adapter->next)
+		for (uint32_t i = 0; i < adapter->count; i++)
+			if (adapter->pairs[i].magnitude != UINT32_MAX ||
+			    adapter->pairs[i].gain != UINT32_MAX)
+				return true;
+	return false;
+}
+
+const mfs_adapter *mfs_adapter_at(const mfs_adapter *adapter, uint32_t number)
+{
+	while (number--)
+		adapter = adapter->next;
+	return adapter;
 }
 
 const mfs_adapter_pair *mfs_adapter_find(const mfs_adapter *adapter, uint32_t target)

@@ -150,9 +150,14 @@ bool mfs_carried_goes(const mfs_plan *plan, const mfs_plan_file *file)
 
 int mfs_plan_import_carried(mfs_plan_file *file, mfs_problem *why)
 {
+	int error;
+
 	if (file->import.memory)
 		return 0;
-	return mfs_import_source(&file->import, &file->source, why);
+	error = mfs_import_source(&file->import, &file->source, why);
+	if (!error && file->import.format == MFS_FORMAT_GGUF)
+		error = mfs_carried_import_nf4(file, why);
+	return error;
 }
 
 /* ---- the plan's records ---- */

@@ -34,6 +34,10 @@ int mfs_carried_add_files(mfs_carried *carried, mfs_plan *plan, mfs_problem *why
 /* True for a file that is removed: its name is free. */
 bool mfs_carried_goes(const mfs_plan *plan, const mfs_plan_file *file);
 
+/* Puts codes and constants into the import of a carried GGUF file, if it is NF4
+ * (carried_nf4.c). 0 or MFS_E_MEMORY. */
+int mfs_carried_import_nf4(mfs_plan_file *file, mfs_problem *why);
+
 /* ---- for mfs_plan_build() and mfs_plan_number() ---- */
 
 /* Adds tensors and extents of a carried file; these still refer to each other by

@@ -14,6 +14,7 @@
 #include "../format/dequant.h"
 #include "../format/mfs_endian.h"
 #include "peft_config.h"
+#include "peft_keys.h"
 #include "problem.h"
 
 #define MATRICES_MAX  32768u
@@ -30,12 +31,16 @@ enum change { CHANGE_NONE, CHANGE_PERMUTE, CHANGE_TRANSPOSE };
 /* A tensor of the GGUF file. */
 struct matrix {
 	char name[NAME_MAX_GGUF];
+	char matrix; /* as in a key: 'a', 'b' or 'm' */
 	const mfs_import_tensor *from;
 	enum change change;
 	uint32_t heads; /* for CHANGE_PERMUTE */
 	float factor;	/* 1: the numbers stay as they are; else they become F32 */
 	uint32_t type;	/* ggml's */
 	uint64_t offset, size;
+	/* Of gains, which come from magnitudes: the pair, and the tensor of the base. */
+	const struct matrix *a, *b;
+	uint32_t target;
 };
 
 struct mfs_peft {
@@ -43,6 +48,7 @@ struct mfs_peft {
 	mfs_source file;
 	mfs_import import;
 	mfs_peft_config config;
+	mfs_base_model base;
 	struct matrix *matrices;
 	uint32_t count;
 	uint8_t *head;
@@ -56,6 +62,7 @@ struct mfs_peft {
 struct opening {
 	mfs_peft *peft;
 	const mfs_import *base;
+	mfs_import_index index; /* of the base */
 	bool permutes;
 	mfs_problem *why;
 };
@@ -124,29 +131,6 @@ static bool translate(const char *module, char out[TENSOR_MAX], enum rows *rows)
 	return false;
 }
 
-/* What the end of a key says that its tensor is. */
-static const struct {
-	const char *end;
-	char matrix;
-	bool embedding;
-} ends[] = {
-    {".lora_A.weight", 'a', false},
-    {".lora_B.weight", 'b', false},
-    {".lora_embedding_A", 'a', true},
-    {".lora_embedding_B", 'b', true},
-};
-
-static int find_end(const char *key, size_t length)
-{
-	for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++) {
-		size_t n = strlen(ends[i].end);
-
-		if (length > n && !strcmp(key + length - n, ends[i].end))
-			return (int)i;
-	}
-	return -1;
-}
-
 /* ---- one matrix ---- */
 
 static const mfs_dequant *dequant_of(const mfs_layout *layout)
@@ -197,53 +181,136 @@ static double wanted_alpha(const mfs_peft_config *config, double rank, double al
 	return config->rslora ? alpha * sqrt(rank) : alpha;
 }
 
-static int make_matrix(struct opening *o, const mfs_import_tensor *t, struct matrix *m)
+static int set_factor(const struct opening *o, double rank, double alpha, struct matrix *m)
 {
-	static const char prefix[] = "base_model.model.";
 	const mfs_peft_config *config = &o->peft->config;
-	size_t skip = strncmp(t->name, prefix, sizeof(prefix) - 1) ? 0 : sizeof(prefix) - 1;
-	int end = find_end(t->name, t->name_length);
-	char module[256], tensor[TENSOR_MAX];
-	double rank, alpha;
-	enum rows rows;
-	int error;
 
-	if (strstr(t->name, ".lora_magnitude_vector") || config->dora)
-		return refuse(
-		    o, MFS_E_UNSUPPORTED,
-		    "the adapter is a DoRA: its magnitudes have no place in an adapter of "
-		    "GGUF, and llama.cpp knows none");
-	if (!skip || end < 0)
-		return refuse(o, MFS_E_INVALID, "tensor '%.80s' is no matrix of a LoRA", t->name);
-	snprintf(module, sizeof(module), "%.*s",
-		 (int)(t->name_length - skip - strlen(ends[end].end)), t->name + skip);
-	if (!translate(module, tensor, &rows) ||
-	    ends[end].embedding != !strcmp(tensor, "token_embd"))
-		return refuse(o, MFS_E_UNSUPPORTED,
-			      "module '%.80s' is not known in models of architecture %s", module,
-			      o->base->gguf.architecture);
-	error = mfs_peft_module(config, module, &rank, &alpha, o->why);
-	if (!error)
-		error = check_matrix(o, t, t->dims[ends[end].matrix == 'a' ? 0 : 1], rank);
-	if (error)
-		return error;
-	*m = (struct matrix){
-	    .from = t, .factor = 1, .type = dequant_of(t->layout)->ggml_type, .size = t->size};
-	snprintf(m->name, sizeof(m->name), "%s.weight.lora_%c", tensor, ends[end].matrix);
-	if (ends[end].matrix == 'a') {
-		/* llama.cpp looks rows of the embedding up in A. */
-		m->change = ends[end].embedding ? CHANGE_TRANSPOSE : CHANGE_NONE;
-		return 0;
-	}
 	m->factor = (float)(wanted_alpha(config, rank, alpha) /
 			    wanted_alpha(config, config->rank, config->alpha));
 	if (m->factor - m->factor != 0)
-		return refuse(o, MFS_E_INVALID, "the scale of module '%.80s' is no number", module);
+		return refuse(o, MFS_E_INVALID, "the scale of tensor '%.80s' is no number",
+			      m->from->name);
 	if (m->factor != 1) {
 		m->type = MFS_GGML_F32;
-		m->size = t->size / t->layout->block_bytes * sizeof(float);
+		m->size = m->from->size / m->from->layout->block_bytes * sizeof(float);
 	}
-	return o->permutes && rows != ROWS_SAME ? set_permutation(o, rows, m) : 0;
+	return 0;
+}
+
+/* Gains in the place of magnitudes. */
+static int set_gain(const struct opening *o, const char *tensor, struct matrix *m)
+{
+	const mfs_import_tensor *t = m->from;
+	const mfs_dequant *type = dequant_of(t->layout);
+	char name[NAME_MAX_GGUF];
+
+	if (!o->peft->config.dora)
+		return refuse(
+		    o, MFS_E_INVALID,
+		    "tensor '%.80s' has magnitudes, the configuration says nothing of DoRA",
+		    t->name);
+	if (t->dim_count != 1 || !type || type->block_weights != 1)
+		return refuse(o, MFS_E_INVALID, "tensor '%.80s' is no vector of magnitudes",
+			      t->name);
+	m->target = mfs_import_find(&o->index, name,
+				    (size_t)snprintf(name, sizeof(name), "%s.weight", tensor));
+	if (m->target == UINT32_MAX)
+		return refuse(o, MFS_E_INVALID, "the base has no tensor '%s'", name);
+	m->type = MFS_GGML_F32;
+	m->size = t->dims[0] * sizeof(float);
+	return 0;
+}
+
+static int check_embedding(const struct opening *o, const mfs_peft_key *key,
+			   const mfs_import_tensor *t)
+{
+	if (!key->embedding || !o->peft->config.dora)
+		return 0;
+	return refuse(o, MFS_E_UNSUPPORTED,
+		      "tensor '%.80s': the magnitudes of a DoRA of the embedding would be those of "
+		      "its columns, which is not supported",
+		      t->name);
+}
+
+static int make_matrix(struct opening *o, const mfs_import_tensor *t, struct matrix *m)
+{
+	const mfs_peft_config *config = &o->peft->config;
+	char module[256], tensor[TENSOR_MAX];
+	double rank, alpha;
+	mfs_peft_key key;
+	enum rows rows;
+	int error;
+
+	if (!mfs_peft_key_parse(&key, t->name))
+		return refuse(o, MFS_E_INVALID, "tensor '%.80s' is no matrix of a LoRA", t->name);
+	snprintf(module, sizeof(module), "%.*s", (int)key.module_length, key.module);
+	if (!translate(module, tensor, &rows) ||
+	    (key.matrix != 'm' && key.embedding != !strcmp(tensor, "token_embd")))
+		return refuse(o, MFS_E_UNSUPPORTED,
+			      "module '%.80s' is not known in models of architecture %s", module,
+			      o->base->gguf.architecture);
+	*m = (struct matrix){.matrix = key.matrix, .from = t, .factor = 1, .size = t->size};
+	snprintf(m->name, sizeof(m->name), "%s.weight.%s", tensor,
+		 key.matrix == 'a'   ? "lora_a"
+		 : key.matrix == 'b' ? "lora_b"
+				     : "lora_gain");
+	if (key.matrix == 'm') {
+		error = set_gain(o, tensor, m);
+		return !error && o->permutes && rows != ROWS_SAME ? set_permutation(o, rows, m)
+								  : error;
+	}
+	error = mfs_peft_module(config, module, &rank, &alpha, o->why);
+	if (!error)
+		error = check_matrix(o, t, t->dims[key.matrix == 'a' ? 0 : 1], rank);
+	if (!error)
+		error = check_embedding(o, &key, t);
+	if (error)
+		return error;
+	m->type = dequant_of(t->layout)->ggml_type;
+	if (key.matrix == 'a') {
+		/* llama.cpp looks rows of the embedding up in A. */
+		m->change = key.embedding ? CHANGE_TRANSPOSE : CHANGE_NONE;
+		return 0;
+	}
+	error = set_factor(o, rank, alpha, m);
+	return !error && o->permutes && rows != ROWS_SAME ? set_permutation(o, rows, m) : error;
+}
+
+static const struct matrix *find_matrix(const mfs_peft *p, const struct matrix *gain, char which)
+{
+	size_t length = strlen(gain->name) - strlen("lora_gain");
+
+	for (uint32_t i = 0; i < p->count; i++)
+		if (p->matrices[i].matrix == which &&
+		    !strncmp(p->matrices[i].name, gain->name, length) &&
+		    strlen(p->matrices[i].name) == length + strlen("lora_a"))
+			return &p->matrices[i];
+	return NULL;
+}
+
+/* Each pair of a DoRA has gains. */
+static int pair_gains(struct opening *o)
+{
+	mfs_peft *p = o->peft;
+	uint32_t pairs = 0, gains = 0;
+
+	for (uint32_t i = 0; i < p->count; i++) {
+		struct matrix *m = &p->matrices[i];
+
+		pairs += m->matrix == 'b';
+		if (m->matrix != 'm')
+			continue;
+		m->a = find_matrix(p, m, 'a');
+		m->b = find_matrix(p, m, 'b');
+		if (!m->a || !m->b || m->b->from->dims[0] != m->from->dims[0])
+			return refuse(o, MFS_E_INVALID,
+				      "tensor '%.80s' has no magnitude for each row of a pair",
+				      m->from->name);
+		gains++;
+	}
+	return p->config.dora && gains != pairs
+		   ? refuse(o, MFS_E_INVALID, "a DoRA with matrices that have no magnitudes")
+		   : 0;
 }
 
 /* ---- rearranging ---- */
@@ -275,22 +342,24 @@ static void transpose(const struct matrix *m, const uint8_t *in, uint8_t *out)
 			memcpy(out + (j * rows + i) * unit, in + (i * columns + j) * unit, unit);
 }
 
-static uint8_t *scale(const struct matrix *m, const uint8_t *in)
+/* The numbers with the factor; the caller frees them. */
+static float *scale(const struct matrix *m, const uint8_t *in)
 {
 	const mfs_dequant *type = dequant_of(m->from->layout);
-	uint64_t count = m->size / sizeof(float);
-	float *out = malloc(m->size);
+	uint64_t count = m->from->size / m->from->layout->block_bytes;
+	float *out = calloc(count, sizeof(float));
 
 	if (!out)
 		return NULL;
 	mfs_dequantize(type, mfs_simd_best(), in, count, out);
-	for (uint64_t i = 0; i < count; i++)
+	for (uint64_t i = 0; i < count && m->factor != 1; i++)
 		out[i] *= m->factor;
-	return (uint8_t *)out;
+	return out;
 }
 
-/* Bytes of the matrix as the GGUF file has them; the caller frees *out. */
-static int rearrange(mfs_peft *p, const struct matrix *m, uint8_t **out)
+/* Bytes of the matrix with its rows as the GGUF file has them, in its own type; the
+ * caller frees *out. */
+static int move_rows(mfs_peft *p, const struct matrix *m, uint8_t **out)
 {
 	uint8_t *raw = malloc(m->from->size), *moved = malloc(m->from->size);
 	int error = raw && moved ? p->file.read_at(&p->file, m->from->offset, raw, m->from->size)
@@ -304,13 +373,91 @@ static int rearrange(mfs_peft *p, const struct matrix *m, uint8_t **out)
 	else if (!error)
 		memcpy(moved, raw, m->from->size);
 	free(raw);
-	if (!error && m->factor != 1) {
-		*out = scale(m, moved);
-		error = *out ? 0 : MFS_E_MEMORY;
-		free(moved);
-	} else {
-		*out = moved;
+	*out = moved;
+	return error;
+}
+
+static int load_floats(mfs_peft *p, const struct matrix *m, float **out)
+{
+	uint8_t *moved;
+	int error = move_rows(p, m, &moved);
+
+	*out = error ? NULL : scale(m, moved);
+	free(moved);
+	return error ? error : *out ? 0 : MFS_E_MEMORY;
+}
+
+/* Panels of A. */
+static int load_panels(mfs_peft *p, const struct matrix *a, float **out)
+{
+	uint32_t rank = (uint32_t)a->from->dims[0];
+	uint64_t columns = a->from->dims[1];
+	float *plain;
+	int error = load_floats(p, a, &plain);
+
+	*out = error ? NULL : calloc(mfs_merge_panel_floats(rank, columns), sizeof(float));
+	if (*out)
+		mfs_merge_pack(plain, columns, 1, rank, columns, *out);
+	free(plain);
+	return error ? error : *out ? 0 : MFS_E_MEMORY;
+}
+
+/* As a view with this adapter alone and scale 1 merges it. */
+static int compute_gains(mfs_peft *p, const struct matrix *m, float **out)
+{
+	uint64_t rows = m->from->dims[0], columns = m->a->from->dims[1];
+	uint32_t rank = (uint32_t)m->a->from->dims[0];
+	float *panels = NULL, *b = NULL, *magnitudes = NULL;
+	int error = load_panels(p, m->a, &panels);
+
+	*out = calloc(rows, sizeof(float));
+	if (!error)
+		error = load_floats(p, m->b, &b);
+	if (!error)
+		error = load_floats(p, m, &magnitudes);
+	if (!error && !*out)
+		error = MFS_E_MEMORY;
+	if (!error) {
+		const mfs_merge_adapter adapter = {
+		    .panels = panels,
+		    .b = b,
+		    .row_step = rank,
+		    .rank_step = 1,
+		    .rank = rank,
+		    .scale = (float)wanted_alpha(&p->config, p->config.rank, p->config.alpha) /
+			     (float)rank};
+
+		error =
+		    mfs_base_gains(&p->base, m->target, rows, columns, &adapter, magnitudes, *out);
 	}
+	free(panels);
+	free(b);
+	free(magnitudes);
+	return error;
+}
+
+/* Bytes of the matrix as the GGUF file has them; the caller frees *out. */
+static int rearrange(mfs_peft *p, const struct matrix *m, uint8_t **out)
+{
+	uint64_t count = m->size / sizeof(float);
+	float *floats;
+	int error;
+
+	*out = NULL;
+	if (m->matrix != 'm' && m->factor == 1)
+		return move_rows(p, m, out);
+	error = m->matrix == 'm' ? compute_gains(p, m, &floats) : load_floats(p, m, &floats);
+	if (!error)
+		*out = malloc(m->size);
+	if (!error && !*out)
+		error = MFS_E_MEMORY;
+	for (uint64_t i = 0; i < count && !error; i++) {
+		uint32_t bits;
+
+		memcpy(&bits, &floats[i], sizeof(bits));
+		store_le32(*out + i * sizeof(bits), bits);
+	}
+	free(floats);
 	return error;
 }
 
@@ -325,8 +472,12 @@ static int read_rearranged(mfs_peft *p, const struct matrix *m, uint64_t at, uin
 		p->bytes = NULL;
 		p->held = NULL;
 		error = rearrange(p, m, &p->bytes);
-		if (!error)
+		if (error) {
+			free(p->bytes);
+			p->bytes = NULL;
+		} else {
 			p->held = m;
+		}
 	}
 	if (!error)
 		memcpy(out, p->bytes + at, length);
@@ -339,7 +490,7 @@ static int read_rearranged(mfs_peft *p, const struct matrix *m, uint64_t at, uin
 static int read_matrix(mfs_peft *p, const struct matrix *m, uint64_t at, uint8_t *out,
 		       size_t length)
 {
-	if (m->change == CHANGE_NONE && m->factor == 1)
+	if (m->change == CHANGE_NONE && m->factor == 1 && m->matrix != 'm')
 		return p->file.read_at(&p->file, m->from->offset + at, out, length);
 	return read_rearranged(p, m, at, out, length);
 }
@@ -424,8 +575,9 @@ static void put_header(const struct opening *o, FILE *out)
 		bool turned = m->change == CHANGE_TRANSPOSE;
 
 		put_text(out, m->name);
-		put(out, 2, 4);
-		put(out, m->from->dims[turned ? 0 : 1], 8);
+		put(out, m->from->dim_count, 4);
+		if (m->from->dim_count == 2)
+			put(out, m->from->dims[turned ? 0 : 1], 8);
 		put(out, m->from->dims[turned ? 1 : 0], 8);
 		put(out, m->type, 4);
 		put(out, offset, 8);
@@ -481,6 +633,10 @@ static int make_matrices(struct opening *o)
 	float alpha = (float)wanted_alpha(&p->config, p->config.rank, p->config.alpha);
 	int error = 0;
 
+	if (p->config.fan_in_fan_out)
+		return refuse(o, MFS_E_UNSUPPORTED,
+			      "fan_in_fan_out: the adapter is made for matrices that are stored "
+			      "transposed");
 	if (alpha == 0 || alpha - alpha != 0)
 		return refuse(o, MFS_E_INVALID, "a lora_alpha of %g makes no adapter",
 			      p->config.alpha);
@@ -500,7 +656,7 @@ static int make_matrices(struct opening *o)
 				       m->from->name, MATRIX_MAX >> 20);
 		p->count += !error;
 	}
-	return error;
+	return error ? error : pair_gains(o);
 }
 
 static char *join(const char *directory, const char *name)
@@ -510,19 +666,31 @@ static char *join(const char *directory, const char *name)
 	return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
 }
 
-/* The weights, unless they are a pickle, which runs what its author wrote. */
-static int open_weights(mfs_peft *p, const char *directory, mfs_problem *why)
+int mfs_peft_matrices_path(char **out, const char *directory, mfs_problem *why)
 {
 	char *pickle = join(directory, "adapter_model.bin");
-	bool is_pickle = pickle && access(p->path, F_OK) && !access(pickle, F_OK);
-	int error = is_pickle ? mfs_problem_set(why, MFS_E_UNSUPPORTED, UINT64_MAX,
-						"%s: a pickle can run any program when it is "
-						"loaded and is not read: save the adapter as "
-						"safetensors",
-						pickle)
-			      : mfs_source_open(&p->file, p->path, why);
+	int error = 0;
 
+	*out = join(directory, "adapter_model.safetensors");
+	if (!*out || !pickle)
+		error = no_memory(why);
+	else if (access(*out, F_OK) && !access(pickle, F_OK))
+		error = mfs_problem_set(why, MFS_E_UNSUPPORTED, UINT64_MAX,
+					"%s: a pickle can run any program when it is loaded and is "
+					"not read: save the adapter as safetensors",
+					pickle);
 	free(pickle);
+	if (error) {
+		free(*out);
+		*out = NULL;
+	}
+	return error;
+}
+
+static int open_matrices(mfs_peft *p, mfs_problem *why)
+{
+	int error = mfs_source_open(&p->file, p->path, why);
+
 	return error ? error : mfs_import_source(&p->import, &p->file, why);
 }
 
@@ -532,37 +700,40 @@ static int open_files(struct opening *o, const char *directory, struct stat *fou
 	char *config = join(directory, "adapter_config.json");
 	int error;
 
-	p->path = join(directory, "adapter_model.safetensors");
-	error = p->path && config ? 0 : no_memory(o->why);
+	error = config ? mfs_peft_matrices_path(&p->path, directory, o->why) : no_memory(o->why);
 	if (!error)
 		error = mfs_peft_config_read(&p->config, config, o->why);
 	p->config.path = p->path;
 	free(config);
 	if (!error)
-		error = open_weights(p, directory, o->why);
+		error = open_matrices(p, o->why);
 	if (!error && fstat(p->file.u.fd, found) < 0)
 		error = mfs_problem_set(o->why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", p->path,
 					strerror(errno));
 	return error;
 }
 
-int mfs_peft_open(mfs_peft **out, const char *directory, const mfs_import *base, mfs_source *source,
-		  struct stat *found, mfs_problem *why)
+int mfs_peft_open(mfs_peft **out, const char *directory, const mfs_base_model *base,
+		  mfs_source *source, struct stat *found, mfs_problem *why)
 {
-	struct opening o = {.peft = calloc(1, sizeof(mfs_peft)), .base = base, .why = why};
+	struct opening o = {.peft = calloc(1, sizeof(mfs_peft)), .base = &base->import, .why = why};
 	int error;
 
 	if (!o.peft)
 		return no_memory(why);
+	o.peft->base = *base;
 	o.peft->file.u.fd = -1;
 	pthread_mutex_init(&o.peft->lock, NULL);
 	error = open_files(&o, directory, found);
 	if (!error)
 		error = check_base(&o);
+	if (!error && mfs_import_index_open(&o.index, o.base) < 0)
+		error = no_memory(why);
 	if (!error)
 		error = make_matrices(&o);
 	if (!error)
 		error = make_file(&o, source);
+	mfs_import_index_close(&o.index);
 	if (error) {
 		mfs_peft_close(o.peft);
 		return error;
@@ -590,4 +761,9 @@ void mfs_peft_close(mfs_peft *p)
 int mfs_peft_descriptor(const mfs_peft *p)
 {
 	return p->file.u.fd;
+}
+
+bool mfs_peft_is_dora(const mfs_peft *p)
+{
+	return p->config.dora;
 }

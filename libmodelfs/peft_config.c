@@ -42,13 +42,12 @@ static bool is_set(const json_t *value)
 static const struct {
 	const char *key, *reason;
 } refused[] = {
-    {"lora_bias", "trains biases of its matrices, which an adapter of GGUF has no place for"},
+    {"lora_bias", "trains biases of its matrices, which are no part of a matrix"},
     {"modules_to_save", "replaces whole modules of the model"},
     {"target_parameters", "changes parameters that are no modules"},
     {"trainable_token_indices", "replaces rows of the embedding"},
     {"layer_replication", "is made for a model whose layers are repeated"},
     {"alora_invocation_tokens", "works only behind certain tokens"},
-    {"fan_in_fan_out", "is made for matrices that are stored transposed"},
     {"use_qalora", "is made for groups of columns"},
 };
 
@@ -78,10 +77,11 @@ static int check_features(const mfs_peft_config *config, mfs_problem *why)
 		return refuse(config, MFS_E_UNSUPPORTED,
 			      "peft_type is '%.40s', only LORA is supported", type ? type : "");
 	if (bias && strcmp(bias, "none") != 0)
-		return refuse(config, MFS_E_UNSUPPORTED,
-			      "bias '%.40s': the adapter has biases of the model, which an adapter "
-			      "of GGUF has no place for",
-			      bias);
+		return refuse(
+		    config, MFS_E_UNSUPPORTED,
+		    "bias '%.40s': the adapter has biases of the model, which are no part "
+		    "of a matrix",
+		    bias);
 	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++)
 		if (is_set(json_object_get(config->root, refused[i].key)))
 			return refuse(config, MFS_E_UNSUPPORTED, "%s: the adapter %s",
@@ -116,6 +116,7 @@ static int check_numbers(mfs_peft_config *config, mfs_problem *why)
 		return refuse(config, MFS_E_INVALID, "lora_alpha is no finite number");
 	config->rslora = is_flag(config->root, "use_rslora");
 	config->dora = is_flag(config->root, "use_dora");
+	config->fan_in_fan_out = is_flag(config->root, "fan_in_fan_out");
 	return 0;
 }
 
@@ -212,28 +213,29 @@ static int parse(mfs_peft_config *config, const char *text, size_t length, mfs_p
 	return 0;
 }
 
-int mfs_peft_config_read(mfs_peft_config *out, const char *path, mfs_problem *why)
+static int load(mfs_peft_config *out, mfs_source *source, mfs_problem *why)
 {
-	mfs_source source;
 	char *text;
 	int error;
 
-	*out = (mfs_peft_config){.path = path};
-	error = mfs_source_open(&source, path, why);
-	if (error)
-		return error;
-	if (source.size > CONFIG_MAX) {
-		mfs_source_close(&source);
+	if (source->size > CONFIG_MAX)
 		return refuse(out, MFS_E_LIMIT, "larger than %u MiB", CONFIG_MAX >> 20);
-	}
-	text = malloc(source.size + 1);
-	error = text ? source.read_at(&source, 0, text, source.size) : MFS_E_MEMORY;
+	text = malloc(source->size + 1);
+	error = text ? source->read_at(source, 0, text, source->size) : MFS_E_MEMORY;
 	if (error)
 		refuse(out, error, "%s", mfs_error_text(error));
 	else
-		error = parse(out, text, source.size, why);
-	mfs_source_close(&source);
+		error = parse(out, text, source->size, why);
 	free(text);
+	return error;
+}
+
+int mfs_peft_config_load(mfs_peft_config *out, mfs_source *source, mfs_problem *why)
+{
+	int error;
+
+	*out = (mfs_peft_config){.path = source->name};
+	error = load(out, source, why);
 	if (!error)
 		error = check_features(out, why);
 	if (!error)
@@ -241,6 +243,25 @@ int mfs_peft_config_read(mfs_peft_config *out, const char *path, mfs_problem *wh
 	if (!error)
 		error = read_patterns(out, "rank_pattern", &out->ranks, why);
 	return error ? error : read_patterns(out, "alpha_pattern", &out->alphas, why);
+}
+
+int mfs_peft_config_read(mfs_peft_config *out, const char *path, mfs_problem *why)
+{
+	mfs_source source;
+	int error;
+
+	*out = (mfs_peft_config){.path = path};
+	error = mfs_source_open(&source, path, why);
+	if (error)
+		return error;
+	error = mfs_peft_config_load(out, &source, why);
+	mfs_source_close(&source);
+	return error;
+}
+
+double mfs_peft_scale(const mfs_peft_config *config, double rank, double alpha)
+{
+	return alpha / (config->rslora ? sqrt(rank) : rank);
 }
 
 static void free_patterns(mfs_peft_patterns *patterns)

@@ -22,7 +22,7 @@ typedef struct {
 	json_t *root;
 	const char *path; /* the caller's, for messages */
 	double rank, alpha;
-	bool rslora, dora;
+	bool rslora, dora, fan_in_fan_out;
 	mfs_peft_patterns ranks, alphas; /* of modules, in their order */
 } mfs_peft_config;
 
@@ -30,7 +30,12 @@ typedef struct {
  * matrices: MFS_E_INVALID, MFS_E_UNSUPPORTED, or what opening and reading give. To be freed
  * whatever it returns. */
 int mfs_peft_config_read(mfs_peft_config *out, const char *path, mfs_problem *why);
+/* The same from an open source, whose name must live on. */
+int mfs_peft_config_load(mfs_peft_config *out, mfs_source *source, mfs_problem *why);
 void mfs_peft_config_free(mfs_peft_config *config);
+
+/* The scale of a module with this rank and alpha. */
+double mfs_peft_scale(const mfs_peft_config *config, double rank, double alpha);
 
 /* Rank and alpha of a module, by rank_pattern and alpha_pattern: the first of their
  * keys that matches the end of its name. 0, or MFS_E_INVALID. */

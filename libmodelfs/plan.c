@@ -133,6 +133,8 @@ static void file_free(mfs_plan_file *file)
 	free(file->note);
 	free(file->delta_of);
 	mfs_bnb_free(file->bnb);
+	mfs_gains_free(file->gains);
+	free(file->nested_offsets);
 	free(file->remark);
 }
 
@@ -389,7 +391,7 @@ int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why)
 	int fd = file->peft ? mfs_peft_descriptor(file->peft) : file->source.u.fd;
 	struct stat now;
 
-	if (file->view)
+	if (file->view || file->gains)
 		return 0; /* it is computed */
 	if (fstat(fd, &now) < 0)
 		return mfs_problem_set(why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", file->path,

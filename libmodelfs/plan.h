@@ -16,6 +16,7 @@
 #include "../format/root.h"
 #include "adapter.h"
 #include "bnb.h"
+#include "gains.h"
 #include "import.h"
 #include "import_peft.h"
 #include "modelfs_pack.h"
@@ -62,7 +63,9 @@ typedef struct {
 	/* What computes the source; else NULL. */
 	mfs_requantized *requantized;
 	struct mfs_premerged *premerged;
-	mfs_bnb *bnb; /* of a model with 4-bit weights of bitsandbytes */
+	mfs_gains *gains;
+	mfs_bnb *bnb;	       /* of a model with 4-bit weights of bitsandbytes */
+	float *nested_offsets; /* of carried NF4, by tensor of the import; else NULL */
 	char *remark; /* what the user should know about how it is packed, or NULL */
 } mfs_plan_file;
 
@@ -195,6 +198,23 @@ int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
 int mfs_plan_order(mfs_plan *plan, const char *path, mfs_problem *why);
 /* In the order of the files. */
 int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why);
+
+/* ---- adapters of PEFT on safetensors models (plan_peft.c) ---- */
+
+/* The first file of the model that `name` is a file of: itself, or shard 1. The pointer
+ * lasts as that of mfs_plan_find(). */
+const mfs_plan_file *mfs_plan_first_shard(const mfs_plan *plan, const char *name);
+/* The weights of a file of a model, as long as the plan lives. */
+mfs_base_model mfs_plan_model(const mfs_plan_file *file);
+/* Adds the files of the adapter in directory `path` as "adapters/LABEL/...", as they
+ * are, and its merged model "merged/LABEL/...". `base` is the model's first file. */
+int mfs_plan_add_peft(mfs_plan *plan, const char *path, const char *label, const char *base,
+		      mfs_problem *why);
+/* The file NAME beside the matrices of such an adapter, or NULL. */
+mfs_plan_file *mfs_plan_find_beside(const mfs_plan *plan, const mfs_plan_file *matrices,
+				    const char *name);
+/* Pairs an adapter that is carried over, as if it had just been added. */
+int mfs_plan_open_carried_peft(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why);
 
 /* Makes room for one more file at the end of plan->files; NULL without memory. */
 mfs_plan_file *mfs_plan_new_file(mfs_plan *plan);

@@ -12,6 +12,7 @@
 #include "plan.h"
 #include "premerge.h"
 #include "problem.h"
+#include "shards.h"
 #include "view.h"
 
 #define LABEL_MAX 200 /* so that the names of views have room */
@@ -23,25 +24,38 @@ static int no_memory(mfs_problem *why)
 
 /* ---- labels ---- */
 
-/* Whether the file is labelled so: "adapters/LABEL.gguf", or a view. */
-static bool has_label(const mfs_plan_file *file, const char *label)
+/* What follows "DIRECTORY/LABEL" in the name of a file, or NULL. */
+static const char *behind_label(const mfs_plan_file *file, const char *directory, const char *label)
 {
-	const char *slash = strchr(file->name, '/');
-	size_t n = strlen(label);
+	size_t d = strlen(directory), n = strlen(label);
 
-	if (!slash || strncmp(slash + 1, label, n) != 0)
-		return false;
-	if (file->record.kind == MFS_FILE_ADAPTER)
-		return !strcmp(slash + 1 + n, ".gguf");
-	for (unsigned i = 0; file->record.kind == MFS_FILE_VIEW && i < MFS_VIEW_TYPES; i++) {
-		const char *type = mfs_view_type_name(i), *rest = slash + 1 + n;
+	if (strncmp(file->name, directory, d) != 0 || file->name[d] != '/' ||
+	    strncmp(file->name + d + 1, label, n) != 0)
+		return NULL;
+	return file->name + d + 1 + n;
+}
+
+static bool is_view_end(const char *end)
+{
+	for (unsigned i = 0; i < MFS_VIEW_TYPES && end[0] == '.'; i++) {
+		const char *type = mfs_view_type_name(i);
 		size_t length = strlen(type);
 
-		if (rest[0] == '.' && !strncmp(rest + 1, type, length) &&
-		    !strcmp(rest + 1 + length, ".gguf"))
+		if (!strncmp(end + 1, type, length) && !strcmp(end + 1 + length, ".gguf"))
 			return true;
 	}
-	return false;
+	return end[0] == '/';
+}
+
+/* Whether the file is labelled so: an adapter, or what is merged with it. */
+static bool has_label(const mfs_plan_file *file, const char *label)
+{
+	const char *adapter = behind_label(file, "adapters", label);
+	const char *merged = behind_label(file, "merged", label);
+
+	if (adapter)
+		return !strcmp(adapter, ".gguf") || !strcmp(adapter, ".dora") || adapter[0] == '/';
+	return merged && is_view_end(merged);
 }
 
 static int check_label(const mfs_plan *plan, const char *label, mfs_problem *why)
@@ -71,16 +85,17 @@ static bool may_be_base(const mfs_plan_file *file)
 	const char *type = file->import.gguf.type;
 
 	return file->record.kind == MFS_FILE_PACKED && file->import.tensor_count &&
-	       !(type && !strcmp(type, "adapter"));
+	       !strchr(file->name, '/') && !(type && !strcmp(type, "adapter"));
 }
 
 static int find_base(const mfs_plan *plan, const char *label, const char *base, const char **out,
 		     mfs_problem *why)
 {
 	const mfs_plan_file *only = NULL;
+	mfs_shard shard;
 
 	if (base) {
-		only = mfs_plan_find(plan, base);
+		only = mfs_plan_first_shard(plan, base);
 		if (!only || !may_be_base(only))
 			return mfs_problem_set(why, MFS_E_NOT_FOUND, UINT64_MAX,
 					       "adapter '%s': no model is called '%s'", label,
@@ -89,7 +104,8 @@ static int find_base(const mfs_plan *plan, const char *label, const char *base, 
 		return 0;
 	}
 	for (uint32_t i = 0; i < plan->file_count; i++) {
-		if (!may_be_base(&plan->files[i]))
+		if (!may_be_base(&plan->files[i]) ||
+		    (mfs_shard_parse(&shard, plan->files[i].name) && shard.number > 1))
 			continue;
 		if (only)
 			return mfs_problem_set(
@@ -109,13 +125,33 @@ static int find_base(const mfs_plan *plan, const char *label, const char *base, 
 
 /* ---- what an append finds in the container ---- */
 
+static bool is_dora(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length > 5 && !strcmp(name + length - 5, ".dora");
+}
+
+/* The name of a model's 4-bit weights may be refused; then nothing is merged into it. */
+static int import_model(mfs_plan_file *file, mfs_problem *why)
+{
+	mfs_problem reason = {0};
+	int error = mfs_plan_import_carried(file, why);
+
+	if (!error && mfs_bnb_open(&file->bnb, &file->import, &file->source, &reason) < 0)
+		file->remark = strdup(reason.text);
+	return error;
+}
+
 static int open_carried_adapter(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
 {
 	const mfs_plan_file *base = &plan->files[file->record.base];
 
 	file->base = base->name;
-	return mfs_adapter_new(&file->adapter, file->path, &file->import, base->name, &base->import,
-			       why);
+	if (file->import.format == MFS_FORMAT_SAFETENSORS)
+		return mfs_plan_open_carried_peft(plan, file, why);
+	return mfs_adapter_new(&file->adapter, file->path, &file->import, is_dora(file->name),
+			       base->name, &base->import, why);
 }
 
 /* Models and adapters that are stored already, as if they had just been imported.
@@ -129,7 +165,7 @@ static int import_carried(mfs_plan *plan, mfs_problem *why)
 
 		if (f->carried && !f->import.memory && f->record.kind != MFS_FILE_VIEW &&
 		    f->record.format != MFS_FORMAT_OPAQUE)
-			error = mfs_plan_import_carried(f, why);
+			error = import_model(f, why);
 	}
 	for (uint32_t i = 0; i < plan->file_count && !error; i++) {
 		mfs_plan_file *f = &plan->files[i];
@@ -144,15 +180,17 @@ static int import_carried(mfs_plan *plan, mfs_problem *why)
 /* ---- one adapter ---- */
 
 /* An adapter of PEFT is a directory; it is read as the GGUF file that it becomes. */
-static int open_peft(mfs_plan_file *out, const char *path, const mfs_import *base, mfs_problem *why)
+static int open_peft(mfs_plan_file *out, const char *path, const mfs_plan_file *model,
+		     mfs_problem *why)
 {
+	const mfs_base_model base = mfs_plan_model(model);
 	int error;
 
 	memset(out, 0, sizeof(*out));
 	out->path = strdup(path);
 	if (!out->path)
 		return no_memory(why);
-	error = mfs_peft_open(&out->peft, path, base, &out->source, &out->found, why);
+	error = mfs_peft_open(&out->peft, path, &base, &out->source, &out->found, why);
 	if (!error)
 		error = mfs_import_source(&out->import, &out->source, why);
 	if (error) {
@@ -162,24 +200,51 @@ static int open_peft(mfs_plan_file *out, const char *path, const mfs_import *bas
 	return error;
 }
 
+static void close_adapter(mfs_plan_file *file)
+{
+	mfs_adapter_free(file->adapter);
+	mfs_import_free(&file->import);
+	mfs_source_close(&file->source);
+	mfs_peft_close(file->peft);
+	free(file->path);
+}
+
 static int open_adapter(mfs_plan *plan, const char *path, const char *base, mfs_plan_file *out,
 			mfs_problem *why)
 {
 	const mfs_plan_file *model = mfs_plan_find(plan, base);
-	int error = mfs_is_directory(path) ? open_peft(out, path, &model->import, why)
+	int error = mfs_is_directory(path) ? open_peft(out, path, model, why)
 					   : mfs_plan_open(out, plan, path, why);
 
 	if (error)
 		return error;
-	error = mfs_adapter_new(&out->adapter, out->path, &out->import, base, &model->import, why);
-	if (error) {
-		mfs_import_free(&out->import);
-		mfs_source_close(&out->source);
-		mfs_peft_close(out->peft);
-		free(out->path);
-	}
+	error =
+	    mfs_adapter_new(&out->adapter, out->path, &out->import,
+			    out->peft && mfs_peft_is_dora(out->peft), base, &model->import, why);
+	if (error)
+		close_adapter(out);
 	out->base = base;
 	out->record.kind = MFS_FILE_ADAPTER;
+	return error;
+}
+
+/* What it cannot be: adapters/LABEL.gguf. Closes the file on failure. */
+static int remark_dora(const mfs_plan *plan, mfs_plan_file *file, const char *label,
+		       mfs_problem *why)
+{
+	static const char reason[] = "the adapter is a DoRA: its magnitudes have no place in an "
+				     "adapter of GGUF, and llama.cpp knows none";
+	int error = 0;
+
+	if (!plan->views)
+		error = mfs_problem_set(why, MFS_E_UNSUPPORTED, UINT64_MAX,
+					"%s: %s; without merged views it would be nothing",
+					file->path, reason);
+	else if (asprintf(&file->remark, "no adapters/%s.gguf: %s; its merged models have them",
+			  label, reason) < 0)
+		error = no_memory(why);
+	if (error)
+		close_adapter(file);
 	return error;
 }
 
@@ -196,12 +261,18 @@ int mfs_plan_add_adapter(mfs_plan *plan, const char *path, const char *label, co
 		error = import_carried(plan, why);
 	if (!error)
 		error = find_base(plan, label, base, &base, why);
+	if (!error && mfs_is_directory(path) &&
+	    mfs_plan_find(plan, base)->import.format == MFS_FORMAT_SAFETENSORS)
+		return mfs_plan_add_peft(plan, path, label, base, why);
 	if (!error)
 		error = open_adapter(plan, path, base, &file, why);
+	if (!error && mfs_adapter_has_gains(file.adapter))
+		error = remark_dora(plan, &file, label, why);
 	if (error)
 		return error;
 	part.adapter = file.adapter;
-	snprintf(name, sizeof(name), "adapters/%s.gguf", label);
+	snprintf(name, sizeof(name), "adapters/%s.%s", label,
+		 mfs_adapter_has_gains(file.adapter) ? "dora" : "gguf");
 	snprintf(note, sizeof(note), "%s@1", label);
 	error = mfs_plan_append(plan, &file, name, why);
 	if (error)
@@ -244,17 +315,30 @@ static bool parse_scale(const char *text, float *out)
 	return end != text && !*end && *out - *out == 0;
 }
 
+static const mfs_plan_file *find_adapter(const mfs_plan *plan, const char *label)
+{
+	static const char *const ends[] = {".gguf", ".dora", "/adapter_model.safetensors"};
+	char name[MFS_NAME_MAX + 1];
+
+	for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++) {
+		const mfs_plan_file *file;
+
+		snprintf(name, sizeof(name), "adapters/%.200s%s", label, ends[i]);
+		file = find_staying(plan, name);
+		if (file && file->adapter)
+			return file;
+	}
+	return NULL;
+}
+
 static int add_part(struct mixture *m, const char *label, const char *scale)
 {
-	char name[MFS_NAME_MAX + 1];
-	const mfs_plan_file *file;
+	const mfs_plan_file *file = find_adapter(m->plan, label);
 	mfs_view_part *part = &m->parts[m->count];
 
 	if (m->count == MFS_VIEW_ADAPTER_MAX)
 		return mfs_problem_set(m->why, MFS_E_LIMIT, UINT64_MAX,
 				       "more than %u adapters in one view", MFS_VIEW_ADAPTER_MAX);
-	snprintf(name, sizeof(name), "adapters/%.200s.gguf", label);
-	file = find_staying(m->plan, name);
 	if (!file)
 		return mfs_problem_set(m->why, MFS_E_NOT_FOUND, UINT64_MAX,
 				       "there is no adapter '%s' to merge", label);
@@ -266,6 +350,11 @@ static int add_part(struct mixture *m, const char *label, const char *scale)
 		return mfs_problem_set(m->why, MFS_E_ARGUMENT, UINT64_MAX,
 				       "adapter '%s': '%s' is not a number to scale it by", label,
 				       scale);
+	if (mfs_adapter_has_gains(file->adapter) && (m->count || part->scale != 1))
+		return mfs_problem_set(m->why, MFS_E_UNSUPPORTED, UINT64_MAX,
+				       "adapter '%s' is a DoRA: its gains hold for the model alone "
+				       "and scale 1, so it must be the first, with scale 1",
+				       label);
 	for (uint32_t i = 0; i < m->count; i++)
 		if (m->parts[i].adapter == file->adapter)
 			return mfs_problem_set(m->why, MFS_E_INVALID, UINT64_MAX,
@@ -273,6 +362,13 @@ static int add_part(struct mixture *m, const char *label, const char *scale)
 	m->base = file->base;
 	part->adapter = file->adapter;
 	part->file = file->name;
+	part->gains = NULL;
+	if (file->import.format == MFS_FORMAT_SAFETENSORS) {
+		const mfs_plan_file *gains =
+		    mfs_plan_find_beside(m->plan, file, "gains.safetensors");
+
+		part->gains = gains ? gains->name : NULL;
+	}
 	m->count++;
 	return 0;
 }
@@ -309,7 +405,10 @@ int mfs_plan_add_merge(mfs_plan *plan, const char *label, const char *mixture, m
 	if (!error)
 		error = parse_mixture(&m, text);
 	if (!error)
-		error = mfs_views_add(plan, label, m.base, m.parts, m.count, mixture, why);
+		error = mfs_plan_find(plan, m.base)->import.format == MFS_FORMAT_SAFETENSORS
+			    ? mfs_plan_add_merged_model(plan, label, m.base, m.parts, m.count,
+							mixture, why)
+			    : mfs_views_add(plan, label, m.base, m.parts, m.count, mixture, why);
 	if (error)
 		mfs_plan_forget(plan, count);
 	free(text);
@@ -403,6 +502,21 @@ static int add_premerged(mfs_plan *plan, const struct mixture *m, const char *la
 	return append_premerged(plan, m, label, &file);
 }
 
+/* Gains are those of the quantized model; safetensors have no quantized one. */
+static int check_premerge(const struct mixture *m)
+{
+	for (uint32_t i = 0; i < m->count; i++)
+		if (mfs_adapter_has_gains(m->parts[i].adapter))
+			return mfs_problem_set(m->why, MFS_E_UNSUPPORTED, UINT64_MAX,
+					       "'%s' is a DoRA, which cannot be merged before the "
+					       "model is quantized",
+					       m->parts[i].file);
+	if (mfs_plan_find(m->plan, m->base)->record.format == MFS_FORMAT_GGUF)
+		return 0;
+	return mfs_problem_set(m->why, MFS_E_UNSUPPORTED, UINT64_MAX,
+			       "%s: only GGUF models can be quantized after merging", m->base);
+}
+
 int mfs_plan_add_premerge(mfs_plan *plan, const char *label, const char *mixture, const char *path,
 			  mfs_problem *why)
 {
@@ -423,6 +537,8 @@ int mfs_plan_add_premerge(mfs_plan *plan, const char *label, const char *mixture
 		error = import_carried(plan, why);
 	if (!error)
 		error = parse_mixture(&m, parts);
+	if (!error)
+		error = check_premerge(&m);
 	if (!error)
 		error = add_premerged(plan, &m, label, text, path);
 	free(parts);

@@ -9,26 +9,47 @@
 
 /* ---- marking ---- */
 
-static int64_t find_adapter(const mfs_container *c, const char *name)
+/* Marks the file with this name. */
+static bool mark_file(mfs_carried *carried, const char *path)
 {
-	char path[MFS_NAME_MAX + 1];
-	int n = snprintf(path, sizeof(path), "adapters/%s.gguf", name);
+	int64_t file = mfs_file_find(carried->container, path);
 
-	return n < 0 || (size_t)n >= sizeof(path) ? MFS_E_NOT_FOUND : mfs_file_find(c, path);
+	if (file >= 0)
+		carried->removed[file] = true;
+	return file >= 0;
+}
+
+/* Marks the files of an adapter: one, or those in its directory. */
+static bool mark_adapter(mfs_carried *carried, const char *name)
+{
+	static const char *const ends[] = {".gguf", ".dora"};
+	const mfs_container *c = carried->container;
+	char path[2 * MFS_NAME_MAX];
+	bool found = false;
+	size_t length;
+
+	if (strlen(name) > MFS_NAME_MAX)
+		return false;
+	for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++) {
+		snprintf(path, sizeof(path), "adapters/%s%s", name, ends[i]);
+		found |= mark_file(carried, path);
+	}
+	length = (size_t)snprintf(path, sizeof(path), "adapters/%s/", name);
+	for (uint32_t i = 0; i < mfs_file_count(c); i++)
+		if (!strncmp(c->file_names[i], path, length)) {
+			carried->removed[i] = true;
+			found = true;
+		}
+	return found;
 }
 
 int mfs_carried_remove(mfs_carried *carried, const char *name, mfs_problem *why)
 {
-	const mfs_container *c = carried->container;
-	int64_t file = mfs_file_find(c, name);
-
-	if (file < 0)
-		file = find_adapter(c, name);
-	if (file < 0)
-		return mfs_problem_set(why, MFS_E_NOT_FOUND, UINT64_MAX,
-				       "%s: there is no file or adapter '%s' in it", c->path, name);
-	carried->removed[file] = true;
-	return 0;
+	if (mark_file(carried, name) || mark_adapter(carried, name))
+		return 0;
+	return mfs_problem_set(why, MFS_E_NOT_FOUND, UINT64_MAX,
+			       "%s: there is no file or adapter '%s' in it",
+			       carried->container->path, name);
 }
 
 /* ---- who depends on whom ---- */
@@ -115,6 +136,13 @@ static bool ask_adapters(void *user, uint32_t file)
 	return false;
 }
 
+/* Adds the adapters of one view to the answer. */
+static void ask_model(struct question *q, uint32_t file)
+{
+	q->file = file;
+	each_used(q->carried->container, file, ask_adapters, q);
+}
+
 static bool ask_removed(void *user, uint32_t file)
 {
 	struct question *q = user;
@@ -123,17 +151,35 @@ static bool ask_removed(void *user, uint32_t file)
 	return file != q->file && q->carried->removed[file];
 }
 
-/* A view of removed adapters alone means nothing without them. */
+/* Whether two views are of one merged model: the same file, or in one directory. */
+static bool same_model(const mfs_container *c, uint32_t a, uint32_t b)
+{
+	const char *x = c->file_names[a], *y = c->file_names[b];
+	const char *slash = strrchr(x, '/');
+	size_t length = slash ? (size_t)(slash + 1 - x) : 0;
+
+	if (a == b)
+		return true;
+	/* Views of GGUF are files of "merged/" itself. */
+	return !strncmp(x, "merged/", 7) && length > 7 && !strncmp(x, y, length) &&
+	       !strchr(y + length, '/');
+}
+
+/* A merged model of removed adapters alone means nothing without them. */
 static void remove_views(mfs_carried *carried)
 {
 	const mfs_container *c = carried->container;
 
 	for (uint32_t i = 0; i < mfs_file_count(c); i++) {
-		struct question q = {.carried = carried, .file = i};
+		struct question q = {.carried = carried};
 
 		if (carried->removed[i] || kind_of(c, i) != MFS_FILE_VIEW)
 			continue;
-		each_used(c, i, ask_adapters, &q);
+		/* Files are sorted: those of a directory lie together. */
+		for (uint32_t k = i; k > 0 && same_model(c, i, k - 1); k--)
+			ask_model(&q, k - 1);
+		for (uint32_t k = i; k < mfs_file_count(c) && same_model(c, i, k); k++)
+			ask_model(&q, k);
 		if (q.removed && !q.kept)
 			carried->removed[i] = true;
 	}

@@ -173,6 +173,44 @@ int mfs_views_add(mfs_plan *plan, const char *label, const char *base, const mfs
 	return error;
 }
 
+static int add_merged(mfs_plan *plan, const char *label, const char *name, const char *base,
+		      const char *note, mfs_view *view, mfs_problem *why)
+{
+	char path[3 * MFS_NAME_MAX];
+
+	if (!view)
+		return no_memory(why);
+	snprintf(path, sizeof(path), "merged/%s/%s", label, name);
+	if (mfs_path_ok(path, strlen(path)))
+		return add_view(plan, path, base, note, view, why);
+	mfs_view_free(view);
+	return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX, "%s: too long a name for a view",
+			       path);
+}
+
+int mfs_views_add_file(mfs_plan *plan, const char *label, const char *name, const char *base,
+		       const mfs_view_part *parts, uint32_t count, const char *note,
+		       mfs_problem *why)
+{
+	return add_merged(plan, label, name, base, note, new_view(MFS_VIEW_KEEP, parts, count),
+			  why);
+}
+
+int mfs_views_add_text(mfs_plan *plan, const char *label, const char *name, const char *base,
+		       char *text, const char *note, mfs_problem *why)
+{
+	mfs_view *view = new_view(MFS_VIEW_KEEP, NULL, 0);
+
+	if (view) {
+		view->head = (uint8_t *)text;
+		view->head_size = strlen(text);
+		view->text = true;
+	} else {
+		free(text);
+	}
+	return add_merged(plan, label, name, base, note, view, why);
+}
+
 /* BF16 and F16 of what is stored as NF4. */
 static int add_decoded(mfs_plan *plan, const char *label, const char *base, const char *end,
 		       mfs_problem *why)

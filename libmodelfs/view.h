@@ -51,6 +51,23 @@ int mfs_views_parse(const char *text, unsigned *out, mfs_problem *why);
 int mfs_views_add(mfs_plan *plan, const char *label, const char *base, const mfs_view_part *parts,
 		  uint32_t count, const char *note, mfs_problem *why);
 
+/* Adds file NAME of the merged model "merged/LABEL/" as a view of the file `base` of a
+ * safetensors model: with the parts merged into it, or without parts a copy of any
+ * file. The parts are copied; each is of this file of the base alone. */
+int mfs_views_add_file(mfs_plan *plan, const char *label, const char *name, const char *base,
+		       const mfs_view_part *parts, uint32_t count, const char *note,
+		       mfs_problem *why);
+/* The same with other bytes in the place of the base's; takes them over, to be freed. */
+int mfs_views_add_text(mfs_plan *plan, const char *label, const char *name, const char *base,
+		       char *text, const char *note, mfs_problem *why);
+
+/* Adds all files of the merged model "merged/LABEL/": those of the safetensors model that
+ * `base` is the first file of, and the configurations beside them; nothing where no
+ * views are asked for (plan_peft.c). */
+int mfs_plan_add_merged_model(mfs_plan *plan, const char *label, const char *base,
+			      const mfs_view_part *parts, uint32_t count, const char *note,
+			      mfs_problem *why);
+
 /* Adds the views of `base` that bitsandbytes' NF4 is in: "views/LABEL.bf16.safetensors" and
  * f16. The other tensors stay as they are. */
 int mfs_views_add_bnb(mfs_plan *plan, const char *label, const char *base, mfs_problem *why);

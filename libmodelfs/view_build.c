@@ -83,17 +83,17 @@ static int add_term(mfs_view_builder *b, uint32_t tensor, uint32_t part,
 {
 	const mfs_view_part *p = &b->view->parts[part];
 	const uint32_t *own = b->part_numbers[part];
-	mfs_root_term term = {.tensor = tensor,
-			      .kind = MFS_TERM_LORA,
-			      .flags = (uint16_t)((pair->transposed ? MFS_TERM_TRANSPOSED : 0) |
-						  (pair->b_transposed ? MFS_TERM_B_TRANSPOSED : 0) |
-						  (pair->experts > 1 ? MFS_TERM_EXPERTS : 0)),
-			      .operand = {own[pair->a], own[pair->b],
-					  pair->gain == UINT32_MAX
-					      ? MFS_NO_TENSOR
-					      : b->gain_numbers[part][pair->gain]},
-			      .scale = mfs_adapter_scale(p->adapter, pair, p->scale),
-			      .rank = pair->rank};
+	const uint32_t *gains = b->gain_numbers[part] ? b->gain_numbers[part] : own;
+	mfs_root_term term = {
+	    .tensor = tensor,
+	    .kind = MFS_TERM_LORA,
+	    .flags = (uint16_t)((pair->transposed ? MFS_TERM_TRANSPOSED : 0) |
+				(pair->b_transposed ? MFS_TERM_B_TRANSPOSED : 0) |
+				(pair->experts > 1 ? MFS_TERM_EXPERTS : 0)),
+	    .operand = {own[pair->a], own[pair->b],
+			pair->gain == UINT32_MAX ? MFS_NO_TENSOR : gains[pair->gain]},
+	    .scale = mfs_adapter_scale(p->adapter, pair, p->scale),
+	    .rank = pair->rank};
 
 	if (term.scale - term.scale != 0)
 		return refuse(b, MFS_E_INVALID, "%s: its scale is over the range of F32", p->file);
@@ -105,11 +105,14 @@ static int add_term(mfs_view_builder *b, uint32_t tensor, uint32_t part,
 /* The constants of codes that --quantize made follow them in the import. */
 static mfs_root_term constants_of(const mfs_view_builder *b, uint32_t number)
 {
-	const mfs_bnb_matrix *m = mfs_bnb_find(b->plan->files[b->base].bnb, number);
+	const mfs_plan_file *base = &b->plan->files[b->base];
+	const mfs_bnb_matrix *m = mfs_bnb_find(base->bnb, number);
 	uint32_t last = mfs_view_base(b)->tensor_count - 1;
 	mfs_root_term term = {.kind = MFS_TERM_NF4};
 
 	if (!m) {
+		/* Of a model that is being packed it is known later: mfs_plan_set_offsets(). */
+		term.scale = base->nested_offsets ? base->nested_offsets[number] : 0;
 		memcpy(
 		    term.operand,
 		    (uint32_t[]){b->numbers[number + 1], b->numbers[number + 2], b->numbers[last]},
@@ -133,6 +136,11 @@ static int add_constants(mfs_view_builder *b, uint32_t tensor, uint32_t number)
 {
 	mfs_root_term term = constants_of(b, number);
 
+	if (term.scale - term.scale != 0)
+		return refuse(b, MFS_E_UNSUPPORTED,
+			      "%s: its views were removed, and with them what it takes to decode "
+			      "tensor '%s'",
+			      b->plan->files[b->base].name, mfs_view_base(b)->tensors[number].name);
 	term.tensor = tensor;
 	/* Two codes lie in a byte, whatever the layout says. */
 	b->plan->tensors[tensor].base_block_weights =
@@ -201,28 +209,31 @@ int mfs_view_add_derived(mfs_view_builder *b, uint32_t number, const mfs_layout 
 
 /* ---- any view ---- */
 
-/* Numbers in the plan of a file's tensors, in the order of its import. */
-static uint32_t *numbers_of(const mfs_plan *plan, uint32_t file)
-{
-	const mfs_root_file *f = &plan->files[file].record;
-	uint32_t *numbers = calloc(plan->files[file].import.tensor_count + 1u, sizeof(*numbers));
-	uint32_t n = 0;
-
-	for (uint64_t i = 0; numbers && i < f->extent_count; i++) {
-		const mfs_root_extent *e = &plan->extents[f->first_extent + i];
-
-		if (e->kind == MFS_EXTENT_TENSOR &&
-		    !(plan->tensors[e->tensor].record.flags & MFS_TENSOR_LITERAL))
-			numbers[n++] = e->tensor;
-	}
-	return numbers;
-}
-
-/* The numbers of the tensors of the file with this name. */
+/* Numbers in the plan of the tensors of the file with this name, in the order of its
+ * import. */
 static int name_numbers(const mfs_view_builder *b, const char *name, uint32_t **out)
 {
-	*out = numbers_of(b->plan, (uint32_t)(mfs_plan_find(b->plan, name) - b->plan->files));
-	return *out ? 0 : no_memory(b->why);
+	const mfs_plan_file *file = mfs_plan_find(b->plan, name);
+	uint32_t count = file->import.tensor_count, n = 0;
+	uint64_t first = file->record.first_extent;
+
+	*out = calloc(count + 1u, sizeof(**out));
+	if (!*out)
+		return no_memory(b->why);
+	for (uint64_t i = 0; i < file->record.extent_count; i++) {
+		const mfs_root_extent *e = &b->plan->extents[first + i];
+
+		if (e->kind != MFS_EXTENT_TENSOR ||
+		    (b->plan->tensors[e->tensor].record.flags & MFS_TENSOR_LITERAL))
+			continue;
+		if (n < count)
+			(*out)[n] = e->tensor;
+		n++;
+	}
+	/* One that is carried over may have been cut by another importer. */
+	return n == count ? 0
+			  : refuse(b, MFS_E_UNSUPPORTED,
+				   "%s: is not stored in the tensors that its header has", name);
 }
 
 static int open_builder(mfs_view_builder *b)

@@ -99,6 +99,8 @@ MFS_API int mfs_packer_add(mfs_packer *packer, const char *path, const char *nam
 /* Adds the low-rank adapter at `path`, a GGUF file or a directory as PEFT writes it
  * (which is converted), as "adapters/NAME.gguf", and
  * for each type of options.views the model with it merged in, "merged/NAME.TYPE.gguf".
+ * Of a DoRA there is no adapter of GGUF, only what is merged. On a safetensors model an
+ * adapter of PEFT stays as it is, "adapters/NAME/...", and "merged/NAME/..." is the model.
  * Its base, the added file named `base` or (NULL) the only model, must have been
  * added before; an adapter that does not fit it is refused in `why`. */
 MFS_API int mfs_packer_add_adapter(mfs_packer *packer, const char *path, const char *name,

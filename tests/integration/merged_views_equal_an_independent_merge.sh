@@ -62,6 +62,24 @@ for type in F16 Q4_0 Q6_K; do
 		blk.0.ffn_up_exps.weight.lora_{a:256x5x3,b:5x256x3}
 	check moe.gguf a.gguf b.gguf
 done
+
+# NF4: the reference merges into the weights that the codes stand for.
+for type in F32 BF16; do
+	generate_model model.gguf $type 1 --seed "$seed" --lora a.gguf --rank 5
+	python3 "$here/quantized_gguf.py" model.gguf nf4.gguf --nf4 f32 || fail "no reference"
+	pack --force views.mfs --quantize nf4 model.gguf --lora a=a.gguf --merge b=a@-0.4
+	[ $type = F32 ] || { # appended, they are the same
+		pack --force views.mfs --quantize nf4 model.gguf
+		pack --append views.mfs --lora a=a.gguf --merge b=a@-0.4
+	}
+	mount_container views.mfs "$tmp/mnt"
+	for view in f32 f16 bf16 q8_0; do
+		compare "mnt/merged/a.$view.gguf" nf4.gguf $view a.gguf 1
+	done
+	compare mnt/merged/b.bf16.gguf nf4.gguf bf16 a.gguf -0.4
+	unmount_container "$tmp/mnt" "$daemon"
+done
+
 if [ -d "$data" ]; then
 	for type in f32 F16 BF16; do
 		check "$data/stories260K/stories260K-$type.gguf" \

@@ -27,6 +27,40 @@ for architecture in llama qwen2 qwen3 gemma2; do
 	done
 done
 
+# A DoRA has merged models, whatever the base's type, but is no adapter of GGUF.
+for architecture in llama qwen2; do
+	make $architecture dora
+	cp base.gguf base-f32.gguf
+	python3 "$here/quantized_gguf.py" base.gguf base-nf4.gguf --nf4 f32
+	python3 "$here/quantized_gguf.py" base.gguf base-q8_0.gguf --quantize q8_0
+	for type in f32 nf4 q8_0; do
+		quantize=(--quantize "$type")
+		[ $type != f32 ] || quantize=()
+		mkmodelfs --force dora.mfs "${quantize[@]}" base.gguf --lora x=peft --merge y=x@1 \
+			>/dev/null 2>remark || fail "mkmodelfs: $(cat remark)"
+		grep -q 'no adapters/x.gguf: the adapter is a DoRA' remark ||
+			fail "no remark: $(cat remark)"
+		mount_container dora.mfs "$tmp/mnt"
+		[ ! -e mnt/adapters/x.gguf ] || fail "there is an adapters/x.gguf"
+		for view in x y; do
+			"$python" "$here/peft_case.py" compare . $architecture dora \
+				mnt/merged/$view.f32.gguf base-$type.gguf || fail "see above"
+		done
+		unmount_container "$tmp/mnt" "$daemon"
+	done
+done
+# What is appended later finds its gains.
+pack --force dora.mfs base.gguf --lora x=peft --views f32
+pack --append dora.mfs --merge y=x --views f32
+modelfs-extract --force --quiet dora.mfs merged/x.f32.gguf merged/y.f32.gguf
+same merged/x.f32.gguf merged/y.f32.gguf
+pack --remove x dora.mfs
+! modelfs-stat --json dora.mfs | grep -q '"name": "\(merged\|adapters\)' || fail "not removed"
+refused 1 'the adapter is a DoRA: .* without merged views it would be nothing' \
+	mkmodelfs new2.mfs base.gguf --lora x=peft --views none
+refused 1 "adapter 'x' is a DoRA: its gains hold" \
+	mkmodelfs new2.mfs base.gguf --lora x=peft --merge y=x@2
+
 # bad PATTERN KEY=JSON...: an adapter with these settings is refused
 bad()
 {
@@ -38,7 +72,7 @@ bad()
 	[ ! -e new2.mfs ] || fail "a container was left behind"
 }
 bad "peft_type is 'IA3'" 'peft_type="IA3"'
-bad "DoRA" use_dora=true
+bad "a DoRA of the embedding" use_dora=true
 bad "bias 'all'" 'bias="all"'
 bad "lora_bias: " lora_bias=true
 bad "modules_to_save: " 'modules_to_save=["lm_head"]'
@@ -60,6 +94,8 @@ bad "'\(\?=x\)' is not supported" 'rank_pattern={"(?=x)":4}'
 bad "'.*' is not supported" 'rank_pattern={"\\d":4}'
 bad "is no pattern" 'alpha_pattern={"(":4}'
 bad "no finite number" 'alpha_pattern={"q_proj":"x"}'
+make llama dora use_dora=false
+refused 1 'the configuration says nothing of DoRA' mkmodelfs new2.mfs base.gguf --lora x=peft
 make mamba plain
 refused 1 "architecture 'mamba' cannot be converted" mkmodelfs new2.mfs base.gguf --lora x=peft
 make llama plain

@@ -3,10 +3,10 @@ for it.
 
 peft_case.py make DIR ARCHITECTURE CASE [KEY=JSON]...  writes DIR/base.gguf and
     DIR/peft; keys are set in the configuration last
-peft_case.py compare DIR ARCHITECTURE CASE VIEW        merges as PEFT defines it, in
-    the order that Hugging Face has, and compares weights with those of VIEW
+peft_case.py compare DIR ARCHITECTURE CASE VIEW [BASE] merges as PEFT defines it and
+    compares weights with those of VIEW; BASE is a GGUF file with other weights
 
-Cases: plain rslora rank alpha both f16 bf16
+Cases: plain rslora rank alpha both f16 bf16 dora
 """
 import json
 import os
@@ -18,6 +18,7 @@ import numpy as np
 
 import merge1
 from merged_gguf import Gguf
+from peft_safetensors import merged_weights
 
 DIM, FFN, HEADS, KV, LAYERS, VOCAB = 64, 96, 4, 2, 2, 50
 HEAD = DIM // HEADS
@@ -63,7 +64,8 @@ def pattern(patterns, module, otherwise):
 
 
 def adapter(case):
-    """By module: A, B, rank and scale, the numbers rounded to the case's type."""
+    """By module: A, B, scale, the two as they are stored, rounded to the case's type, and
+    the magnitudes of a DoRA."""
     rng = np.random.default_rng(8)
     out = {}
     for module, (_, w) in model().items():
@@ -73,11 +75,14 @@ def adapter(case):
         a, b = (rng.standard_normal(shape).astype(np.float32)
                 for shape in ((rank, w.shape[1]), (w.shape[0], rank)))
         if module == "model.embed_tokens":  # (rank, vocabulary), (dim, rank)
+            if case == "dora":
+                continue
             a, b = np.ascontiguousarray(b.T), np.ascontiguousarray(a.T)
         kind = {"f16": merge1.F16, "bf16": merge1.BF16}.get(case, merge1.F32)
         stored = [(merge1.store(kind, m), m.shape) for m in (a, b)]
         a, b = (merge1.decode(kind, raw).reshape(shape) for raw, shape in stored)
-        out[module] = (a, b, rank, scale, stored)
+        magnitude = rng.random(w.shape[0]).astype(np.float32) * 8 if case == "dora" else None
+        out[module] = (a, b, scale, stored, magnitude)
     return out
 
 
@@ -107,6 +112,8 @@ def write_peft(directory, case, settings):
               "init_lora_weights": True, "modules_to_save": None, "fan_in_fan_out": False}
     if case in ("rslora", "both"):
         config["use_rslora"] = True
+    if case == "dora":
+        config["use_dora"] = True
     if case in ("rank", "both"):
         config["rank_pattern"] = RANKS
     if case in ("alpha", "both"):
@@ -118,12 +125,18 @@ def write_peft(directory, case, settings):
     with open(os.path.join(directory, "adapter_config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
     header, data = {}, b""
-    for module, (_, _, _, _, stored) in adapter(case).items():
+    for module, (_, _, _, stored, magnitude) in adapter(case).items():
         embedding = module == "model.embed_tokens"
         for letter, (raw, shape) in zip("AB", stored):
             end = f"lora_embedding_{letter}" if embedding else f"lora_{letter}.weight"
             header[f"base_model.model.{module}.{end}"] = {
                 "dtype": DTYPES.get(case, "F32"), "shape": list(shape),
+                "data_offsets": [len(data), len(data) + len(raw)]}
+            data += raw
+        if magnitude is not None:
+            raw = magnitude.astype("<f4").tobytes()
+            header[f"base_model.model.{module}.lora_magnitude_vector"] = {
+                "dtype": "F32", "shape": [len(magnitude)],
                 "data_offsets": [len(data), len(data) + len(raw)]}
             data += raw
     raw = json.dumps(header).encode()
@@ -132,18 +145,26 @@ def write_peft(directory, case, settings):
         file.write(struct.pack("<Q", len(raw)) + raw + data)
 
 
-def compare(architecture, case, view):
+def compare(architecture, case, view, base=None):
     got = Gguf(view)
     tensors = {t["name"]: t for t in got.tensors}
+    base = Gguf(base) if base else None
+    weights = {t["name"]: base.floats(t) for t in base.tensors} if base else {}
     matrices = adapter(case)
     for module, (name, w) in model().items():
-        a, b, _, scale, _ = matrices[module]
-        if module == "model.embed_tokens":
-            a, b = b.T, a.T
-        expected = permuted(architecture, name, merge1.merge(w, [(a, b, np.float32(scale), None)]))
+        w = weights.get(name + ".weight", permuted(architecture, name, w))
+        expected = w
+        if module in matrices:
+            a, b, scale, _, magnitude = matrices[module]
+            if module == "model.embed_tokens":
+                a, b = b.T, a.T
+            b = permuted(architecture, name, b)
+            if magnitude is not None:
+                magnitude = permuted(architecture, name, magnitude[:, None])[:, 0]
+            expected = merged_weights(w, [(a, b, np.float32(scale), magnitude)])
         found = got.floats(tensors[name + ".weight"])
         # Only where scales had to be multiplied into B are roundings different.
-        exact = case in ("plain", "f16", "bf16", "rank")
+        exact = case in ("plain", "f16", "bf16", "rank", "dora")
         same = np.array_equal(expected, found) if exact else np.allclose(
             expected, found, rtol=2e-6, atol=2e-5)
         if not same:

@@ -2,10 +2,10 @@
 definitions of ggml's Q8_0 and Q4_0 and of pruning alone:
 
 quantized_gguf.py MODEL OUT [--quantize q8_0|q4_0] [--prune SHARE|2:4]
-quantized_gguf.py MODEL OUT --nf4 bf16|f16 [--prune SHARE|2:4]
+quantized_gguf.py MODEL OUT --nf4 bf16|f16|f32 [--prune SHARE|2:4]
 
 The second is the view of the model in NF4 with double quantization, as bitsandbytes
-defines it.
+defines it; f32 is what that is rounded from.
 """
 import argparse
 import array
@@ -13,7 +13,7 @@ import bisect
 import struct
 
 F32, F16, Q4_0, Q8_0, BF16 = 0, 1, 2, 8, 30
-FILE_TYPE = {Q4_0: 2, Q8_0: 7, F16: 1, BF16: 32}
+FILE_TYPE = {Q4_0: 2, Q8_0: 7, F16: 1, BF16: 32, F32: 0}
 BLOCK = {F32: (4, 1), F16: (2, 1), BF16: (2, 1), Q4_0: (18, 32), Q8_0: (34, 32)}
 VALUE = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8]
 
@@ -129,6 +129,8 @@ NESTED = dynamic_map()
 
 
 def encode(kind, x):
+    if kind == F32:
+        return struct.pack("<%df" % len(x), *x)
     if kind == F16:
         return struct.pack("<%de" % len(x), *x)
     words = struct.unpack("<%dI" % len(x), struct.pack("<%df" % len(x), *x))
@@ -176,7 +178,7 @@ def run(args):
     to = {"q8_0": Q8_0, "q4_0": Q4_0, None: None}[args.quantize]
     magic, tensors, keys = r.take(8), r.number(8), r.number(8)
     if args.nf4:
-        to = {"bf16": BF16, "f16": F16}[args.nf4]
+        to = {"bf16": BF16, "f16": F16, "f32": F32}[args.nf4]
     wanted = {} if to is None else {b"general.file_type": FILE_TYPE[to],
                                     b"general.quantization_version": 2}
     head, alignment = b"", 32

@@ -126,6 +126,15 @@ if "$python" -c 'import numpy' 2>/dev/null; then
 	second_reader bnb.mfs odd.safetensors
 	modelfs-extract --force --quiet bnb.mfs views/odd.f16.safetensors
 	same out/views/odd.f16.safetensors views/odd.f16.safetensors
+	# Matrices that lie the other way round, and gains of rows.
+	for case in plain dora; do
+		"$python" "$here/peft_safetensors.py" make . mixed 1 $case 1 ||
+			fail "peft_safetensors.py"
+		pack --force peft.mfs base --lora a=a
+		second_reader peft.mfs base/tiny.safetensors
+		modelfs-extract --force --quiet peft.mfs merged/a/model.safetensors
+		same out/merged/a/model.safetensors merged/a/model.safetensors
+	done
 else
 	note "python3-numpy is not installed: the second reader computes no views"
 fi
