@@ -103,7 +103,7 @@ static void setup(struct merged *m)
 	m->adapter = make_adapter();
 	open_file(&m->base_file, "base.gguf", &m->base);
 	open_file(&m->part.file, "adapter.gguf", &m->adapter);
-	if (mfs_adapter_new(&m->pairs, "adapter.gguf", &m->part.file.import, "base.gguf",
+	if (mfs_adapter_new(&m->pairs, "adapter.gguf", &m->part.file.import, false, "base.gguf",
 			    &m->base_file.import, &m->why))
 		fail_msg("%s", m->why.text);
 	m->part.adapter = m->pairs;
