@@ -133,6 +133,8 @@ static int open_writers(mfs_pack_work *w)
 /* Threads and buffers go before the verification takes its own memory. */
 static void close_writers(mfs_pack_work *w)
 {
+	mfs_ahead_free(w->ahead);
+	w->ahead = NULL;
 	mfs_coders_free(w->coders);
 	w->coders = NULL;
 	mfs_compactor_free(w->compactor);
