@@ -134,15 +134,92 @@ static void field_difference(bool encode, const mfs_field *field, const uint8_t 
 	}
 }
 
-static void difference(const mfs_layout *layout, uint32_t blocks, bool encode, const uint8_t *base,
-		       uint8_t *bytes)
+/* ---- blocks of several fields ---- */
+
+/* Blocks that are taken together, so that eight bytes of them are a word at a time. */
+#define TOGETHER 8
+#define MASK_MAX (TOGETHER * 512)
+
+static bool is_words(const mfs_field *field)
 {
-	/* Blocks of one field are one long field. */
-	if (layout->field_count == 1) {
-		field_difference(encode, &layout->field[0], base, bytes,
-				 blocks * layout->block_bytes);
-		return;
+	return field->width > 1 && (field->transform == MFS_TRANSFORM_PLANES ||
+				    field->transform == MFS_TRANSFORM_ROTATE ||
+				    field->transform == MFS_TRANSFORM_FLOAT);
+}
+
+/* The highest bits of a byte's lanes. Lanes of one bit are added by exclusive or. */
+static uint8_t lanes_of(const mfs_field *field)
+{
+	if (is_words(field))
+		return 0xff; /* until words_of_blocks() */
+	if (field->transform == MFS_TRANSFORM_PLANES || field->transform == MFS_TRANSFORM_ROTATE ||
+	    field->transform == MFS_TRANSFORM_FLOAT || field->bits == 8)
+		return 0x80;
+	return field->bits == 4 ? 0x88 : field->bits == 2 ? 0xaa : 0xff;
+}
+
+static void make_mask(const mfs_layout *layout, uint8_t *mask)
+{
+	for (uint32_t f = 0; f < layout->field_count; f++)
+		memset(mask + layout->field[f].offset, lanes_of(&layout->field[f]),
+		       layout->field[f].size);
+	for (uint32_t i = 1; i < TOGETHER; i++)
+		memcpy(mask + i * layout->block_bytes, mask, layout->block_bytes);
+}
+
+static inline void masked(bool encode, const uint8_t *mask, const uint8_t *base, uint8_t *bytes,
+			  uint32_t size)
+{
+	uint64_t a, b, top;
+	uint32_t i = 0;
+
+	for (; i + 8 <= size; i += 8) {
+		memcpy(&a, bytes + i, 8);
+		memcpy(&b, base + i, 8);
+		memcpy(&top, mask + i, 8);
+		a = encode ? lanes_subtract(a, b, top) : lanes_add(a, b, top);
+		memcpy(bytes + i, &a, 8);
 	}
+	for (; i < size; i++)
+		bytes[i] = (uint8_t)(encode ? lanes_subtract(bytes[i], base[i], mask[i])
+					    : lanes_add(bytes[i], base[i], mask[i]));
+}
+
+/* Words are bytes xor those of the base so far: takes that back and does it right. */
+static void words_of_blocks(const mfs_layout *layout, const mfs_field *field, uint32_t blocks,
+			    bool encode, const uint8_t *base, uint8_t *bytes)
+{
+	for (uint32_t i = 0; i < blocks; i++) {
+		size_t at = (size_t)i * layout->block_bytes + field->offset;
+
+		xor_field(base + at, bytes + at, field->size);
+		words_field(encode, field->width, base + at, bytes + at, field->size);
+	}
+}
+
+static void small_blocks(const mfs_layout *layout, uint32_t blocks, bool encode,
+			 const uint8_t *base, uint8_t *bytes)
+{
+	uint8_t mask[MASK_MAX];
+
+	make_mask(layout, mask);
+	for (uint32_t i = 0; i < blocks; i += TOGETHER) {
+		uint32_t n = blocks - i < TOGETHER ? blocks - i : TOGETHER;
+		size_t at = (size_t)i * layout->block_bytes;
+
+		if (encode)
+			masked(true, mask, base + at, bytes + at, n * layout->block_bytes);
+		else
+			masked(false, mask, base + at, bytes + at, n * layout->block_bytes);
+	}
+	for (uint32_t f = 0; f < layout->field_count; f++)
+		if (is_words(&layout->field[f]))
+			words_of_blocks(layout, &layout->field[f], blocks, encode, base, bytes);
+}
+
+static void large_blocks(const mfs_layout *layout, uint32_t blocks, bool encode,
+			 const uint8_t *base, uint8_t *bytes)
+{
 	for (uint32_t i = 0; i < blocks; i++) {
 		size_t at = (size_t)i * layout->block_bytes;
 
@@ -153,6 +230,19 @@ static void difference(const mfs_layout *layout, uint32_t blocks, bool encode, c
 					 bytes + at + field->offset, field->size);
 		}
 	}
+}
+
+static void difference(const mfs_layout *layout, uint32_t blocks, bool encode, const uint8_t *base,
+		       uint8_t *bytes)
+{
+	/* Blocks of one field are one long field. */
+	if (layout->field_count == 1)
+		field_difference(encode, &layout->field[0], base, bytes,
+				 blocks * layout->block_bytes);
+	else if (layout->block_bytes <= MASK_MAX / TOGETHER)
+		small_blocks(layout, blocks, encode, base, bytes);
+	else
+		large_blocks(layout, blocks, encode, base, bytes);
 }
 
 void mfs_delta_encode(const mfs_layout *layout, uint32_t blocks, bool integer, const uint8_t *base,

@@ -64,6 +64,16 @@ static uint32_t names_find(const struct names *names, const mfs_root_tensor *lik
 	return MFS_NO_TENSOR;
 }
 
+/* What computing a view takes must be stored as it is. */
+static bool is_operand(const mfs_plan *plan, uint32_t tensor)
+{
+	for (uint32_t i = 0; i < plan->term_count; i++)
+		for (int k = 0; k < MFS_TERM_OPERANDS; k++)
+			if (plan->terms[i].operand[k] == tensor)
+				return true;
+	return false;
+}
+
 static bool same_shape(const mfs_plan_tensor *a, const mfs_plan_tensor *b)
 {
 	if (a->record.layout != b->record.layout || a->record.size != b->record.size ||
@@ -84,7 +94,8 @@ static void match(mfs_plan *plan, const struct names *names, uint32_t tensor)
 	uint32_t number = names_find(names, &t->record);
 	const mfs_plan_tensor *base;
 
-	if (number == MFS_NO_TENSOR || !same_shape(&plan->tensors[number], t))
+	if (number == MFS_NO_TENSOR || !same_shape(&plan->tensors[number], t) ||
+	    is_operand(plan, tensor))
 		return;
 	if (plan->tensors[number].twin != MFS_NO_TENSOR)
 		number = plan->tensors[number].twin;

@@ -133,6 +133,8 @@ static int open_writers(mfs_pack_work *w)
 /* Threads and buffers go before the verification takes its own memory. */
 static void close_writers(mfs_pack_work *w)
 {
+	mfs_ahead_free(w->ahead);
+	w->ahead = NULL;
 	mfs_coders_free(w->coders);
 	w->coders = NULL;
 	mfs_compactor_free(w->compactor);
@@ -236,8 +238,14 @@ static int check_packer(const mfs_packer *p, mfs_problem *why)
 	for (uint32_t i = 0; i < p->plan.file_count; i++)
 		if (p->plan.files[i].requantized)
 			return 0;
+	for (uint32_t i = 0; i < p->plan.file_count; i++)
+		if (!p->plan.files[i].carried && p->plan.files[i].record.kind == MFS_FILE_PACKED)
+			return mfs_problem_set(
+			    why, MFS_E_ARGUMENT, UINT64_MAX,
+			    "%s: is no GGUF model: there is nothing to quantize or prune",
+			    p->plan.files[i].path);
 	return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
-			       "%s: is no GGUF model: there is nothing to quantize or prune",
+			       "%s: nothing is added that could be quantized or pruned",
 			       p->plan.files[0].path);
 }
 

@@ -65,29 +65,50 @@ static void drop_behind(const mfs_pack_work *w, mfs_plan_file *file, uint64_t of
 			      POSIX_FADV_DONTNEED);
 }
 
-/* Leaves in the job the difference to the same span of the base. */
-static int subtract_base(mfs_pack_work *w, const mfs_plan_tensor *t, mfs_coder_job *job)
+/* The tensor that `t` is stored as a difference to, or NULL. */
+static const mfs_plan_tensor *base_of(const mfs_pack_work *w, const mfs_plan_tensor *t)
 {
-	const mfs_plan_tensor *base = &w->plan->tensors[t->record.base];
-	mfs_plan_file *file = &w->plan->files[base->record.file];
-	uint64_t offset = base->record.file_offset + job->span.offset;
+	return t->record.flags & MFS_TENSOR_DELTA ? &w->plan->tensors[t->record.base] : NULL;
+}
+
+static mfs_plan_file *file_of(const mfs_pack_work *w, const mfs_plan_tensor *t)
+{
+	return &w->plan->files[t->record.file];
+}
+
+/* Reads a span, and that of the base to w->base_span: what takes long was begun on
+ * other threads. */
+static int read_bytes(mfs_pack_work *w, const mfs_plan_tensor *t, mfs_coder_job *job)
+{
+	const mfs_plan_tensor *base = base_of(w, t), *failed = t;
+	mfs_source *source = &file_of(w, t)->source;
+	bool base_failed = false;
 	int error;
 
-	if (!w->base_span && !(w->base_span = malloc(w->plan->span_max)))
+	if (base && !w->base_span && !(w->base_span = malloc(w->plan->span_max)))
 		return mfs_problem_no_memory(w->why);
-	error = file->source.read_at(&file->source, offset, w->base_span, job->span.bytes);
-	if (error)
-		return read_failed(w, file, error, offset);
-	mfs_delta_encode(t->layout, job->span.blocks, t->record.flags & MFS_TENSOR_INTEGER,
-			 w->base_span, job->in);
-	return 0;
+	if (w->ahead && mfs_ahead_has(w->ahead)) {
+		error = mfs_ahead_take(w->ahead, job->in, w->base_span, &base_failed);
+		failed = base_failed ? base : t;
+	} else {
+		error = source->read_at(source, t->record.file_offset + job->span.offset, job->in,
+					job->span.bytes);
+		if (!error && base) {
+			failed = base;
+			source = &file_of(w, base)->source;
+			error = source->read_at(source, base->record.file_offset + job->span.offset,
+						w->base_span, job->span.bytes);
+		}
+	}
+	if (!error)
+		return 0;
+	return read_failed(w, file_of(w, failed), error,
+			   failed->record.file_offset + job->span.offset);
 }
 
 static int read_span(mfs_pack_work *w, uint32_t number, uint64_t index, mfs_coder_job *job)
 {
 	const mfs_plan_tensor *t = &w->plan->tensors[number];
-	mfs_plan_file *file = &w->plan->files[t->record.file];
-	uint64_t offset;
 	int error;
 
 	job->tensor = t;
@@ -95,16 +116,18 @@ static int read_span(mfs_pack_work *w, uint32_t number, uint64_t index, mfs_code
 	mfs_tensor_span(&t->record, t->layout->block_bytes, index, &job->span);
 	for (int s = 0; s < MFS_SLOTS; s++)
 		job->tables[s] = t->open_tables[s];
-	offset = t->record.file_offset + job->span.offset;
-	error = file->source.read_at(&file->source, offset, job->in, job->span.bytes);
+	error = read_bytes(w, t, job);
 	if (error)
-		return read_failed(w, file, error, offset);
-	drop_behind(w, file, offset, job->span.bytes);
+		return error;
+	drop_behind(w, file_of(w, t), t->record.file_offset + job->span.offset, job->span.bytes);
 	if (!w->plan->reordered) { /* else hashed before */
 		XXH3_128bits_update(w->tensor_hash, job->in, job->span.bytes);
 		XXH3_128bits_update(w->file_hash, job->in, job->span.bytes);
 	}
-	return t->record.flags & MFS_TENSOR_DELTA ? subtract_base(w, t, job) : 0;
+	if (base_of(w, t))
+		mfs_delta_encode(t->layout, job->span.blocks, t->record.flags & MFS_TENSOR_INTEGER,
+				 w->base_span, job->in);
+	return 0;
 }
 
 static void take_hash(const XXH3_state_t *state, uint8_t out[16])
@@ -153,11 +176,34 @@ static int open_tables(mfs_pack_work *w, mfs_plan_tensor *t)
 	return error;
 }
 
+/* Lets threads begin with the spans of a run, where reading them computes them. */
+static int read_ahead(mfs_pack_work *w, const mfs_plan_run *run)
+{
+	const mfs_plan_tensor *t = &w->plan->tensors[run->tensor], *base = base_of(w, t);
+	const mfs_ahead_run ahead = {.tensor = t,
+				     .base = base,
+				     .source = &file_of(w, t)->source,
+				     .base_source = base ? &file_of(w, base)->source : NULL,
+				     .first = run->first,
+				     .count = run->count};
+
+	if (w->packer->threads == 1 ||
+	    !(mfs_plan_computes(file_of(w, t)) || (base && mfs_plan_computes(file_of(w, base)))))
+		return 0;
+	if (!w->ahead &&
+	    mfs_ahead_new(&w->ahead, w->packer->threads, (size_t)w->plan->span_max) < 0)
+		return mfs_problem_no_memory(w->why);
+	mfs_ahead_start(w->ahead, &ahead);
+	return 0;
+}
+
 static int pack_run(mfs_pack_work *w, const mfs_plan_run *run)
 {
 	mfs_plan_tensor *t = &w->plan->tensors[run->tensor];
 	int error = run->first == t->first_stored ? open_tables(w, t) : 0;
 
+	if (!error)
+		error = read_ahead(w, run);
 	if (error)
 		return error;
 	for (uint64_t i = run->first; i < run->first + run->count; i++) {

@@ -210,12 +210,19 @@ int mfs_packer_add_delta(mfs_packer *p, const char *path, const char *name, cons
 			 mfs_problem *why)
 {
 	uint32_t count = p->plan.file_count;
-	int error = mfs_is_directory(path)
-			? mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
-					  "%s: is a directory: give the files of a fine-tune one "
-					  "by one",
-					  path)
-			: mfs_packer_add(p, path, name, why);
+	int error;
+
+	if (mfs_recipe_is_nf4(&p->plan.recipe))
+		return mfs_problem_set(why, MFS_E_UNSUPPORTED, UINT64_MAX,
+				       "%s: a model that is quantized to nf4 cannot be stored as a "
+				       "difference",
+				       path);
+	error = mfs_is_directory(path)
+		    ? mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
+				      "%s: is a directory: give the files of a fine-tune one "
+				      "by one",
+				      path)
+		    : mfs_packer_add(p, path, name, why);
 
 	if (error)
 		return error;

@@ -8,7 +8,7 @@
  *   pack_verify.c   reading back
  *   pack_summary.c  what was packed, why so, and what was lost
  *
- * All of it runs on the caller's thread.
+ * All of it runs on the caller's thread; coder.h and ahead.h have threads.
  */
 #ifndef MFS_PACKER_H
 #define MFS_PACKER_H
@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <xxhash.h>
 
+#include "ahead.h"
 #include "carried.h"
 #include "chunk_writer.h"
 #include "coder.h"
@@ -59,6 +60,7 @@ typedef struct {
 	mfs_index index;
 	XXH3_state_t *file_hash, *tensor_hash;
 	uint8_t *base_span; /* of a delta's base */
+	mfs_ahead *ahead;   /* reads what is computed; NULL: not yet, or by one thread */
 	bool prove;	    /* spans are decoded again as soon as they are coded */
 	uint64_t original_done;
 } mfs_pack_work;

@@ -113,7 +113,7 @@ mfs_plan_file *mfs_plan_new_file(mfs_plan *plan)
 	return &files[plan->file_count];
 }
 
-static bool is_computed(const mfs_plan_file *file)
+bool mfs_plan_computes(const mfs_plan_file *file)
 {
 	return file->requantized || file->premerged;
 }
@@ -121,7 +121,7 @@ static bool is_computed(const mfs_plan_file *file)
 static void file_free(mfs_plan_file *file)
 {
 	mfs_import_free(&file->import);
-	if (!is_computed(file))
+	if (!mfs_plan_computes(file))
 		mfs_source_close(&file->source);
 	mfs_requantized_free(file->requantized);
 	mfs_premerged_free(file->premerged);
@@ -164,7 +164,7 @@ static void fill_record(mfs_plan_file *file)
 	r->base = MFS_NO_FILE;
 	r->note = file->note;
 	r->note_length = file->note ? (uint16_t)strlen(file->note) : 0;
-	if (is_computed(file))
+	if (mfs_plan_computes(file))
 		note_loss(file);
 }
 
@@ -251,7 +251,7 @@ bool mfs_plan_loss(const mfs_plan_file *file, uint32_t i, mfs_loss *out)
 void mfs_plan_note_losses(mfs_plan *plan)
 {
 	for (uint32_t i = 0; i < plan->file_count; i++)
-		if (is_computed(&plan->files[i]))
+		if (mfs_plan_computes(&plan->files[i]))
 			note_loss(&plan->files[i]);
 }
 
@@ -722,7 +722,7 @@ static int add_large_gap(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_
 {
 	int fd = plan->files[file].source.u.fd;
 	/* The holes of the original say nothing about a file that is computed. */
-	bool computed = is_computed(&plan->files[file]);
+	bool computed = mfs_plan_computes(&plan->files[file]);
 	uint32_t limit = plan->extent_count + HOLE_EXTENTS_MAX;
 	int error = 0;
 

@@ -259,6 +259,9 @@ void mfs_plan_drop_tables(mfs_plan_tensor *tensor);
 /* Numbers the frames and bounds the chunks, once classes and tables are chosen. */
 void mfs_plan_number(mfs_plan *plan);
 
+/* Whether reading the file computes it, which takes time and goes on many threads. */
+bool mfs_plan_computes(const mfs_plan_file *file);
+
 /* A source must still be what it was; else the container would hold a mixture. */
 int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why);
 

@@ -7,7 +7,7 @@
  * stays under MFS_PACK_MEMORY plus MFS_PACK_THREAD_MEMORY a thread, plus the
  * index itself (16 bytes a frame) and what the reader takes for verifying (after
  * the coders are gone), whatever the model's size. Frame sizes over 1 MiB take
- * twice the frame size for each thread in addition.
+ * twice the frame size for each thread in addition, and so does quantizing.
  *
  * A packer is for one thread, except mfs_packer_cancel().
  */

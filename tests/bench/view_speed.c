@@ -1,10 +1,12 @@
 /*
- * view_speed CONTAINER FILE [ADAPTERS]: reads the derived tensors of a view with one
- * decoder, those that have ADAPTERS adapters merged in if that is given, and prints
- * the bytes, and GB/s of output by the processor time of all threads together, by
+ * view_speed CONTAINER FILE [ADAPTERS | all]: reads the derived tensors of a view with
+ * one decoder, those that have ADAPTERS adapters merged in if that is given, or all
+ * tensors of any file (of a fine-tune, for example, from differences), and prints the
+ * bytes, and GB/s of output by the processor time of all threads together, by
  * the decoder's time and by the clock. The first is what a busy machine changes least.
  */
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +42,16 @@ static uint64_t read_tensor(mfs_container *c, uint32_t file, const mfs_tensor_in
 	return t->tensor_bytes;
 }
 
+#define ANY -1
+#define ALL -2 /* not the derived ones only */
+
+static bool is_wanted(const mfs_tensor_info *t, int adapters)
+{
+	if (adapters == ALL)
+		return t->name;
+	return t->derived && (adapters == ANY || t->adapters == (uint32_t)adapters);
+}
+
 static uint64_t read_view(mfs_container *c, uint32_t file, int adapters)
 {
 	mfs_file_info f = {.size = sizeof(f)};
@@ -52,7 +64,7 @@ static uint64_t read_view(mfs_container *c, uint32_t file, int adapters)
 
 		if (mfs_tensor_get(c, i, &t) < 0)
 			die("no such tensor");
-		if (t.derived && (adapters < 0 || t.adapters == (uint32_t)adapters))
+		if (is_wanted(&t, adapters))
 			bytes += read_tensor(c, file, &t);
 	}
 	return bytes;
@@ -67,9 +79,12 @@ int main(int argc, char *argv[])
 	uint64_t bytes;
 	int64_t file;
 	double start, cpu, wall;
+	int adapters = ANY;
 
 	if (argc < 3)
-		die("CONTAINER FILE [ADAPTERS]");
+		die("CONTAINER FILE [ADAPTERS | all]");
+	if (argc > 3)
+		adapters = strcmp(argv[3], "all") == 0 ? ALL : atoi(argv[3]);
 	options.decoders = 1;
 	options.buffered = 1;
 	if (mfs_open(&c, argv[1], &options, &why) < 0)
@@ -77,11 +92,11 @@ int main(int argc, char *argv[])
 	file = mfs_file_find(c, argv[2]);
 	if (file < 0)
 		die("no such file");
-	read_view(c, (uint32_t)file, argc > 3 ? atoi(argv[3]) : -1); /* operands and page cache */
+	read_view(c, (uint32_t)file, adapters); /* operands and page cache */
 	mfs_stats_get(c, &before);
 	start = seconds(CLOCK_MONOTONIC);
 	cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-	bytes = read_view(c, (uint32_t)file, argc > 3 ? atoi(argv[3]) : -1);
+	bytes = read_view(c, (uint32_t)file, adapters);
 	cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 	wall = seconds(CLOCK_MONOTONIC) - start;
 	mfs_stats_get(c, &after);
