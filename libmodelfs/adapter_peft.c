@@ -250,6 +250,7 @@ static int make_pair(const struct pairing *p, const struct group *g, mfs_adapter
 				  .a = (turned ? g->b : g->a)->tensor,
 				  .b = (turned ? g->a : g->b)->tensor,
 				  .rank = (uint32_t)p->adapter->tensors[g->a->tensor].dims[0],
+				  .experts = 1,
 				  .transposed = turned,
 				  .b_transposed = turned};
 	if (!error)
