@@ -1,25 +1,29 @@
 #!/usr/bin/env bash
 # Everything there is to run, from a bare checkout:
-#   ./test.sh [--quick] [--threads] [--soak]
+#   ./test.sh [--quick] [--threads] [--arm64] [--soak]
 # Installs what is missing, builds with warnings as errors and runs the suite;
 # builds again with ASan and UBSan for the unit tests, the fuzz corpora and some
 # integration tests; builds the fuzz targets with libFuzzer and runs each for a
 # while. --quick: only the suite. --threads: also what runs in many threads, built
-# with TSan. --soak: all of it in the long forms, for a night.
+# with TSan. --arm64: also format/ and its tests built for 64-bit ARM, in QEMU, where
+# what that takes is installed (tests/cross/arm64.sh). --soak: all of it in the long
+# forms, for a night.
 # The last line counts the tests of all parts.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 quick=0
 threads=0
+arm64=0
 soak=0
 for argument; do
 	case $argument in
 	--quick) quick=1 ;;
 	--threads) threads=1 ;;
-	--soak) soak=1 threads=1 ;;
+	--arm64) arm64=1 ;;
+	--soak) soak=1 threads=1 arm64=1 ;;
 	*)
-		sed -n '2,9s/^# \{0,1\}//p' "$0"
+		sed -n '2,11s/^# \{0,1\}//p' "$0"
 		[ "$argument" = --help ] && exit 0
 		exit 2
 		;;
@@ -114,6 +118,22 @@ run_thread_sanitized()
 		'^unit/test_(io|reader|cache|order|route|memory|pack)$|^integration/(many_readers|a_failing|signals)'
 }
 
+run_arm64()
+{
+	local status=0 count
+
+	say "64-bit ARM"
+	tests/cross/arm64.sh build-arm64 >build-arm64.log 2>&1 || status=$?
+	cat build-arm64.log
+	if [ $status = 77 ]; then
+		skipped=$((skipped + 1))
+		return 0
+	fi
+	count=$(sed -n 's/^\([0-9]*\) passed, .*/\1/p' build-arm64.log | tail -n 1)
+	passed=$((passed + ${count:-0}))
+	return $status
+}
+
 run_fuzzers()
 {
 	local target name corpus status
@@ -151,6 +171,7 @@ part run_suite
 if [ $quick = 0 ]; then
 	part run_sanitized
 	[ $threads = 0 ] || part run_thread_sanitized
+	[ $arm64 = 0 ] || part run_arm64
 	if command -v clang >/dev/null; then
 		part run_fuzzers
 	else

@@ -10,6 +10,8 @@ unsigned mfs_processor(void)
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
 	    __builtin_cpu_supports("bmi2"))
 		features |= MFS_PROCESSOR_AVX2;
+#elif defined(__aarch64__)
+	features |= MFS_PROCESSOR_NEON; /* every one has it */
 #endif
 	return features & ~hidden;
 }

@@ -5,6 +5,7 @@
 
 enum mfs_processor_feature {
 	MFS_PROCESSOR_AVX2 = 1, /* with BMI1 and BMI2 */
+	MFS_PROCESSOR_NEON = 2,
 };
 
 /* Sum of the features. */

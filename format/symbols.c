@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "processor.h"
-#include "symbols_x86.h"
+#include "symbols_kernels.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -501,39 +501,34 @@ void mfs_symbols_split(const mfs_layout *layout, uint32_t blocks, const uint8_t 
 		mfs_symbols_split_reference(layout, blocks, a, b, c);
 }
 
-/* True if a loop for this processor has done it. */
-static int join_vectors(const struct shape *shape, const struct blocks *at, const uint8_t *upper,
-			const uint8_t *rest, uint8_t *out)
+/* The loop for this processor, or NULL. */
+static mfs_joiner *joiner_of(const struct shape *shape)
 {
-#if defined(__x86_64__)
-	mfs_joining joining = {.blocks = at->count,
-			       .stride = at->stride,
-			       .upper = upper,
-			       .rest = rest,
-			       .low = out + at->low->offset,
-			       .high = out + at->high->offset};
+#ifdef MFS_JOIN_FEATURE
+	static const struct {
+		const struct shape *shape;
+		mfs_joiner *join;
+	} joiners[] = {{&q4_k, mfs_join_q4_k}, {&q6_k, mfs_join_q6_k}, {&q5_k, mfs_join_q5_k},
+		       {&q5_0, mfs_join_q5_0}, {&q3_k, mfs_join_q3_k}, {&q2_k, mfs_join_q2_k}};
 
-	if (!(mfs_processor() & MFS_PROCESSOR_AVX2))
-		return 0;
-	if (shapes_equal(shape, &q5_0))
-		mfs_join_q5_0_avx2(joining);
-	else if (shapes_equal(shape, &q5_k))
-		mfs_join_q5_k_avx2(joining);
-	else if (shapes_equal(shape, &q6_k))
-		mfs_join_q6_k_avx2(joining);
-	else if (shapes_equal(shape, &q4_k))
-		mfs_join_q4_k_avx2(joining);
-	else if (shapes_equal(shape, &q3_k))
-		mfs_join_q3_k_avx2(joining);
-	else if (shapes_equal(shape, &q2_k))
-		mfs_join_q2_k_avx2(joining);
-	else
-		return 0;
-	return 1;
+	for (size_t i = 0; i < sizeof(joiners) / sizeof(*joiners); i++)
+		if (shapes_equal(shape, joiners[i].shape))
+			return mfs_processor() & MFS_JOIN_FEATURE ? joiners[i].join : NULL;
 #else
-	(void)shape, (void)at, (void)upper, (void)rest, (void)out;
-	return 0;
+	(void)shape;
 #endif
+	return NULL;
+}
+
+static mfs_joining joining_of(const struct blocks *at, const uint8_t *upper, const uint8_t *rest,
+			      uint8_t *out)
+{
+	return (mfs_joining){.blocks = at->count,
+			     .stride = at->stride,
+			     .upper = upper,
+			     .rest = rest,
+			     .low = out + at->low->offset,
+			     .high = out + at->high->offset};
 }
 
 void mfs_symbols_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *a, const uint8_t *b,
@@ -541,11 +536,12 @@ void mfs_symbols_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *
 {
 	struct shape shape = shape_of(layout);
 	struct blocks at = blocks_of(layout, blocks);
+	mfs_joiner *join = joiner_of(&shape);
 
 	if (is_identity(&shape))
 		copy_fields(c + at.low->offset, at.stride, a, at.low->size, at.low->size, blocks);
-	else if (join_vectors(&shape, &at, a, b, c))
-		return;
+	else if (join)
+		join(joining_of(&at, a, b, c));
 	else if (eight_fit(&shape))
 		EACH_SHAPE(join_blocks);
 	else if (shapes_equal(&shape, &q2_k))

@@ -1,4 +1,4 @@
-#include "symbols_x86.h"
+#include "symbols_kernels.h"
 
 #if defined(__x86_64__)
 
@@ -36,7 +36,7 @@ TARGET static inline __m128i bits_to_bytes(__m128i words, char value, char byte)
 	return _mm_and_si128(_mm_cmpeq_epi8(spread, bit), _mm_set1_epi8(value));
 }
 
-TARGET void mfs_join_q5_0_avx2(mfs_joining at)
+TARGET void mfs_join_q5_0(mfs_joining at)
 {
 	for (uint32_t b = 0; b < at.blocks; b++) {
 		__m128i upper = load16(at.upper + (size_t)b * 16);
@@ -84,7 +84,7 @@ TARGET static inline __m256i two_nibbles(__m256i first, __m256i second)
 			       _mm256_slli_epi16(_mm256_and_si256(second, mask), 4));
 }
 
-TARGET void mfs_join_q5_k_avx2(mfs_joining at)
+TARGET void mfs_join_q5_k(mfs_joining at)
 {
 	for (uint32_t b = 0; b < at.blocks; b++) {
 		const uint8_t *upper = at.upper + (size_t)b * 128;
@@ -102,7 +102,7 @@ TARGET void mfs_join_q5_k_avx2(mfs_joining at)
 	}
 }
 
-TARGET void mfs_join_q4_k_avx2(mfs_joining at)
+TARGET void mfs_join_q4_k(mfs_joining at)
 {
 	for (uint32_t b = 0; b < at.blocks; b++) {
 		const uint8_t *upper = at.upper + (size_t)b * 128;
@@ -127,7 +127,7 @@ TARGET static inline __m256i group_q3_k(const uint8_t *upper)
 	return _mm256_and_si256(_mm256_srlv_epi64(bytes, shift), _mm256_set1_epi8(3));
 }
 
-TARGET void mfs_join_q3_k_avx2(mfs_joining at)
+TARGET void mfs_join_q3_k(mfs_joining at)
 {
 	const __m256i one = _mm256_set1_epi8(1);
 
@@ -157,7 +157,7 @@ TARGET void mfs_join_q3_k_avx2(mfs_joining at)
 /* ---- Q2_K: groups of 16 weights in four bytes, eight groups to 32 bytes of the
  * field ---- */
 
-TARGET void mfs_join_q2_k_avx2(mfs_joining at)
+TARGET void mfs_join_q2_k(mfs_joining at)
 {
 	const __m256i shift = _mm256_set_epi32(6, 4, 2, 0, 6, 4, 2, 0);
 
@@ -193,7 +193,7 @@ TARGET static inline __m256i quarter_q6_k(const uint8_t *upper, __m256i rest, in
 	return _mm256_or_si256(_mm256_slli_epi16(symbols, 2), bits);
 }
 
-TARGET void mfs_join_q6_k_avx2(mfs_joining at)
+TARGET void mfs_join_q6_k(mfs_joining at)
 {
 	for (uint32_t b = 0; b < 2 * at.blocks; b++) {
 		const uint8_t *upper = at.upper + (size_t)b * 64;
