@@ -246,7 +246,8 @@ enum mfs_term_kind {
 #define MFS_TERM_B_TRANSPOSED 2u /* B is stored rank x rows */
 #define MFS_TERM_EXPERTS      4u /* a pair of matrices for each of several parts of the rows */
 #define MFS_TERM_OPERANDS     3
-#define MFS_TERMS_MAX	      64u /* of one tensor */
+#define MFS_TERMS_MAX	      64u	 /* of one tensor */
+#define MFS_OPERAND_MAX	      (1u << 26) /* numbers of one operand */
 
 struct mfs_disk_term {
 	le32 tensor;

@@ -244,6 +244,16 @@ static uint64_t operand_weights(const mfs_root *root, uint32_t number)
 	return weights_of(root, &t);
 }
 
+/* Readers load whole operands. */
+static bool operands_are_bounded(const mfs_root *root, const mfs_root_term *term)
+{
+	for (int k = 0; k < MFS_TERM_OPERANDS; k++)
+		if (term->operand[k] != MFS_NO_TENSOR &&
+		    operand_weights(root, term->operand[k]) > MFS_OPERAND_MAX)
+			return false;
+	return true;
+}
+
 /* How many matrices A has: one, or one for each expert; 0 if it does not fit. */
 static uint64_t count_experts(const mfs_root_term *term, uint64_t a, uint64_t rows,
 			      uint64_t columns)
@@ -319,6 +329,8 @@ static const char *check_term(const mfs_root *root, uint32_t i)
 	    !operand_ok(root, term.operand[1], term.kind == MFS_TERM_NF4) ||
 	    !operand_ok(root, term.operand[2], true))
 		return "a term refers to what it cannot use";
+	if (!operands_are_bounded(root, &term))
+		return "an operand of a term is too large";
 	if (term.kind == MFS_TERM_LORA)
 		return check_lora(root, i, &term, &t);
 	/* What it takes to decode the base comes first, and once. */

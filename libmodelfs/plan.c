@@ -610,6 +610,17 @@ int mfs_plan_add_derived(mfs_plan *plan, uint32_t file, const mfs_import_tensor 
 	return error ? error : add_tensor(plan, &t, why);
 }
 
+static bool operand_is_bounded(const mfs_plan *plan, uint32_t number)
+{
+	const mfs_plan_tensor *t;
+
+	if (number == MFS_NO_TENSOR)
+		return true;
+	t = &plan->tensors[number];
+	return t->record.size / t->layout->block_bytes <=
+	       MFS_OPERAND_MAX / t->layout->block_weights;
+}
+
 int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *why)
 {
 	mfs_root_term *terms =
@@ -617,6 +628,12 @@ int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *wh
 
 	if (!terms)
 		return no_memory(why);
+	for (int k = 0; k < MFS_TERM_OPERANDS; k++)
+		if (!operand_is_bounded(plan, term->operand[k]))
+			return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
+					       "a merged view needs a matrix of more than %u "
+					       "numbers; --views=none packs the adapter alone",
+					       MFS_OPERAND_MAX);
 	plan->terms = terms;
 	terms[plan->term_count++] = *term;
 	return 0;

@@ -19,7 +19,7 @@ static const uint64_t sizes[TENSORS] = {24, 8, 12, 6, 24};
 struct parts {
 	mfs_root_tensor tensor[TENSORS];
 	mfs_root_term term[3];
-	uint32_t terms;
+	uint32_t terms, frames;
 	mfs_root_file file;
 	const char *name[2]; /* of two files; the first is empty */
 };
@@ -45,6 +45,7 @@ static void set_up(struct parts *p, uint8_t flags)
 	    .tensor = COMPUTED, .operand = {A, B, MFS_NO_TENSOR}, .scale = 0.5f, .rank = 2};
 	p->term[1].operand[2] = GAIN;
 	p->terms = flags & MFS_TENSOR_DERIVED ? 2 : 0;
+	p->frames = TENSORS;
 	p->file = (mfs_root_file){.size = offset, .base = MFS_NO_FILE};
 	p->name[0] = "a";
 	p->name[1] = "merged/b.gguf";
@@ -89,7 +90,7 @@ static const char *opened(struct parts *p, mfs_root *out, uint8_t **memory)
 
 	mfs_root_layout(&root, count);
 	root.generation = 1;
-	root.frames = TENSORS;
+	root.frames = p->frames;
 	bytes = *memory = calloc(1, root.size);
 	assert_non_null(bytes);
 	mfs_root_put_header(&root, bytes);
@@ -100,8 +101,9 @@ static const char *opened(struct parts *p, mfs_root *out, uint8_t **memory)
 		mfs_root_put_tensor(&root, bytes, i, &p->tensor[i], 0);
 	for (uint32_t i = 0; i < p->terms; i++)
 		mfs_root_put_term(&root, bytes, i, &p->term[i]);
-	mfs_root_put_segment(&root, bytes, 0,
-			     &(mfs_root_segment){.size = TENSORS * sizeof(struct mfs_disk_frame)});
+	mfs_root_put_segment(
+	    &root, bytes, 0,
+	    &(mfs_root_segment){.size = p->frames * (uint32_t)sizeof(struct mfs_disk_frame)});
 	mfs_root_open(out, bytes, root.size, 1 << 20, 1, &reason);
 	return reason;
 }
@@ -297,6 +299,26 @@ static void terms_see_the_same_rows_and_experts(void **state)
 	assert_refused(&p, "do not fit");
 }
 
+static void operands_have_a_limit(void **state)
+{
+	struct parts p;
+
+	(void)state;
+	for (unsigned spans = 16; spans <= 17; spans++) {
+		uint64_t size = (uint64_t)spans * MFS_FRAME_MAX;
+
+		set_up(&p, MFS_TENSOR_DERIVED);
+		p.frames += spans - 1;
+		p.file.size += size - p.tensor[A].size;
+		for (int i = B; i < TENSORS; i++)
+			p.tensor[i].file_offset += size - p.tensor[A].size;
+		p.tensor[A].size = p.tensor[A].slice_blocks = size;
+		p.tensor[A].span_blocks = MFS_FRAME_MAX;
+		assert_refused(&p, size > MFS_OPERAND_MAX ? "an operand of a term is too large"
+							  : "do not fit its tensor");
+	}
+}
+
 static void codes_of_4_bits_are_two_weights_a_byte(void **state)
 {
 	struct parts p;
@@ -351,6 +373,7 @@ int main(void)
 	    cmocka_unit_test(a_derived_tensor_must_fit_its_base),
 	    cmocka_unit_test(terms_must_fit_their_tensor),
 	    cmocka_unit_test(terms_see_the_same_rows_and_experts),
+	    cmocka_unit_test(operands_have_a_limit),
 	    cmocka_unit_test(codes_of_4_bits_are_two_weights_a_byte),
 	    cmocka_unit_test(directories_are_no_files),
 	};
