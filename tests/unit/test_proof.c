@@ -11,6 +11,22 @@
 #include "modelfs_pack.h"
 #include "packer.h"
 
+/* Each mistake takes a container of its own, and sanitizers much of the time that a test
+ * has: one of so many is made then. As it has no divisor in common with the kinds of
+ * mistakes, every kind is still made, in places that lie all over. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifdef SANITIZED
+#define MISTAKE_STEP 5
+#else
+#define MISTAKE_STEP 1
+#endif
+
 /* ---- an encoder that makes one mistake ---- */
 
 static atomic_int spans_coded;
@@ -128,7 +144,7 @@ static void a_wrong_encoder_is_caught_in_any_span(void **state)
 	unlink(sf_path("c.mfs"));
 	spans = atomic_load(&spans_coded);
 	assert_true(spans > 5);
-	for (int i = 0; i < 2 * spans; i++) {
+	for (int i = 0; i < 2 * spans; i += MISTAKE_STEP) {
 		wrong_span = i / 2;
 		too_short = i % 2;
 		atomic_store(&spans_coded, 0);
@@ -172,13 +188,13 @@ static void assert_wrong_writes_are_caught(const char *source, bool appending, i
 	uint8_t *before = NULL;
 	mfs_problem why;
 	size_t size = 0;
-	int writes, caught = 0;
+	int writes, made = 0, caught = 0;
 
 	if (appending)
 		before = sf_read(sf_path("c.mfs"), &size);
 	assert_int_equal(pack(source, 2, &medium, appending, &why), 0);
 	writes = medium.writes - sealing;
-	for (int i = 0; i < 3 * writes; i++) {
+	for (int i = 0; i < 3 * writes; i += MISTAKE_STEP) {
 		int error;
 
 		if (before)
@@ -190,8 +206,9 @@ static void assert_wrong_writes_are_caught(const char *source, bool appending, i
 		error = pack(source, 2, &medium, appending, &why);
 		assert_caught(error, &medium, &why, before, size);
 		caught += error != 0;
+		made++;
 	}
-	assert_true(caught >= 2 * writes);
+	assert_true(made >= 3 && 3 * caught >= 2 * made);
 	free(before);
 	unlink(sf_path("c.mfs"));
 }
