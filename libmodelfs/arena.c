@@ -9,8 +9,10 @@
 #include "modelfs_error.h"
 
 /* Large memory pages, where the kernel has them: a request into one is a single
- * segment for the device, which many devices take in requests twice as long. */
-#define LARGE_PAGE ((size_t)2 << 20)
+ * segment for the device, which many devices take in requests twice as long. Not for
+ * small arenas, where clearing a page of this size takes longer than what is read. */
+#define LARGE_PAGE	 ((size_t)2 << 20)
+#define LARGE_PAGES_FROM ((size_t)16 << 20)
 
 /* Begins where a large memory page may; NULL if there is no memory. */
 static void *map_memory(size_t bytes)
@@ -25,7 +27,8 @@ static void *map_memory(size_t bytes)
 	if (head)
 		munmap(memory, head);
 	munmap(memory + head + bytes, LARGE_PAGE - head);
-	madvise(memory + head, bytes, MADV_HUGEPAGE);
+	if (bytes >= LARGE_PAGES_FROM)
+		madvise(memory + head, bytes, MADV_HUGEPAGE);
 	return memory + head;
 }
 

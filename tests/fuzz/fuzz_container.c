@@ -65,6 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	bytes = build(data, size, &container_size);
 	options.decoders = 1;
+	options.arena_bytes = 8u << 20;
 	options.no_prefetch = 1;
 	if (mfs_open_io(&c, &memory_io_new(bytes, container_size)->head, "input", &options, &why)) {
 		EXERCISE_REQUIRE(!c && why.error < 0 && why.text[0]);

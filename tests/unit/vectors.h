@@ -72,12 +72,13 @@ static inline void vector_free(vector *v)
 	v->bytes = NULL;
 }
 
-/* Opens what lies in memory. One decoder: thousands of these are made. */
+/* Opens what lies in memory. One decoder and little memory: thousands of these are made. */
 static inline int vector_open(mfs_container **out, const vector *v, mfs_problem *why)
 {
 	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
 
 	options.decoders = 1;
+	options.arena_bytes = 8u << 20;
 	memset(why, 0, sizeof(*why));
 	return mfs_open_io(out, &memory_io_new(v->bytes, v->size)->head, "vector", &options, why);
 }
