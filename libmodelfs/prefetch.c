@@ -39,14 +39,13 @@ bool prefetch_stream_active(const struct reader *r, const struct stream *s)
 uint64_t prefetch_window(const struct reader *r)
 {
 	uint64_t wanted = r->c->queue.window_bytes;
-	/* The rest is for what is being handed out. */
-	uint64_t room = r->span_arena.bytes / 4 * 3;
+	uint64_t room = r->span_arena.bytes / 2;
 	unsigned active = routes_active(r);
 
 	for (int i = 0; i < STREAMS; i++)
 		active += prefetch_stream_active(r, &r->streams[i]);
 	if (active > 1)
-		room = r->span_arena.bytes / 2 / active;
+		room /= active;
 	return wanted < room ? wanted : room;
 }
 
