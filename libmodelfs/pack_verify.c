@@ -53,6 +53,79 @@ static int64_t check_added(mfs_pack_work *w, mfs_container *container)
 	return problems;
 }
 
+/* ---- extents ----
+ *
+ * A span is proven against the bytes at its tensor's place in the source. What is left
+ * of a file are its extents: each must hand out its tensor at that very place. */
+
+/* Whether the container has the tensor as it was packed: the same run of the source, in
+ * the frames that were made of it, or of its twin. */
+static bool is_as_packed(const mfs_plan *plan, uint32_t number, const mfs_root_tensor *t)
+{
+	const mfs_plan_tensor *planned = &plan->tensors[number];
+	const mfs_root_tensor *own = &planned->record, *stored = own;
+
+	if (planned->twin != MFS_NO_TENSOR)
+		stored = &plan->tensors[planned->twin].record;
+	for (unsigned s = 0; s < MFS_SLOTS; s++)
+		if (t->slot[s].first != stored->slot[s].first)
+			return false;
+	return t->file == own->file && t->file_offset == own->file_offset && t->size == own->size &&
+	       t->span_blocks == stored->span_blocks && stored->size == own->size;
+}
+
+static bool extent_is_right(const mfs_plan *plan, const mfs_root *root, uint32_t file,
+			    const mfs_root_extent *e)
+{
+	mfs_root_tensor t;
+
+	if (e->kind != MFS_EXTENT_TENSOR)
+		return e->kind == MFS_EXTENT_ZEROS;
+	mfs_root_get_tensor(root, e->tensor, &t);
+	return is_as_packed(plan, e->tensor, &t) && t.file == file && e->source_offset <= t.size &&
+	       e->length <= t.size - e->source_offset &&
+	       t.file_offset + e->source_offset == e->file_offset;
+}
+
+/* Returns where the file's extents first are wrong, or the file's size. */
+static uint64_t right_until(const mfs_plan *plan, const mfs_root *root, uint32_t file)
+{
+	mfs_root_extent e;
+	mfs_root_file f;
+	uint64_t at = 0;
+
+	mfs_root_get_file(root, file, &f);
+	for (uint64_t i = 0; i < f.extent_count; i++, at += e.length) {
+		mfs_root_get_extent(root, f.first_extent + i, &e);
+		if (e.file_offset != at || !extent_is_right(plan, root, file, &e))
+			break;
+	}
+	return at;
+}
+
+/* Of views nothing but a few bytes was packed. */
+static int check_extents(const mfs_pack_work *w, const mfs_container *container)
+{
+	const mfs_plan *plan = w->plan;
+
+	for (uint32_t i = 0; i < plan->file_count; i++) {
+		const mfs_plan_file *f = &plan->files[i];
+		uint64_t at;
+
+		if (f->carried || f->view)
+			continue;
+		at = right_until(plan, &container->root, i);
+		if (at != f->source.size)
+			return mfs_problem_set(w->why, MFS_E_CORRUPT, at,
+					       "%s: its index does not lead to the bytes of %s "
+					       "at 0x%llx",
+					       w->output->path, f->path, (unsigned long long)at);
+	}
+	return 0;
+}
+
+/* ---- everything ---- */
+
 int mfs_pack_verify(mfs_pack_work *w)
 {
 	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
@@ -73,8 +146,12 @@ int mfs_pack_verify(mfs_pack_work *w)
 		report_damage(w, &damage);
 		return MFS_E_IO;
 	}
-	problems = appended ? check_added(w, container) : check_all(w, container);
+	if (w->prove)
+		error = check_extents(w, container);
+	problems = error ? 0 : appended ? check_added(w, container) : check_all(w, container);
 	mfs_close(container);
+	if (error)
+		return error;
 	if (problems == MFS_E_CANCELLED)
 		return mfs_pack_check_cancel(w);
 	if (problems < 0)

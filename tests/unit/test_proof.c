@@ -1,7 +1,7 @@
 /*
  * What verifying catches before a container gets its name: mistakes of a codec, which
- * the coders find by decoding each span, and whatever a medium does not give back as it
- * was written.
+ * the coders find by decoding each span, whatever a medium does not give back as it
+ * was written, and an index that leads elsewhere than to what was packed.
  */
 #include "source_files.h"
 
@@ -98,6 +98,55 @@ static int sync_file(const mfs_output *output)
 }
 
 static const mfs_output_table wrong_medium = {write_wrongly, sync_file};
+
+/* ---- a planner that makes one mistake ---- */
+
+struct planner {
+	mfs_plan *plan;
+	int mistake;
+	bool done;
+};
+
+static mfs_root_extent *extent_of(mfs_plan *plan, const char *tensor)
+{
+	for (uint32_t i = 0; i < plan->extent_count; i++) {
+		const mfs_root_tensor *t = &plan->tensors[plan->extents[i].tensor].record;
+
+		if (t->name_length == 1 && t->name[0] == tensor[0])
+			return &plan->extents[i];
+	}
+	fail();
+	return NULL;
+}
+
+enum { SWAPPED, TWICE, ELSEWHERE, MISTAKES };
+
+/* The first write comes when all is coded, and before the index. */
+static ssize_t write_after_mistake(const mfs_output *output, const void *bytes, size_t length,
+				   off_t offset)
+{
+	struct planner *p = output->user;
+	mfs_root_extent *b, *e;
+	uint32_t number;
+
+	if (p->done)
+		return pwrite(output->fd, bytes, length, offset);
+	p->done = true;
+	b = extent_of(p->plan, "b");
+	e = extent_of(p->plan, "e");
+	number = b->tensor;
+	if (p->mistake == SWAPPED) {
+		b->tensor = e->tensor;
+		e->tensor = number;
+	} else if (p->mistake == TWICE) {
+		e->tensor = number;
+	} else if (p->mistake == ELSEWHERE) {
+		p->plan->tensors[number].record.file_offset -= 32;
+	}
+	return pwrite(output->fd, bytes, length, offset);
+}
+
+static const mfs_output_table after_mistake = {write_after_mistake, sync_file};
 
 /* ---- packing ---- */
 
@@ -229,12 +278,43 @@ static void a_wrong_write_is_caught_when_appending(void **state)
 	assert_wrong_writes_are_caught(write_model("n.gguf", 210), true, 3);
 }
 
+static void a_wrong_extent_is_caught(void **state)
+{
+	const sf_tensor tensors[] = {{"a", SF_Q4_K, 2, {256, 64}, 64 * 144},
+				     {"b", SF_F16, 2, {512, 64}, 64 * 1024},
+				     {"e", SF_F16, 2, {512, 64}, 64 * 1024}};
+	const char *model = sf_write_gguf("extents.gguf", tensors, 3, 0);
+
+	(void)state;
+	for (int mistake = 0; mistake <= MISTAKES; mistake++) {
+		mfs_pack_options options = MFS_PACK_OPTIONS_INIT;
+		struct planner planner = {.mistake = mistake};
+		mfs_problem why = {0};
+		mfs_packer *p;
+		int error;
+
+		assert_int_equal(mfs_packer_new(&p, &options, &why), 0);
+		assert_int_equal(mfs_packer_add(p, model, NULL, &why), 0);
+		planner.plan = &p->plan;
+		mfs_packer_set_output(p, &after_mistake, &planner);
+		error = mfs_packer_write(p, sf_path("e.mfs"), NULL, NULL, NULL, &why);
+		mfs_packer_free(p);
+		assert_true(planner.done);
+		assert_int_equal(error, mistake < MISTAKES ? MFS_E_CORRUPT : 0);
+		assert_int_equal(access(sf_path("e.mfs"), F_OK), mistake < MISTAKES ? -1 : 0);
+		if (mistake < MISTAKES)
+			assert_non_null(strstr(why.text, "index does not lead to"));
+	}
+	unlink(sf_path("e.mfs"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_wrong_encoder_is_caught_in_any_span),
 	    cmocka_unit_test(a_wrong_write_is_caught_in_any_place),
 	    cmocka_unit_test(a_wrong_write_is_caught_when_appending),
+	    cmocka_unit_test(a_wrong_extent_is_caught),
 	};
 
 	return cmocka_run_group_tests(tests, sf_setup, sf_teardown);
