@@ -66,7 +66,7 @@ typedef struct {
 	mfs_gains *gains;
 	mfs_bnb *bnb;	       /* of a model with 4-bit weights of bitsandbytes */
 	float *nested_offsets; /* of carried NF4, by tensor of the import; else NULL */
-	char *remark; /* what the user should know about how it is packed, or NULL */
+	char *remark;	       /* what the user should know about how it is packed, or NULL */
 } mfs_plan_file;
 
 /* What a tensor's sample came to with each coding, for those who ask why. */
