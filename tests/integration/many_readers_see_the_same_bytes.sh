@@ -24,10 +24,8 @@ end_here()
 {
 	local status=$?
 
-	(
-		trap - EXIT
-		for pid in "${pids[@]}"; do end_process "$pid"; done
-	)
+	# At once: one after another takes too long where a sanitizer slows them.
+	[ ${#pids[@]} = 0 ] || kill -KILL "${pids[@]}" 2>/dev/null || true
 	[ -z "$group" ] || wait_until 5 rmdir "$group" 2>/dev/null || true
 	(exit "$status")
 	cleanup
