@@ -19,6 +19,7 @@ end_here()
 	)
 	[ -z "$loop" ] || losetup -d "$loop" || true
 	[ ! -d "$group" ] || wait_until 5 rmdir "$group" 2>/dev/null || true
+	set +e # so that this only sets what cleanup() finds
 	(exit "$status")
 	cleanup
 }

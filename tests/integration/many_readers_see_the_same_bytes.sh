@@ -27,6 +27,7 @@ end_here()
 	# At once: one after another takes too long where a sanitizer slows them.
 	[ ${#pids[@]} = 0 ] || kill -KILL "${pids[@]}" 2>/dev/null || true
 	[ -z "$group" ] || wait_until 5 rmdir "$group" 2>/dev/null || true
+	set +e # so that this only sets what cleanup() finds
 	(exit "$status")
 	cleanup
 }
