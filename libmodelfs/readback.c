@@ -259,6 +259,8 @@ static int run_threads(struct readback *b)
 	for (unsigned i = 0; i < started; i++)
 		pthread_join(ids[i], NULL);
 	free(ids);
+	/* The others may have left the owner nothing to do, and so to report. */
+	report_progress(b);
 	return b->error;
 }
 
