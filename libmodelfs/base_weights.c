@@ -9,7 +9,8 @@
 #define PIECE (1u << 18) /* weights at a time, or one row */
 
 struct rows {
-	const mfs_base_model *model;
+	const mfs_base_model *files; /* of the model */
+	const mfs_base_model *model; /* the one that the rows are in */
 	const mfs_import_tensor *t;
 	uint64_t columns;
 	const mfs_dequant *type; /* NULL: NF4 */
@@ -34,10 +35,10 @@ static int read_whole(const mfs_base_model *model, uint32_t number, uint8_t **ou
 	return 0;
 }
 
-static int read_map(struct rows *r, uint32_t number)
+static int read_map(struct rows *r, mfs_bnb_part map)
 {
 	uint8_t *bytes;
-	int error = read_whole(r->model, number, &bytes);
+	int error = read_whole(&r->files[map.file], map.tensor, &bytes);
 
 	if (error)
 		return error;
@@ -52,15 +53,22 @@ static int open_nf4(struct rows *r, uint32_t target)
 {
 	const mfs_base_model *model = r->model;
 	const mfs_bnb_matrix *m = mfs_bnb_find(model->bnb, target);
-	uint32_t absmax = m ? m->absmax : target + 1, nested = m ? m->nested : target + 2;
-	uint32_t map = m ? m->nested_map : model->import.tensor_count - 1;
+	const uint32_t own = (uint32_t)(model - r->files);
+	/* Where --quantize puts them. */
+	mfs_bnb_part absmax = {own, target + 1}, nested = {own, target + 2};
+	mfs_bnb_part map = {own, model->import.tensor_count - 1};
 	int error;
 
+	if (m) {
+		absmax = m->absmax;
+		nested = m->nested;
+		map = m->nested_map;
+	}
 	mfs_nf4_init(&r->nf4);
-	error = read_whole(model, absmax, &r->absmax);
-	if (error || nested == UINT32_MAX)
+	error = read_whole(&r->files[absmax.file], absmax.tensor, &r->absmax);
+	if (error || nested.tensor == UINT32_MAX)
 		return error;
-	error = read_whole(model, nested, &r->nested);
+	error = read_whole(&r->files[nested.file], nested.tensor, &r->nested);
 	if (!error)
 		error = read_map(r, map);
 	/* What --quantize computes is known once constants were read. */
@@ -75,12 +83,14 @@ static int open_nf4(struct rows *r, uint32_t target)
 	return error;
 }
 
-static int rows_open(struct rows *r, const mfs_base_model *model, uint32_t target, uint64_t columns,
-		     const mfs_merge_adapter *adapter)
+static int rows_open(struct rows *r, const mfs_base_model *files, uint32_t number, uint32_t target,
+		     uint64_t columns, const mfs_merge_adapter *adapter)
 {
+	const mfs_base_model *model = &files[number];
 	const mfs_layout *layout = model->import.tensors[target].layout;
 
-	*r = (struct rows){.model = model,
+	*r = (struct rows){.files = files,
+			   .model = model,
 			   .t = &model->import.tensors[target],
 			   .columns = columns,
 			   .merge = {.columns = columns,
@@ -170,8 +180,9 @@ static int row_gains(const struct rows *r, uint64_t count, const uint8_t *merged
 	return error;
 }
 
-int mfs_base_gains(const mfs_base_model *model, uint32_t target, uint64_t rows, uint64_t columns,
-		   const mfs_merge_adapter *adapter, const float *magnitude, float *gain)
+int mfs_base_gains(const mfs_base_model *files, uint32_t number, uint32_t target, uint64_t rows,
+		   uint64_t columns, const mfs_merge_adapter *adapter, const float *magnitude,
+		   float *gain)
 {
 	uint64_t step = columns < PIECE ? PIECE / columns : 1;
 	/* No block takes more than its floats; codes may begin in the middle of one. */
@@ -179,8 +190,8 @@ int mfs_base_gains(const mfs_base_model *model, uint32_t target, uint64_t rows, 
 	uint8_t *merged = malloc(step * columns * sizeof(float));
 	float *row = malloc(columns * sizeof(float));
 	struct rows r = {0};
-	int error =
-	    raw && merged && row ? rows_open(&r, model, target, columns, adapter) : MFS_E_MEMORY;
+	int error = raw && merged && row ? rows_open(&r, files, number, target, columns, adapter)
+					 : MFS_E_MEMORY;
 
 	for (uint64_t at = 0; at < rows && !error; at += step) {
 		uint64_t count = rows - at < step ? rows - at : step;

@@ -89,7 +89,7 @@ static int compute(const struct mfs_gains *g, const struct item *item, float **o
 						   .scale = (float)pair->scale};
 
 		mfs_merge_pack(a, columns, 1, pair->rank, columns, panels);
-		error = mfs_base_gains(&g->models[item->model], pair->target, item->rows, columns,
+		error = mfs_base_gains(g->models, item->model, pair->target, item->rows, columns,
 				       &adapter, magnitude, *out);
 	}
 	free(a);

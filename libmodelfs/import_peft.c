@@ -427,8 +427,8 @@ static int compute_gains(mfs_peft *p, const struct matrix *m, float **out)
 		    .scale = (float)wanted_alpha(&p->config, p->config.rank, p->config.alpha) /
 			     (float)rank};
 
-		error =
-		    mfs_base_gains(&p->base, m->target, rows, columns, &adapter, magnitudes, *out);
+		error = mfs_base_gains(&p->base, 0, m->target, rows, columns, &adapter, magnitudes,
+				       *out);
 	}
 	free(panels);
 	free(b);

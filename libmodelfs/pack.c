@@ -61,8 +61,10 @@ static int make_plan_compact(mfs_pack_work *w)
 
 static int make_plan(mfs_pack_work *w)
 {
-	int error = mfs_pack_drop_removed(w);
+	int error = mfs_plan_open_models(w->plan, w->why);
 
+	if (!error)
+		error = mfs_pack_drop_removed(w);
 	if (!error)
 		error = mfs_plan_build(w->plan, w->why);
 	if (!error && w->packer->compact)

@@ -64,8 +64,7 @@ static int check_name(const mfs_plan *plan, const char *path, const char *name, 
 	return 0;
 }
 
-/* A known format that breaks its own rules, as opposed to a medium that fails. */
-static bool is_refusal(int error)
+bool mfs_plan_is_refusal(int error)
 {
 	return error == MFS_E_INVALID || error == MFS_E_LIMIT || error == MFS_E_TRUNCATED ||
 	       error == MFS_E_UNSUPPORTED;
@@ -75,7 +74,7 @@ static int import_file(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
 {
 	int error = mfs_import_source(&file->import, &file->source, why);
 
-	if (plan->opaque && is_refusal(error)) {
+	if (plan->opaque && mfs_plan_is_refusal(error)) {
 		memset(&file->import, 0, sizeof(file->import));
 		file->import.format = MFS_FORMAT_OPAQUE;
 		error = 0;
@@ -304,37 +303,9 @@ void mfs_plan_set_offsets(mfs_plan *plan)
 	}
 }
 
-/* A model with 4-bit weights of bitsandbytes is served decoded too, where that can be
- * done; it is stored as it is in any case. */
-static int add_bnb(mfs_plan *plan, uint32_t number, mfs_problem *why)
-{
-	mfs_plan_file *file = &plan->files[number];
-	size_t length = strlen(file->name);
-	char label[MFS_NAME_MAX + 1];
-	mfs_problem reason = {0};
-	int error = mfs_bnb_open(&file->bnb, &file->import, &file->source, &reason);
-
-	if (is_refusal(error))
-		return asprintf(&file->remark, "%s: no views of it: %s", file->name, reason.text) <
-			       0
-			   ? no_memory(why)
-			   : 0;
-	if (error) {
-		*why = reason;
-		return error;
-	}
-	if (!file->bnb)
-		return 0;
-	if (length > 12 && !strcmp(file->name + length - 12, ".safetensors"))
-		length -= 12;
-	snprintf(label, sizeof(label), "%.*s", (int)length, file->name);
-	return mfs_views_add_bnb(plan, label, file->name, why);
-}
-
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file;
-	uint32_t count = plan->file_count;
 	int error;
 
 	if (!name)
@@ -348,12 +319,7 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 		return error;
 	if (file.requantized && mfs_recipe_is_nf4(&plan->recipe))
 		return add_nf4(plan, &file, name, why);
-	error = mfs_plan_append(plan, &file, name, why);
-	if (!error)
-		error = add_bnb(plan, count, why);
-	if (error)
-		mfs_plan_forget(plan, count);
-	return error;
+	return mfs_plan_append(plan, &file, name, why);
 }
 
 void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file)

@@ -65,6 +65,7 @@ typedef struct {
 	struct mfs_premerged *premerged;
 	mfs_gains *gains;
 	mfs_bnb *bnb;	       /* of a model with 4-bit weights of bitsandbytes */
+	bool models_opened;    /* `bnb` is known: mfs_plan_open_models() */
 	float *nested_offsets; /* of carried NF4, by tensor of the import; else NULL */
 	char *remark;	       /* what the user should know about how it is packed, or NULL */
 } mfs_plan_file;
@@ -150,6 +151,11 @@ void mfs_plan_free(mfs_plan *plan); /* what it holds, not the struct itself */
 /* Opens and imports the file at `path` under `name` (NULL: its base name). */
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why);
 
+/* Once the files of a model are added: finds its 4-bit weights of bitsandbytes and adds
+ * views of them. What cannot be decoded gets a remark. For who needs models whole, and
+ * when all files are there; a model that was opened stays as it is. plan_models.c */
+int mfs_plan_open_models(mfs_plan *plan, mfs_problem *why);
+
 /* Adds the adapter at `path` as "adapters/LABEL.gguf", and its merged views. It is
  * checked against its base: the file named `base`, or (NULL) the only model. */
 int mfs_plan_add_adapter(mfs_plan *plan, const char *path, const char *label, const char *base,
@@ -215,6 +221,9 @@ mfs_plan_file *mfs_plan_find_beside(const mfs_plan *plan, const mfs_plan_file *m
 				    const char *name);
 /* Pairs an adapter that is carried over, as if it had just been added. */
 int mfs_plan_open_carried_peft(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why);
+
+/* A known format that breaks its own rules, as opposed to a medium that fails. */
+bool mfs_plan_is_refusal(int error);
 
 /* Makes room for one more file at the end of plan->files; NULL without memory. */
 mfs_plan_file *mfs_plan_new_file(mfs_plan *plan);

@@ -132,17 +132,6 @@ static bool is_dora(const char *name)
 	return length > 5 && !strcmp(name + length - 5, ".dora");
 }
 
-/* The name of a model's 4-bit weights may be refused; then nothing is merged into it. */
-static int import_model(mfs_plan_file *file, mfs_problem *why)
-{
-	mfs_problem reason = {0};
-	int error = mfs_plan_import_carried(file, why);
-
-	if (!error && mfs_bnb_open(&file->bnb, &file->import, &file->source, &reason) < 0)
-		file->remark = strdup(reason.text);
-	return error;
-}
-
 static int open_carried_adapter(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
 {
 	const mfs_plan_file *base = &plan->files[file->record.base];
@@ -165,8 +154,10 @@ static int import_carried(mfs_plan *plan, mfs_problem *why)
 
 		if (f->carried && !f->import.memory && f->record.kind != MFS_FILE_VIEW &&
 		    f->record.format != MFS_FORMAT_OPAQUE)
-			error = import_model(f, why);
+			error = mfs_plan_import_carried(f, why);
 	}
+	if (!error)
+		error = mfs_plan_open_models(plan, why);
 	for (uint32_t i = 0; i < plan->file_count && !error; i++) {
 		mfs_plan_file *f = &plan->files[i];
 

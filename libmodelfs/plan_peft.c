@@ -15,8 +15,6 @@
 #include "shards.h"
 #include "view.h"
 
-#define SHARDS_MAX 1024u
-
 static int no_memory(mfs_problem *why)
 {
 	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
@@ -68,9 +66,9 @@ static int open_models(const mfs_plan *plan, const char *base, mfs_base_model **
 	int error = 0;
 
 	*count = sharded ? shard.count : 1;
-	if (*count > SHARDS_MAX)
+	if (*count > MFS_SHARDS_MAX)
 		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX, "%s: more than %u shards",
-				       base, SHARDS_MAX);
+				       base, MFS_SHARDS_MAX);
 	*out = calloc(*count, sizeof(**out));
 	if (!*out)
 		return no_memory(why);

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define MFS_SHARDS_MAX 1024u /* of a model whose files are looked at together */
+
 typedef struct {
 	size_t prefix_length; /* of "model" */
 	uint32_t number, count;

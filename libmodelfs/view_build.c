@@ -8,6 +8,7 @@
 #include "../format/layout_nf4.h"
 #include "../format/store.h"
 #include "problem.h"
+#include "shards.h"
 
 #define refuse(b, error, ...) mfs_problem_set((b)->why, (error), UINT64_MAX, __VA_ARGS__)
 
@@ -102,28 +103,74 @@ static int add_term(mfs_view_builder *b, uint32_t tensor, uint32_t part,
 
 /* ---- NF4 ---- */
 
-/* The constants of codes that --quantize made follow them in the import. */
-static mfs_root_term constants_of(const mfs_view_builder *b, uint32_t number)
+static int name_numbers(const mfs_view_builder *b, const char *name, uint32_t **out);
+
+/* Numbers of the tensors in file `file` of the model that the base belongs to. */
+static int shard_numbers(mfs_view_builder *b, uint32_t file, const uint32_t **out)
+{
+	const char *base = b->plan->files[b->base].name;
+	char name[MFS_NAME_MAX + 1];
+	mfs_shard shard;
+	int error = 0;
+
+	*out = b->numbers;
+	if (!mfs_shard_parse(&shard, base) || file == shard.number - 1)
+		return 0;
+	if (!b->shard_numbers) {
+		b->shard_numbers = calloc(shard.count, sizeof(*b->shard_numbers));
+		b->shard_count = shard.count;
+	}
+	if (!b->shard_numbers)
+		return no_memory(b->why);
+	mfs_shard_name(name, base, &shard, file + 1);
+	if (!b->shard_numbers[file])
+		error = name_numbers(b, name, &b->shard_numbers[file]);
+	*out = b->shard_numbers[file];
+	return error;
+}
+
+static int number_of(mfs_view_builder *b, mfs_bnb_part part, uint32_t *out)
+{
+	const uint32_t *numbers = NULL;
+	int error;
+
+	*out = MFS_NO_TENSOR;
+	if (part.tensor == UINT32_MAX)
+		return 0;
+	error = shard_numbers(b, part.file, &numbers);
+	if (!error)
+		*out = numbers[part.tensor];
+	return error;
+}
+
+/* Of codes that --quantize made: the constants follow them in the import. */
+static mfs_root_term quantized_constants(const mfs_view_builder *b, uint32_t number)
 {
 	const mfs_plan_file *base = &b->plan->files[b->base];
-	const mfs_bnb_matrix *m = mfs_bnb_find(base->bnb, number);
 	uint32_t last = mfs_view_base(b)->tensor_count - 1;
-	mfs_root_term term = {.kind = MFS_TERM_NF4};
+
+	/* Of a model that is being packed the offset is known later:
+	 * mfs_plan_set_offsets(). */
+	return (mfs_root_term){
+	    .kind = MFS_TERM_NF4,
+	    .scale = base->nested_offsets ? base->nested_offsets[number] : 0,
+	    .operand = {b->numbers[number + 1], b->numbers[number + 2], b->numbers[last]}};
+}
+
+static int constants_of(mfs_view_builder *b, uint32_t number, mfs_root_term *out)
+{
+	const mfs_bnb_matrix *m = mfs_bnb_find(b->plan->files[b->base].bnb, number);
+	int error;
 
 	if (!m) {
-		/* Of a model that is being packed it is known later: mfs_plan_set_offsets(). */
-		term.scale = base->nested_offsets ? base->nested_offsets[number] : 0;
-		memcpy(
-		    term.operand,
-		    (uint32_t[]){b->numbers[number + 1], b->numbers[number + 2], b->numbers[last]},
-		    sizeof(term.operand));
-		return term;
+		*out = quantized_constants(b, number);
+		return 0;
 	}
-	term.scale = m->offset;
-	term.operand[0] = b->numbers[m->absmax];
-	term.operand[1] = m->nested == UINT32_MAX ? MFS_NO_TENSOR : b->numbers[m->nested];
-	term.operand[2] = m->nested_map == UINT32_MAX ? MFS_NO_TENSOR : b->numbers[m->nested_map];
-	return term;
+	*out = (mfs_root_term){.kind = MFS_TERM_NF4, .scale = m->offset};
+	error = number_of(b, m->absmax, &out->operand[0]);
+	if (!error)
+		error = number_of(b, m->nested, &out->operand[1]);
+	return error ? error : number_of(b, m->nested_map, &out->operand[2]);
 }
 
 static bool is_nf4(const mfs_view_builder *b, uint32_t number)
@@ -134,8 +181,11 @@ static bool is_nf4(const mfs_view_builder *b, uint32_t number)
 
 static int add_constants(mfs_view_builder *b, uint32_t tensor, uint32_t number)
 {
-	mfs_root_term term = constants_of(b, number);
+	mfs_root_term term;
+	int error = constants_of(b, number, &term);
 
+	if (error)
+		return error;
 	if (term.scale - term.scale != 0)
 		return refuse(b, MFS_E_UNSUPPORTED,
 			      "%s: its views were removed, and with them what it takes to decode "
@@ -269,6 +319,9 @@ static void close_builder(mfs_view_builder *b)
 	}
 	free(b->part_numbers);
 	free(b->gain_numbers);
+	for (uint32_t i = 0; b->shard_numbers && i < b->shard_count; i++)
+		free(b->shard_numbers[i]);
+	free(b->shard_numbers);
 	free(b->numbers);
 	mfs_import_index_close(&b->index);
 }

@@ -15,6 +15,8 @@ typedef struct {
 	mfs_view *view;
 	mfs_import_index index; /* of the base */
 	uint32_t *numbers;	/* of the base's tensors in the plan */
+	/* Those of the other files of the base's model, by file; NULL: not looked up yet. */
+	uint32_t **shard_numbers, shard_count;
 	uint32_t **part_numbers, **gain_numbers;
 	uint64_t position; /* in the view */
 } mfs_view_builder;

@@ -59,6 +59,26 @@ for shard in 1 2; do
 	same expected view
 done
 
+# A matrix may have its tensors in several shards, of which one has no codes at all.
+mkdir cut
+for count in 3 11; do
+	rm -f cut/*
+	"$python" "$here/safetensors.py" cut odd.safetensors cut $count || fail "not cut"
+	pack --force cut.mfs cut
+	for shard in cut/*; do
+		reference decode "$shard" expected bf16 cut/*
+		name=$(basename "$shard" .safetensors)
+		modelfs-extract --stdout cut.mfs "views/$name.bf16.safetensors" >view ||
+			cp "$shard" view # it has nothing to do with 4 bits
+		same expected view
+	done
+	modelfs-check cut.mfs >/dev/null || fail "modelfs-check finds damage"
+done
+# Without one of them nothing is guessed.
+rm cut/model-00001-of-00011.safetensors
+mkmodelfs --force cut.mfs cut 2>remark >/dev/null || fail "not packed without a shard"
+grep -q "no views of it: " remark || fail "the reason is missing: $(cat remark)"
+
 # What cannot be decoded is packed all the same, and says so.
 sed 's/"quant_type": "nf4"/"quant_type": "fp4"/' odd.safetensors >fp4.safetensors
 mkmodelfs fp4.mfs fp4.safetensors 2>remark >/dev/null || fail "FP4 was not packed"

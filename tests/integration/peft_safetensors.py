@@ -47,17 +47,16 @@ def tensor_name(case, module):
 # ---- making ----
 
 def base_tensors(kind, case, rng):
-    """A list for each matrix: what describes it must be in the same file."""
     types = DTYPES[kind]
-    out = [[("norm.weight", types[0], (DIM,),
-             merge1.store(safetensors.KINDS[types[0]], rng.standard_normal(DIM)))]]
+    out = [("norm.weight", types[0], (DIM,),
+            merge1.store(safetensors.KINDS[types[0]], rng.standard_normal(DIM)))]
     for i, (module, shape) in enumerate(shapes(case).items()):
         name, dtype = tensor_name(case, module), types[i % len(types)]
         if kind == "nf4" and "layers" in module:
-            out.append(safetensors.packed(name, shape, "bfloat16", rng, nested=i % 3 > 0))
+            out += safetensors.packed(name, shape, "bfloat16", rng, nested=i % 3 > 0)
             continue
         weights = (rng.standard_normal(shape) * 0.05).astype(np.float32)
-        out.append([(name, dtype, shape, merge1.store(safetensors.KINDS[dtype], weights))])
+        out.append((name, dtype, shape, merge1.store(safetensors.KINDS[dtype], weights)))
     return out
 
 
@@ -68,8 +67,7 @@ def write(directory, name, data):
 
 
 def write_base(directory, kind, shards, case, rng):
-    groups = base_tensors(kind, case, rng)
-    tensors = [t for group in groups for t in group]
+    tensors = base_tensors(kind, case, rng)
     config = {"model_type": "llama", "torch_dtype": "bfloat16"}
     if kind == "nf4":
         config["quantization_config"] = {"load_in_4bit": True, "quant_method": "bitsandbytes"}
@@ -79,11 +77,11 @@ def write_base(directory, kind, shards, case, rng):
     if shards == 1:
         write(directory, "tiny.safetensors", safetensors.dump(tensors, {"format": "pt"}))
         return
-    parts = [[t for group in groups[i * len(groups) // shards:(i + 1) * len(groups) // shards]
-              for t in group] for i in range(shards)]
     weight_map = {}
-    for i, part in enumerate(parts):
-        name = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+    for i in range(shards):
+        # Cut anywhere: a matrix of 4 bits may have tensors in two files.
+        part = tensors[i * len(tensors) // shards:(i + 1) * len(tensors) // shards]
+        name = safetensors.shard_name(i, shards)
         write(directory, name, safetensors.dump(part, {"format": "pt"}))
         weight_map |= {t[0]: name for t in part}
     write(directory, "model.safetensors.index.json",
@@ -206,8 +204,8 @@ def merge_model(directory, out, case, mixture):
         return merged_weights(weights, terms) if terms else None
 
     names = sorted(os.listdir(base))
-    models = {n: safetensors.Safetensors(os.path.join(base, n)) for n in names
-              if n.endswith(".safetensors")}
+    shards = [n for n in names if n.endswith(".safetensors")]
+    models = dict(zip(shards, safetensors.load(os.path.join(base, n) for n in shards)))
     for name in names:
         if name in models:
             target = "model.safetensors" if name == "tiny.safetensors" else name

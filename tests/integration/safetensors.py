@@ -1,11 +1,14 @@
 """Safetensors files in NumPy, and what bitsandbytes' NF4 in them stands for, written
 from the definitions alone.
 
-safetensors.py decode FILE OUT bf16|f16   the view that modelfs has of it
+safetensors.py decode FILE OUT bf16|f16 [OTHER...]   the view that modelfs has of it; the
+    others are the rest of the model
+safetensors.py cut FILE DIR COUNT         the same tensors as COUNT shards, cut anywhere
 safetensors.py odd OUT SEED               a model with what is rare: matrices of odd shape,
     one scaled once, tensors of every width, of size 0 and of no dimensions
 """
 import json
+import os
 import struct
 import sys
 
@@ -28,17 +31,22 @@ class Safetensors:
         self.header = json.loads(self.bytes[8:8 + length])
         self.metadata = self.header.pop("__metadata__", None)
         self.data = 8 + length
+        self.files = [self]  # of the model
 
     def raw(self, name):
+        if name not in self.header:
+            return next(f.raw(name) for f in self.files if name in f.header)
         begin, end = self.header[name]["data_offsets"]
         return self.bytes[self.data + begin:self.data + end]
 
     def matrices(self):
-        """Names of what is stored in 4 bits."""
-        return [name[:-len(STATE)] for name in self.header if name.endswith(STATE)]
+        """Names of what is stored in 4 bits, in whichever file of the model."""
+        return {name[:-len(STATE)] for f in self.files for name in f.header
+                if name.endswith(STATE)}
 
     def helpers(self):
-        return {name + end for name in self.matrices() for end in HELPERS}
+        """Names of the tensors in this file that describe matrices."""
+        return {name + end for name in self.matrices() for end in HELPERS} & set(self.header)
 
     def nf4(self, name):
         """The matrix as F32, and the dtype that it had."""
@@ -59,11 +67,19 @@ class Safetensors:
 
     def floats(self, name):
         """A tensor as F32 in its shape, and its dtype."""
-        if name + STATE in self.header:
+        if name in self.matrices():
             return self.nf4(name)
         entry = self.header[name]
         return (merge1.decode(KINDS[entry["dtype"]], self.raw(name)).reshape(entry["shape"]),
                 entry["dtype"])
+
+
+def load(paths):
+    """The files of one model."""
+    files = [Safetensors(path) for path in paths]
+    for file in files:
+        file.files = files
+    return files
 
 
 def dump(tensors, metadata=None):
@@ -83,13 +99,13 @@ def decoded(model, change=None, dtype=None):
     """The tensors of a model without what describes NF4: `dtype` or (None) the one that
     the weights had; change(name, weights) returns other weights or None."""
     out = []
-    helpers = model.helpers()
+    helpers, matrices = model.helpers(), model.matrices()
     names = sorted(model.header, key=lambda n: model.header[n]["data_offsets"])
     for name in names:
         entry = model.header[name]
         if name in helpers:
             continue
-        packed = name + STATE in model.header
+        packed = name in matrices
         raw, kind, shape = model.raw(name), entry["dtype"], entry["shape"]
         weights = None
         if packed or kind in KINDS:
@@ -101,7 +117,7 @@ def decoded(model, change=None, dtype=None):
         if weights is not None:
             raw = merge1.store(KINDS[kind], weights)
         out.append((name, kind, shape, raw))
-    if model.matrices():
+    if helpers or matrices & set(model.header):
         out.sort(key=lambda t: (-SIZES[t[1]], not t[3]))
     return out
 
@@ -147,12 +163,29 @@ def odd_model(seed):
     return dump([tensors[i] for i in order], {"format": "pt", "note": "\u00e9"})
 
 
+def shard_name(i, count):
+    return f"model-{i + 1:05}-of-{count:05}.safetensors"
+
+
+def cut(path, directory, count):
+    model = Safetensors(path)
+    names = sorted(model.header, key=lambda n: model.header[n]["data_offsets"])
+    for i in range(count):
+        part = [(n, model.header[n]["dtype"], model.header[n]["shape"], model.raw(n))
+                for n in names[i * len(names) // count:(i + 1) * len(names) // count]]
+        with open(os.path.join(directory, shard_name(i, count)), "wb") as file:
+            file.write(dump(part, model.metadata))
+
+
 def main(command, *arguments):
+    if command == "cut":
+        cut(arguments[0], arguments[1], int(arguments[2]))
+        return 0
     if command == "odd":
         result, out = odd_model(int(arguments[1])), arguments[0]
     else:
-        path, out, dtype = arguments
-        model = Safetensors(path)
+        path, out, dtype, *others = arguments
+        model = load([path, *others])[0]
         result = dump(decoded(model, None, dtype.upper()), model.metadata)
     with open(out, "wb") as file:
         file.write(result)

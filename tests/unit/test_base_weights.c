@@ -69,7 +69,7 @@ static void check(const mfs_base_model *model, const float *weights,
 	float *gain = calloc(ROWS, sizeof(*gain));
 
 	assert_non_null(gain);
-	assert_int_equal(mfs_base_gains(model, 0, ROWS, COLUMNS, adapter, magnitude, gain), 0);
+	assert_int_equal(mfs_base_gains(model, 0, 0, ROWS, COLUMNS, adapter, magnitude, gain), 0);
 	for (int i = 0; i < ROWS; i++)
 		if (gain[i] != plain_gain(weights + (size_t)i * COLUMNS, i))
 			fail_msg("gain %d is %g", i, (double)gain[i]);
@@ -140,7 +140,7 @@ static void gains_of_codes_are_those_of_the_weights(void **state)
 	check(&model, weights, &adapter);
 	/* Without the offset nothing can be decoded. */
 	model.nested_offsets = NULL;
-	assert_int_equal(mfs_base_gains(&model, 0, ROWS, COLUMNS, &adapter, magnitude, scales),
+	assert_int_equal(mfs_base_gains(&model, 0, 0, ROWS, COLUMNS, &adapter, magnitude, scales),
 			 MFS_E_UNSUPPORTED);
 	free(scales);
 	free(weights);
@@ -156,17 +156,17 @@ static void what_is_no_number_or_no_weight_is_refused(void **state)
 	mfs_base_model model = model_of((const uint8_t *)weights, t.size, &t, 1);
 
 	(void)state;
-	assert_int_equal(mfs_base_gains(&model, 0, 1, COLUMNS, &adapter, magnitude, &gain),
+	assert_int_equal(mfs_base_gains(&model, 0, 0, 1, COLUMNS, &adapter, magnitude, &gain),
 			 MFS_E_INVALID);
 	/* More rows than the tensor has. */
 	weights[0] = 1;
-	assert_int_equal(mfs_base_gains(&model, 0, 1, COLUMNS, &adapter, magnitude, &gain), 0);
+	assert_int_equal(mfs_base_gains(&model, 0, 0, 1, COLUMNS, &adapter, magnitude, &gain), 0);
 	t.size = 4;
-	assert_int_equal(mfs_base_gains(&model, 0, 1, COLUMNS, &adapter, magnitude, &gain),
+	assert_int_equal(mfs_base_gains(&model, 0, 0, 1, COLUMNS, &adapter, magnitude, &gain),
 			 MFS_E_INVALID);
 	t.size = sizeof(weights);
 	t.layout = mfs_layout_safetensors("I32", false);
-	assert_int_equal(mfs_base_gains(&model, 0, 1, COLUMNS, &adapter, magnitude, &gain),
+	assert_int_equal(mfs_base_gains(&model, 0, 0, 1, COLUMNS, &adapter, magnitude, &gain),
 			 MFS_E_UNSUPPORTED);
 }
 

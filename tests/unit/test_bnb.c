@@ -73,13 +73,29 @@ static void add_map(struct file *f, float error)
 	add(f, "m.w.quant_map", "F32", 4, map, sizeof(map));
 }
 
+static size_t file_size(const struct file *f)
+{
+	return 8 + f->header_size + f->data_size;
+}
+
+static void finish(struct file *f)
+{
+	f->header[f->header_size++] = '}';
+	f->bytes = malloc(file_size(f));
+	assert_non_null(f->bytes);
+	store_le64(f->bytes, f->header_size);
+	memcpy(f->bytes + 8, f->header, f->header_size);
+	memcpy(f->bytes + 8 + f->header_size, f->data, f->data_size);
+}
+
 static void make(struct file *f, const struct model *m)
 {
 	char name[64];
 
 	memset(f, 0, sizeof(*f));
 	add(f, "norm", "F32", 4, NULL, 16);
-	add(f, "m.w", "U8", 1, NULL, m->codes_bytes);
+	if (m->codes_bytes)
+		add(f, "m.w", "U8", 1, NULL, m->codes_bytes);
 	add(f, "m.w.absmax", m->absmax_type, strcmp(m->absmax_type, "U8") ? 4 : 1, NULL,
 	    m->absmax_bytes);
 	if (m->nested) {
@@ -89,12 +105,15 @@ static void make(struct file *f, const struct model *m)
 	add_map(f, m->map_error);
 	snprintf(name, sizeof(name), "m.w.quant_state.%s", m->mark);
 	add(f, name, "U8", 1, m->state, strlen(m->state));
-	f->header[f->header_size++] = '}';
-	f->bytes = malloc(8 + f->header_size + f->data_size);
-	assert_non_null(f->bytes);
-	store_le64(f->bytes, f->header_size);
-	memcpy(f->bytes + 8, f->header, f->header_size);
-	memcpy(f->bytes + 8 + f->header_size, f->data, f->data_size);
+	finish(f);
+}
+
+static void make_without_codes(struct file *f)
+{
+	struct model m = good;
+
+	m.codes_bytes = 0;
+	make(f, &m);
 }
 
 static int open_model(const struct model *m, mfs_import *import, mfs_bnb **out, struct file *f,
@@ -103,9 +122,9 @@ static int open_model(const struct model *m, mfs_import *import, mfs_bnb **out, 
 	mfs_source source;
 
 	make(f, m);
-	mfs_source_memory(&source, "m.safetensors", f->bytes, 8 + f->header_size + f->data_size);
+	mfs_source_memory(&source, "m.safetensors", f->bytes, file_size(f));
 	assert_int_equal(mfs_import_source(import, &source, why), 0);
-	return mfs_bnb_open(out, import, &source, why);
+	return mfs_bnb_open(out, &(mfs_bnb_file){import, &source}, 1, why);
 }
 
 static uint32_t number_of(const mfs_import *import, const char *name)
@@ -144,9 +163,9 @@ static void matrices_are_found_with_shape_type_and_constants(void **state)
 	assert_int_equal(open_model(&good, &import, &bnb, &f, &why), 0);
 	m = mfs_bnb_find(bnb, number_of(&import, "m.w"));
 	assert_non_null(m);
-	assert_int_equal(m->absmax, number_of(&import, "m.w.absmax"));
-	assert_int_equal(m->nested, number_of(&import, "m.w.nested_absmax"));
-	assert_int_equal(m->nested_map, number_of(&import, "m.w.nested_quant_map"));
+	assert_int_equal(m->absmax.tensor, number_of(&import, "m.w.absmax"));
+	assert_int_equal(m->nested.tensor, number_of(&import, "m.w.nested_absmax"));
+	assert_int_equal(m->nested_map.tensor, number_of(&import, "m.w.nested_quant_map"));
 	assert_true(m->offset == 0.25f);
 	assert_string_equal(m->was.name, "m.w");
 	assert_int_equal(m->was.dim_count, 2);
@@ -180,7 +199,7 @@ static void scales_need_no_second_quantization(void **state)
 	m.absmax_bytes = 16;
 	m.nested = false;
 	assert_int_equal(open_model(&m, &import, &bnb, &f, &why), 0);
-	assert_int_equal(mfs_bnb_find(bnb, number_of(&import, "m.w"))->nested, UINT32_MAX);
+	assert_int_equal(mfs_bnb_find(bnb, number_of(&import, "m.w"))->nested.tensor, UINT32_MAX);
 	mfs_bnb_free(bnb);
 	mfs_import_free(&import);
 	free(f.bytes);
@@ -202,6 +221,49 @@ static void a_file_without_descriptions_has_no_matrices(void **state)
 	assert_false(mfs_bnb_is_helper(bnb, 0));
 	mfs_import_free(&import);
 	free(f.bytes);
+}
+
+static void tensors_of_a_matrix_may_be_in_several_files(void **state)
+{
+	static struct file first, second;
+	mfs_problem why = {0};
+	mfs_import imports[2];
+	mfs_source sources[2];
+	mfs_bnb_file files[4] = {0};
+	const mfs_bnb_matrix *m;
+	mfs_bnb *bnb[4];
+
+	(void)state;
+	make_without_codes(&second);
+	memset(&first, 0, sizeof(first));
+	add(&first, "m.w", "U8", 1, NULL, WEIGHTS / 2);
+	finish(&first);
+	mfs_source_memory(&sources[0], "a.safetensors", first.bytes, file_size(&first));
+	mfs_source_memory(&sources[1], "b.safetensors", second.bytes, file_size(&second));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mfs_import_source(&imports[i], &sources[i], &why), 0);
+		files[2 * i + 1] = (mfs_bnb_file){&imports[i], &sources[i]}; /* two are missing */
+	}
+	assert_int_equal(mfs_bnb_open(bnb, files, 4, &why), 0);
+	assert_null(bnb[0]);
+	assert_null(bnb[2]);
+	m = mfs_bnb_find(bnb[1], 0);
+	assert_non_null(m);
+	assert_int_equal(m->absmax.file, 3);
+	assert_int_equal(m->absmax.tensor, number_of(&imports[1], "m.w.absmax"));
+	assert_int_equal(m->nested_map.tensor, number_of(&imports[1], "m.w.nested_quant_map"));
+	assert_true(mfs_bnb_is_helper(bnb[3], m->absmax.tensor));
+	assert_false(mfs_bnb_is_helper(bnb[1], 0));
+	mfs_bnb_free(bnb[1]);
+	mfs_bnb_free(bnb[3]);
+	files[1].import = NULL;
+	assert_int_equal(mfs_bnb_open(bnb, files, 4, &why), MFS_E_INVALID);
+	assert_non_null(strstr(why.text, "belongs to no codes"));
+	assert_null(bnb[3]);
+	for (int i = 0; i < 2; i++)
+		mfs_import_free(&imports[i]);
+	free(first.bytes);
+	free(second.bytes);
 }
 
 /* The good description with one piece of text replaced. */
@@ -273,6 +335,7 @@ int main(void)
 	    cmocka_unit_test(matrices_are_found_with_shape_type_and_constants),
 	    cmocka_unit_test(scales_need_no_second_quantization),
 	    cmocka_unit_test(a_file_without_descriptions_has_no_matrices),
+	    cmocka_unit_test(tensors_of_a_matrix_may_be_in_several_files),
 	    cmocka_unit_test(what_cannot_be_decoded_is_refused_by_name),
 	    cmocka_unit_test(wrong_descriptions_are_refused),
 	    cmocka_unit_test(constants_must_be_there_in_number_and_type),
