@@ -3,8 +3,9 @@ for it.
 
 peft_case.py make DIR ARCHITECTURE CASE [KEY=JSON]...  writes DIR/base.gguf and
     DIR/peft; keys are set in the configuration last
-peft_case.py compare DIR ARCHITECTURE CASE VIEW [BASE] merges as PEFT defines it and
-    compares weights with those of VIEW; BASE is a GGUF file with other weights
+peft_case.py compare DIR ARCHITECTURE CASE BASE VIEW...  merges as PEFT defines it and
+    compares weights with those of the views, of whatever type; BASE is a GGUF file with
+    other weights, or -
 
 Cases: plain rslora rank alpha both f16 bf16 dora
 """
@@ -20,13 +21,8 @@ import merge1
 from merged_gguf import Gguf
 from peft_safetensors import merged_weights
 
-DIM, FFN, HEADS, KV, LAYERS, VOCAB = 64, 96, 4, 2, 2, 50
-HEAD = DIM // HEADS
+HEADS, KV, LAYERS, VOCAB = 4, 2, 2, 50
 RANK, ALPHA = 4, 8
-MODULES = {"self_attn.q_proj": ("attn_q", DIM, DIM), "self_attn.k_proj": ("attn_k", KV * HEAD, DIM),
-           "self_attn.v_proj": ("attn_v", KV * HEAD, DIM),
-           "self_attn.o_proj": ("attn_output", DIM, DIM), "mlp.gate_proj": ("ffn_gate", FFN, DIM),
-           "mlp.up_proj": ("ffn_up", FFN, DIM), "mlp.down_proj": ("ffn_down", DIM, FFN)}
 RANKS = {"model.layers.0.self_attn.q_proj": 2, r"layers\.1\..*down_proj": 6}
 ALPHAS = {"k_proj": 3, "mlp.up_proj|gate_proj": 20}
 DTYPES = {"f16": "F16", "bf16": "BF16"}
@@ -36,13 +32,25 @@ def text(value):
     return struct.pack("<Q", len(value)) + value.encode()
 
 
-def model():
+def modules(case):
+    """Of a layer: name in GGUF, rows, columns. A DoRA has a base of any type: its rows
+    are whole blocks of K-quants."""
+    dim, ffn = (256, 512) if case == "dora" else (64, 96)
+    kv = dim // HEADS * KV
+    return {"self_attn.q_proj": ("attn_q", dim, dim), "self_attn.k_proj": ("attn_k", kv, dim),
+            "self_attn.v_proj": ("attn_v", kv, dim), "self_attn.o_proj": ("attn_output", dim, dim),
+            "mlp.gate_proj": ("ffn_gate", ffn, dim), "mlp.up_proj": ("ffn_up", ffn, dim),
+            "mlp.down_proj": ("ffn_down", dim, ffn)}
+
+
+def model(case):
     """Modules of the model: name in GGUF, weights as Hugging Face has them."""
     rng = np.random.default_rng(7)
-    out = {"model.embed_tokens": ("token_embd", rng.standard_normal((VOCAB, DIM))),
-           "lm_head": ("output", rng.standard_normal((VOCAB, DIM)))}
+    dim = modules(case)["self_attn.q_proj"][1]
+    out = {"model.embed_tokens": ("token_embd", rng.standard_normal((VOCAB, dim))),
+           "lm_head": ("output", rng.standard_normal((VOCAB, dim)))}
     for layer in range(LAYERS):
-        for module, (name, rows, columns) in MODULES.items():
+        for module, (name, rows, columns) in modules(case).items():
             out[f"model.layers.{layer}.{module}"] = (f"blk.{layer}.{name}",
                                                      rng.standard_normal((rows, columns)))
     return {key: (name, w.astype(np.float32)) for key, (name, w) in out.items()}
@@ -68,7 +76,7 @@ def adapter(case):
     the magnitudes of a DoRA."""
     rng = np.random.default_rng(8)
     out = {}
-    for module, (_, w) in model().items():
+    for module, (_, w) in model(case).items():
         rank = pattern(RANKS if case in ("rank", "both") else {}, module, RANK)
         alpha = pattern(ALPHAS if case in ("alpha", "both") else {}, module, ALPHA)
         scale = alpha / np.sqrt(rank) if case in ("rslora", "both") else alpha / rank
@@ -86,13 +94,13 @@ def adapter(case):
     return out
 
 
-def write_gguf(path, architecture):
+def write_gguf(path, architecture, case):
     keys = {"general.type": "model", "general.architecture": architecture}
     numbers = {f"{architecture}.attention.head_count": HEADS,
                f"{architecture}.attention.head_count_kv": KV}
     infos, data = b"", b""
     tensors = [(name + ".weight", permuted(architecture, name, w))
-               for name, w in model().values()]
+               for name, w in model(case).values()]
     for name, w in tensors:
         infos += text(name) + struct.pack("<IQQIQ", 2, w.shape[1], w.shape[0], 0, len(data))
         data += w.astype("<f4").tobytes()
@@ -145,13 +153,19 @@ def write_peft(directory, case, settings):
         file.write(struct.pack("<Q", len(raw)) + raw + data)
 
 
-def compare(architecture, case, view, base=None):
-    got = Gguf(view)
-    tensors = {t["name"]: t for t in got.tensors}
-    base = Gguf(base) if base else None
+def same(case, got, t, expected):
+    """Only where scales had to be multiplied into B are roundings different."""
+    if case in ("plain", "f16", "bf16", "rank", "dora"):
+        return merge1.store(t["type"], expected) == got.data_of(t)
+    return np.allclose(expected, got.floats(t), rtol=2e-6, atol=2e-5)
+
+
+def compare(architecture, case, base, *views):
+    views = {path: Gguf(path) for path in views}
+    base = Gguf(base) if base != "-" else None
     weights = {t["name"]: base.floats(t) for t in base.tensors} if base else {}
     matrices = adapter(case)
-    for module, (name, w) in model().items():
+    for module, (name, w) in model(case).items():
         w = weights.get(name + ".weight", permuted(architecture, name, w))
         expected = w
         if module in matrices:
@@ -162,22 +176,20 @@ def compare(architecture, case, view, base=None):
             if magnitude is not None:
                 magnitude = permuted(architecture, name, magnitude[:, None])[:, 0]
             expected = merged_weights(w, [(a, b, np.float32(scale), magnitude)])
-        found = got.floats(tensors[name + ".weight"])
-        # Only where scales had to be multiplied into B are roundings different.
-        exact = case in ("plain", "f16", "bf16", "rank", "dora")
-        same = np.array_equal(expected, found) if exact else np.allclose(
-            expected, found, rtol=2e-6, atol=2e-5)
-        if not same:
-            print(f"{architecture}, {case}: {name} differs by "
-                  f"{np.abs(expected - found).max():g}, at most {np.abs(expected - w).max():g}")
-            return 1
+        for path, got in views.items():
+            t = next(t for t in got.tensors if t["name"] == name + ".weight")
+            if not same(case, got, t, expected):
+                print(f"{architecture}, {case}: {name} of {path} differs by "
+                      f"{np.abs(expected - got.floats(t)).max():g}, "
+                      f"at most {np.abs(expected - w).max():g}")
+                return 1
     return 0
 
 
 def main(command, directory, architecture, case, *rest):
     if command == "compare":
         return compare(architecture, case, *rest)
-    write_gguf(os.path.join(directory, "base.gguf"), architecture)
+    write_gguf(os.path.join(directory, "base.gguf"), architecture, case)
     write_peft(os.path.join(directory, "peft"), case, rest)
     return 0
 
