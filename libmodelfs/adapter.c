@@ -1,7 +1,6 @@
 #include "adapter.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,19 +25,7 @@ struct pairing {
 	mfs_problem *why;
 };
 
-#define refuse(p, ...) refuse_text((p)->name, (p)->why, __VA_ARGS__)
-
-__attribute__((format(printf, 3, 4))) static int refuse_text(const char *name, mfs_problem *why,
-							     const char *format, ...)
-{
-	char text[400];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	return mfs_problem_set(why, MFS_E_INVALID, UINT64_MAX, "%s: %s", name, text);
-}
+#define refuse(p, ...) mfs_problem_about((p)->name, (p)->why, MFS_E_INVALID, __VA_ARGS__)
 
 /* ---- what the header says ---- */
 

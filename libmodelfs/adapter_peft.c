@@ -4,7 +4,6 @@
  */
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,19 +39,7 @@ struct group {
 	uint32_t model, target;
 };
 
-#define refuse(p, error, ...) refuse_text((p)->name, (p)->why, (error), __VA_ARGS__)
-
-__attribute__((format(printf, 4, 5))) static int refuse_text(const char *name, mfs_problem *why,
-							     int error, const char *format, ...)
-{
-	char text[400];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	return mfs_problem_set(why, error, UINT64_MAX, "%s: %s", name, text);
-}
+#define refuse(p, error, ...) mfs_problem_about((p)->name, (p)->why, (error), __VA_ARGS__)
 
 static int no_memory(const struct pairing *p)
 {

@@ -127,8 +127,9 @@ static int hold(struct mfs_gains *g, const struct item *item)
 /* ---- the file ---- */
 
 /* Reads up to `length` bytes that lie in one part; returns how many, or an error. */
-static int64_t read_part(struct mfs_gains *g, uint64_t offset, uint8_t *out, size_t length)
+static int64_t read_part(void *context, uint64_t offset, uint8_t *out, size_t length)
 {
+	struct mfs_gains *g = context;
 	const struct item *item = g->items;
 	uint64_t left;
 	int error;
@@ -153,20 +154,7 @@ static int64_t read_part(struct mfs_gains *g, uint64_t offset, uint8_t *out, siz
 
 static int read_gains(mfs_source *source, uint64_t offset, void *buffer, size_t length)
 {
-	uint8_t *out = buffer;
-
-	if (!range_ok(offset, length, source->size))
-		return MFS_E_TRUNCATED;
-	while (length) {
-		int64_t n = read_part(source->context, offset, out, length);
-
-		if (n < 0)
-			return (int)n;
-		out += n;
-		offset += (uint64_t)n;
-		length -= (size_t)n;
-	}
-	return 0;
+	return mfs_source_read_parts(source, offset, buffer, length, read_part);
 }
 
 /* ---- making it ---- */

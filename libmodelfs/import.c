@@ -100,6 +100,24 @@ void mfs_source_memory(mfs_source *out, const char *name, const uint8_t *bytes, 
 	    (mfs_source){.name = name, .size = size, .read_at = memory_read_at, .u.memory = bytes};
 }
 
+int mfs_source_read_parts(const mfs_source *source, uint64_t offset, uint8_t *out, size_t length,
+			  int64_t (*read)(void *context, uint64_t offset, uint8_t *out,
+					  size_t length))
+{
+	if (!range_ok(offset, length, source->size))
+		return MFS_E_TRUNCATED;
+	while (length) {
+		int64_t n = read(source->context, offset, out, length);
+
+		if (n < 0)
+			return (int)n;
+		out += n;
+		offset += (uint64_t)n;
+		length -= (size_t)n;
+	}
+	return 0;
+}
+
 static int packed_read_at(mfs_source *source, uint64_t offset, void *buffer, size_t length)
 {
 	int64_t got =

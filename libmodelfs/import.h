@@ -36,6 +36,12 @@ int mfs_source_open(mfs_source *out, const char *path, mfs_problem *why);
 void mfs_source_close(mfs_source *source);
 /* A source over a file of a container that the caller keeps open. */
 void mfs_source_packed(mfs_source *out, const char *name, mfs_container *container, uint32_t file);
+/* For a computed source that has parts: reads by calling `read` with its context, which
+ * returns how many bytes of the part that holds `offset` it has read, at least one and
+ * at most `length`, or a negative mfs_error. */
+int mfs_source_read_parts(const mfs_source *source, uint64_t offset, uint8_t *out, size_t length,
+			  int64_t (*read)(void *context, uint64_t offset, uint8_t *out,
+					  size_t length));
 /* A source over `size` bytes that the caller keeps. */
 void mfs_source_memory(mfs_source *out, const char *name, const uint8_t *bytes, size_t size);
 

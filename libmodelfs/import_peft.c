@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,19 +66,7 @@ struct opening {
 	mfs_problem *why;
 };
 
-#define refuse(o, error, ...) refuse_text((o)->peft->path, (o)->why, (error), __VA_ARGS__)
-
-__attribute__((format(printf, 4, 5))) static int refuse_text(const char *path, mfs_problem *why,
-							     int error, const char *format, ...)
-{
-	char text[400];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	return mfs_problem_set(why, error, UINT64_MAX, "%s: %s", path, text);
-}
+#define refuse(o, error, ...) mfs_problem_about((o)->peft->path, (o)->why, (error), __VA_ARGS__)
 
 static int no_memory(mfs_problem *why)
 {

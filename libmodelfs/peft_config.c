@@ -1,7 +1,6 @@
 #include "peft_config.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,19 +11,7 @@
 #define PATTERN_MAX  256u /* bytes of one */
 #define PATTERNS_MAX 256u
 
-#define refuse(config, error, ...) refuse_text((config)->path, (error), why, __VA_ARGS__)
-
-__attribute__((format(printf, 4, 5))) static int
-refuse_text(const char *path, int error, mfs_problem *why, const char *format, ...)
-{
-	char text[400];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	return mfs_problem_set(why, error, UINT64_MAX, "%s: %s", path, text);
-}
+#define refuse(config, error, ...) mfs_problem_about((config)->path, why, (error), __VA_ARGS__)
 
 /* ---- what cannot be taken over ---- */
 

@@ -1,67 +1,19 @@
 #include "premerge.h"
 
 #include <ctype.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../format/check.h"
-#include "../format/merge.h"
-#include "problem.h"
+#include "premerge_items.h"
 
 /* Weights that are computed at once: whole blocks of every type. */
-#define PIECE (16u << 10)
-/* Matrices of adapters beyond this are dropped, those longest not used first. */
-#define MATRIX_MEMORY (16u << 20)
-#define TYPE_ROOM     16
-#define NOTE_ROOM     48 /* behind the mixture */
+#define PIECE	  (16u << 10)
+#define NOTE_ROOM 48 /* behind the mixture */
 /* The errors of a sample of quantized weights are at most this part of them, squared:
  * 2-bit types have 0.1, weights of another model 2. */
 #define OTHER_MODEL 0.5
-
-/* The matrices of one adapter for one tensor. */
-struct factor {
-	const mfs_premerge_part *part;
-	const mfs_adapter_pair *pair;
-	float *panels, *b; /* NULL: not loaded */
-};
-
-/* A tensor that adapters change. */
-struct item {
-	const mfs_import_tensor *base, *from; /* where it lies; the unquantized one */
-	const mfs_dequant *source, *target;   /* their types */
-	const mfs_quantizer *quantizer;	      /* NULL: `store` writes it */
-	const mfs_store *store;
-	uint64_t weights;
-	struct factor *factors;
-	uint32_t factor_count;
-	mfs_loss_meter meter;
-	pthread_mutex_t loading; /* held while the factors are loaded */
-	/* The lock of all guards these. */
-	unsigned users;
-	uint64_t last_use;
-	uint64_t bytes; /* of the factors; 0: not loaded */
-};
-
-struct mfs_premerged {
-	mfs_source source; /* the unquantized model */
-	mfs_import import;
-	mfs_premerge_file base;
-	mfs_premerge_part *parts;
-	uint32_t part_count;
-	mfs_simd simd;
-	struct item *items; /* sorted by their places in the base */
-	uint32_t item_count;
-	struct factor *factors;
-	uint64_t sample_blocks, sample_equal;
-	double sample_error, sample_energy;
-	char type[TYPE_ROOM];
-	char *mixture, *note;
-	pthread_mutex_t lock; /* guards the problem and the matrices that are loaded */
-	uint64_t tick, bytes;
-	mfs_problem problem;
-};
 
 /* Room to compute one piece. */
 struct work {
@@ -70,134 +22,6 @@ struct work {
 	uint8_t blocks[PIECE * sizeof(float)];
 	uint8_t base[PIECE * sizeof(float)];
 };
-
-/* ---- matrices ---- */
-
-static void factor_drop(struct factor *f)
-{
-	free(f->panels);
-	free(f->b);
-	f->panels = f->b = NULL;
-}
-
-static void item_drop(struct mfs_premerged *p, struct item *item)
-{
-	for (uint32_t i = 0; i < item->factor_count; i++)
-		factor_drop(&item->factors[i]);
-	p->bytes -= item->bytes;
-	item->bytes = 0;
-}
-
-/* The whole tensor as floats; the caller frees them. */
-static int load_floats(const struct mfs_premerged *p, const struct factor *f, uint32_t number,
-		       float **out)
-{
-	const mfs_premerge_file *file = &f->part->file;
-	const mfs_import_tensor *t = &file->import.tensors[number];
-	const mfs_dequant *type = mfs_dequant_ggml(t->layout->type_id);
-	uint64_t blocks = t->size / t->layout->block_bytes;
-	mfs_source source = file->source;
-	uint8_t *raw = malloc(t->size);
-	int error = MFS_E_MEMORY;
-
-	*out = calloc(blocks * type->block_weights, sizeof(float));
-	if (raw && *out)
-		error = source.read_at(&source, t->offset, raw, t->size);
-	if (!error)
-		mfs_dequantize(type, p->simd, raw, blocks, *out);
-	free(raw);
-	return error;
-}
-
-static int factor_load(const struct mfs_premerged *p, const struct item *item, struct factor *f,
-		       uint64_t *bytes)
-{
-	const mfs_adapter_pair *pair = f->pair;
-	uint64_t columns = mfs_import_dim(item->base, 0), rows = item->weights / columns;
-	uint64_t each = mfs_merge_panel_floats(pair->rank, columns), floats;
-	float *a = NULL;
-	int error = __builtin_mul_overflow(each, pair->experts, &floats)
-			? MFS_E_LIMIT
-			: load_floats(p, f, pair->a, &a);
-
-	if (!error)
-		error = load_floats(p, f, pair->b, &f->b);
-	f->panels = error ? NULL : calloc(floats, sizeof(float));
-	for (uint64_t e = 0; f->panels && e < pair->experts; e++)
-		mfs_merge_pack(a + e * pair->rank * columns, pair->transposed ? 1 : columns,
-			       pair->transposed ? pair->rank : 1, pair->rank, columns,
-			       f->panels + e * each);
-	if (!f->panels && !error)
-		error = MFS_E_MEMORY;
-	free(a);
-	*bytes += sizeof(float) * (floats + rows * pair->rank);
-	return error;
-}
-
-static int item_load(const struct mfs_premerged *p, struct item *item, uint64_t *bytes)
-{
-	int error = 0;
-
-	*bytes = 0;
-	for (uint32_t i = 0; i < item->factor_count && !error; i++)
-		error = factor_load(p, item, &item->factors[i], bytes);
-	for (uint32_t i = 0; i < item->factor_count && error; i++)
-		factor_drop(&item->factors[i]);
-	return error;
-}
-
-/* Lock held. */
-static void matrices_trim(struct mfs_premerged *p)
-{
-	while (p->bytes > MATRIX_MEMORY) {
-		struct item *oldest = NULL;
-
-		for (uint32_t i = 0; i < p->item_count; i++) {
-			struct item *item = &p->items[i];
-
-			if (item->bytes && !item->users &&
-			    (!oldest || item->last_use < oldest->last_use))
-				oldest = item;
-		}
-		if (!oldest)
-			return;
-		item_drop(p, oldest);
-	}
-}
-
-static void item_release(struct mfs_premerged *p, struct item *item)
-{
-	pthread_mutex_lock(&p->lock);
-	item->users--;
-	matrices_trim(p);
-	pthread_mutex_unlock(&p->lock);
-}
-
-/* Loads the matrices of the item if they are not there; they stay until it is
- * released. */
-static int item_use(struct mfs_premerged *p, struct item *item)
-{
-	uint64_t bytes;
-	int error = 0;
-
-	pthread_mutex_lock(&item->loading);
-	pthread_mutex_lock(&p->lock);
-	item->users++;
-	item->last_use = ++p->tick;
-	bytes = item->bytes;
-	pthread_mutex_unlock(&p->lock);
-	if (!bytes) {
-		error = item_load(p, item, &bytes);
-		pthread_mutex_lock(&p->lock);
-		item->bytes = error ? 0 : bytes;
-		p->bytes += item->bytes;
-		pthread_mutex_unlock(&p->lock);
-	}
-	pthread_mutex_unlock(&item->loading);
-	if (error)
-		item_release(p, item);
-	return error;
-}
 
 /* ---- computing ---- */
 
@@ -359,11 +183,11 @@ static int read_item(struct mfs_premerged *p, struct item *item, uint64_t offset
 		     size_t length)
 {
 	struct work *w = malloc(sizeof(*w));
-	int error = w ? item_use(p, item) : MFS_E_MEMORY;
+	int error = w ? mfs_premerge_use(p, item) : MFS_E_MEMORY;
 
 	if (!error) {
 		error = read_pieces(p, item, offset, out, length, w);
-		item_release(p, item);
+		mfs_premerge_release(p, item);
 	}
 	free(w);
 	return error;
@@ -411,164 +235,6 @@ static int read_premerged(mfs_source *source, uint64_t offset, void *buffer, siz
 	return error;
 }
 
-/* ---- what does not fit ---- */
-
-struct maker {
-	struct mfs_premerged *p;
-	const char *name;	/* of the unquantized model */
-	mfs_import_index index; /* of it */
-	mfs_problem *why;
-};
-
-#define refuse(m, error, ...) mfs_problem_set((m)->why, (error), UINT64_MAX, __VA_ARGS__)
-
-static int check_file(const struct maker *m)
-{
-	const mfs_gguf_facts *base = &m->p->base.import.gguf, *own = &m->p->import.gguf;
-
-	if (m->p->base.import.format != MFS_FORMAT_GGUF || base->swapped)
-		return refuse(m, MFS_E_UNSUPPORTED,
-			      "%s: is no GGUF model: nothing can be merged into it and quantized",
-			      m->p->base.name);
-	if (m->p->import.format != MFS_FORMAT_GGUF || own->swapped)
-		return refuse(m, MFS_E_INVALID, "%s: is no GGUF model to merge into", m->name);
-	if (own->split)
-		return refuse(m, MFS_E_INVALID,
-			      "%s: is one part of a split model: join the parts first", m->name);
-	if (!own->architecture || !base->architecture ||
-	    strcmp(own->architecture, base->architecture) != 0)
-		return refuse(m, MFS_E_INVALID,
-			      "%s: its architecture is '%.40s', that of %s '%.40s'", m->name,
-			      own->architecture ? own->architecture : "", m->p->base.name,
-			      base->architecture ? base->architecture : "");
-	return 0;
-}
-
-static bool same_shape(const mfs_import_tensor *a, const mfs_import_tensor *b)
-{
-	for (uint32_t i = 0; i < MFS_DIMS_MAX; i++)
-		if (mfs_import_dim(a, i) != mfs_import_dim(b, i))
-			return false;
-	return true;
-}
-
-/* Every tensor of the base is in the unquantized model, with the same shape. */
-static int find_source(const struct maker *m, const mfs_import_tensor *base,
-		       const mfs_import_tensor **out)
-{
-	uint32_t i = mfs_import_find(&m->index, base->name, base->name_length);
-
-	if (i == UINT32_MAX)
-		return refuse(m, MFS_E_INVALID, "%s: has no tensor '%s', which %s has", m->name,
-			      base->name, m->p->base.name);
-	*out = &m->p->import.tensors[i];
-	if (same_shape(base, *out))
-		return 0;
-	return refuse(m, MFS_E_INVALID,
-		      "%s: tensor '%s' is %" PRIu64 " x %" PRIu64 ", that of %s %" PRIu64
-		      " x %" PRIu64,
-		      m->name, base->name, mfs_import_dim(*out, 1), mfs_import_dim(*out, 0),
-		      m->p->base.name, mfs_import_dim(base, 1), mfs_import_dim(base, 0));
-}
-
-static const mfs_dequant *dequant_of(const mfs_layout *layout)
-{
-	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
-				 layout->block_weights);
-}
-
-static int check_types(const struct maker *m, const struct item *item)
-{
-	const mfs_layout *from = item->from->layout, *base = item->base->layout;
-
-	if (!item->source || item->source->block_weights != 1)
-		return refuse(
-		    m, MFS_E_INVALID,
-		    "%s: tensor '%s' is of type %.*s: F32, F16 or BF16 is needed to merge "
-		    "into",
-		    m->name, item->from->name, from->name_length, from->name);
-	if (!item->target || (!item->quantizer && !item->store))
-		return refuse(m, MFS_E_UNSUPPORTED,
-			      "%s: tensor '%s' is of type %.*s, which there is no quantizer for "
-			      "(q8_0, q4_0, q4_k and q6_k have one)",
-			      m->p->base.name, item->base->name, base->name_length, base->name);
-	return 0;
-}
-
-/* Gains were computed for the weights of the base, which are rounded already. */
-static int check_gains(const struct maker *m, const struct item *item)
-{
-	for (uint32_t i = 0; i < item->factor_count; i++)
-		if (item->factors[i].pair->gain != UINT32_MAX)
-			return refuse(
-			    m, MFS_E_UNSUPPORTED,
-			    "%s: scales the rows of '%s' (DoRA) to what they are in %s: it "
-			    "cannot be merged into another model",
-			    item->factors[i].part->file.name, item->base->name, m->p->base.name);
-	return 0;
-}
-
-/* ---- making one ---- */
-
-static uint32_t find_factors(const struct mfs_premerged *p, uint32_t number, struct factor *out)
-{
-	uint32_t count = 0;
-
-	for (uint32_t i = 0; i < p->part_count; i++) {
-		const mfs_adapter_pair *pair = mfs_adapter_find(p->parts[i].adapter, number);
-
-		if (pair)
-			out[count++] = (struct factor){.part = &p->parts[i], .pair = pair};
-	}
-	return count;
-}
-
-static int make_item(const struct maker *m, struct item *item)
-{
-	item->source = dequant_of(item->from->layout);
-	item->target = dequant_of(item->base->layout);
-	if (item->target) {
-		item->quantizer = mfs_quantizer_ggml(item->target->ggml_type);
-		item->store = mfs_store_ggml(item->target->ggml_type);
-	}
-	item->weights =
-	    item->base->size / item->base->layout->block_bytes * item->base->layout->block_weights;
-	mfs_loss_meter_open(&item->meter);
-	pthread_mutex_init(&item->loading, NULL);
-	m->p->item_count++;
-	return check_types(m, item);
-}
-
-/* Tensors of an import are sorted by their places, so items are too. */
-static int make_items(const struct maker *m)
-{
-	struct mfs_premerged *p = m->p;
-	const mfs_import *base = &p->base.import;
-	struct factor *factors = p->factors;
-	int error = 0;
-
-	for (uint32_t i = 0; i < base->tensor_count && !error; i++) {
-		struct item *item = &p->items[p->item_count];
-		const mfs_import_tensor *from = NULL;
-
-		error = find_source(m, &base->tensors[i], &from);
-		item->factor_count = error ? 0 : find_factors(p, i, factors);
-		if (!item->factor_count)
-			continue;
-		item->factors = factors;
-		factors += item->factor_count;
-		item->base = &base->tensors[i];
-		item->from = from;
-		error = make_item(m, item);
-		if (!error)
-			error = check_gains(m, item);
-	}
-	if (!error && !p->item_count)
-		error =
-		    refuse(m, MFS_E_INVALID, "%s: the adapters change nothing of it", p->base.name);
-	return error;
-}
-
 /* ---- the sample ---- */
 
 /* Quantizes the first weights of a tensor as they are. */
@@ -596,28 +262,30 @@ static int sample_item(struct mfs_premerged *p, const struct item *item, struct 
 	return 0;
 }
 
-static int take_sample(const struct maker *m)
+static int take_sample(struct mfs_premerged *p, const char *name, mfs_problem *why)
 {
-	struct mfs_premerged *p = m->p;
 	struct work *w = malloc(sizeof(*w));
 	int error = w ? 0 : MFS_E_MEMORY;
 
 	for (uint32_t i = 0; i < p->item_count && !error; i++)
 		error = sample_item(p, &p->items[i], w);
 	free(w);
-	if (p->problem.error && m->why)
-		*m->why = p->problem;
+	if (p->problem.error && why)
+		*why = p->problem;
 	else if (error)
-		refuse(m, error, "%s: cannot be compared with %s: %s", m->name, p->base.name,
-		       mfs_error_text(error));
+		mfs_problem_set(why, error, UINT64_MAX, "%s: cannot be compared with %s: %s", name,
+				p->base.name, mfs_error_text(error));
 	/* Also where a number is no number. */
 	if (!error && !(p->sample_error <= OTHER_MODEL * p->sample_energy))
-		error = refuse(m, MFS_E_INVALID,
-			       "%s: has other weights than %s: it is not the model that this was "
-			       "quantized from",
-			       m->name, p->base.name);
+		error = mfs_problem_set(
+		    why, MFS_E_INVALID, UINT64_MAX,
+		    "%s: has other weights than %s: it is not the model that this was "
+		    "quantized from",
+		    name, p->base.name);
 	return error;
 }
+
+/* ---- opening ---- */
 
 /* The type of most bytes, in small letters. */
 static void find_type(struct mfs_premerged *p)
@@ -635,7 +303,7 @@ static void find_type(struct mfs_premerged *p)
 			most = p->items[i].target;
 		weights = sum > weights ? sum : weights;
 	}
-	for (int i = 0; i < TYPE_ROOM - 1 && most->name[i]; i++)
+	for (int i = 0; i < MFS_PREMERGE_TYPE_ROOM - 1 && most->name[i]; i++)
 		p->type[i] = (char)tolower((unsigned char)most->name[i]);
 }
 
@@ -666,36 +334,29 @@ static struct mfs_premerged *new_premerged(const mfs_premerge_request *request)
 int mfs_premerge(mfs_premerged **out, mfs_source *source, mfs_import *import,
 		 const mfs_premerge_request *request, mfs_problem *why)
 {
-	struct maker m = {.p = new_premerged(request), .name = source->name, .why = why};
-	int error = m.p ? mfs_import_index_open(&m.index, import) : MFS_E_MEMORY;
+	struct mfs_premerged *p = new_premerged(request);
+	int error;
 
-	if (m.p) {
-		m.p->source = *source;
-		m.p->import = *import;
-	}
-	if (error)
-		refuse(&m, error, "out of memory");
+	if (!p)
+		return mfs_problem_no_memory(why);
+	p->source = *source;
+	p->import = *import;
+	error = mfs_premerge_match(p, source->name, why);
 	if (!error)
-		error = check_file(&m);
-	if (!error)
-		error = make_items(&m);
-	if (!error)
-		error = take_sample(&m);
-	mfs_import_index_close(&m.index);
+		error = take_sample(p, source->name, why);
 	if (error) {
-		if (m.p) { /* still the caller's */
-			memset(&m.p->source, 0, sizeof(m.p->source));
-			memset(&m.p->import, 0, sizeof(m.p->import));
-		}
-		mfs_premerged_free(m.p);
+		/* Still the caller's. */
+		memset(&p->source, 0, sizeof(p->source));
+		memset(&p->import, 0, sizeof(p->import));
+		mfs_premerged_free(p);
 		return error;
 	}
-	find_type(m.p);
+	find_type(p);
 	source->read_at = read_premerged;
 	source->size = request->base.source.size;
-	source->context = m.p;
+	source->context = p;
 	memset(import, 0, sizeof(*import));
-	*out = m.p;
+	*out = p;
 	return 0;
 }
 
@@ -704,7 +365,7 @@ void mfs_premerged_free(mfs_premerged *p)
 	if (!p)
 		return;
 	for (uint32_t i = 0; i < p->item_count; i++) {
-		item_drop(p, &p->items[i]);
+		mfs_premerge_drop(p, &p->items[i]);
 		mfs_loss_meter_close(&p->items[i].meter);
 		pthread_mutex_destroy(&p->items[i].loading);
 	}

@@ -25,6 +25,17 @@ int mfs_problem_set(mfs_problem *why, int error, uint64_t offset, const char *fo
 	return error;
 }
 
+int mfs_problem_about(const char *name, mfs_problem *why, int error, const char *format, ...)
+{
+	char text[sizeof(why->text)];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	return mfs_problem_set(why, error, UINT64_MAX, "%s: %s", name, text);
+}
+
 const char *mfs_error_text(int error)
 {
 	if (error >= 0)

@@ -475,8 +475,9 @@ static void read_map(const struct mfs_requantized *q, uint64_t offset, uint8_t *
 }
 
 /* Reads up to `length` bytes that lie in one part; returns how many, or an error. */
-static int64_t read_part(struct mfs_requantized *q, uint64_t offset, uint8_t *out, size_t length)
+static int64_t read_part(void *context, uint64_t offset, uint8_t *out, size_t length)
 {
+	struct mfs_requantized *q = context;
 	struct item *item = item_at(q, offset);
 	uint64_t next;
 
@@ -509,20 +510,7 @@ static int64_t read_part(struct mfs_requantized *q, uint64_t offset, uint8_t *ou
 
 static int read_requantized(mfs_source *source, uint64_t offset, void *buffer, size_t length)
 {
-	uint8_t *out = buffer;
-
-	if (!range_ok(offset, length, source->size))
-		return MFS_E_TRUNCATED;
-	while (length) {
-		int64_t n = read_part(source->context, offset, out, length);
-
-		if (n < 0)
-			return (int)n;
-		out += n;
-		offset += (uint64_t)n;
-		length -= (size_t)n;
-	}
-	return 0;
+	return mfs_source_read_parts(source, offset, buffer, length, read_part);
 }
 
 /* ---- making one ---- */
