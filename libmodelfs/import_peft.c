@@ -346,11 +346,12 @@ static float *scale(const struct matrix *m, const uint8_t *in)
 
 /* Bytes of the matrix with its rows as the GGUF file has them, in its own type; the
  * caller frees *out. */
-static int move_rows(mfs_peft *p, const struct matrix *m, uint8_t **out)
+static int move_rows(const mfs_peft *p, const struct matrix *m, uint8_t **out)
 {
 	uint8_t *raw = malloc(m->from->size), *moved = malloc(m->from->size);
-	int error = raw && moved ? p->file.read_at(&p->file, m->from->offset, raw, m->from->size)
-				 : MFS_E_MEMORY;
+	mfs_source file = p->file;
+	int error =
+	    raw && moved ? file.read_at(&file, m->from->offset, raw, m->from->size) : MFS_E_MEMORY;
 
 	*out = NULL;
 	if (!error && m->change == CHANGE_PERMUTE)
@@ -364,7 +365,7 @@ static int move_rows(mfs_peft *p, const struct matrix *m, uint8_t **out)
 	return error;
 }
 
-static int load_floats(mfs_peft *p, const struct matrix *m, float **out)
+static int load_floats(const mfs_peft *p, const struct matrix *m, float **out)
 {
 	uint8_t *moved;
 	int error = move_rows(p, m, &moved);
@@ -375,7 +376,7 @@ static int load_floats(mfs_peft *p, const struct matrix *m, float **out)
 }
 
 /* Panels of A. */
-static int load_panels(mfs_peft *p, const struct matrix *a, float **out)
+static int load_panels(const mfs_peft *p, const struct matrix *a, float **out)
 {
 	uint32_t rank = (uint32_t)a->from->dims[0];
 	uint64_t columns = a->from->dims[1];
@@ -389,21 +390,20 @@ static int load_panels(mfs_peft *p, const struct matrix *a, float **out)
 	return error ? error : *out ? 0 : MFS_E_MEMORY;
 }
 
-/* As a view with this adapter alone and scale 1 merges it. */
-static int compute_gains(mfs_peft *p, const struct matrix *m, float **out)
+/* As a view with this adapter alone and scale 1 merges it into tensor `target` of the
+ * model. */
+static int compute_gains(const mfs_peft *p, const struct matrix *m, const mfs_base_model *model,
+			 uint32_t target, float *out)
 {
 	uint64_t rows = m->from->dims[0], columns = m->a->from->dims[1];
 	uint32_t rank = (uint32_t)m->a->from->dims[0];
 	float *panels = NULL, *b = NULL, *magnitudes = NULL;
 	int error = load_panels(p, m->a, &panels);
 
-	*out = calloc(rows, sizeof(float));
 	if (!error)
 		error = load_floats(p, m->b, &b);
 	if (!error)
 		error = load_floats(p, m, &magnitudes);
-	if (!error && !*out)
-		error = MFS_E_MEMORY;
 	if (!error) {
 		const mfs_merge_adapter adapter = {
 		    .panels = panels,
@@ -414,13 +414,28 @@ static int compute_gains(mfs_peft *p, const struct matrix *m, float **out)
 		    .scale = (float)wanted_alpha(&p->config, p->config.rank, p->config.alpha) /
 			     (float)rank};
 
-		error = mfs_base_gains(&p->base, 0, m->target, rows, columns, &adapter, magnitudes,
-				       *out);
+		error = mfs_base_gains(model, 0, target, rows, columns, &adapter, magnitudes, out);
 	}
 	free(panels);
 	free(b);
 	free(magnitudes);
 	return error;
+}
+
+int mfs_peft_gains(const mfs_peft *p, const char *name, const mfs_base_model *model,
+		   uint32_t target, float *out)
+{
+	for (uint32_t i = 0; i < p->count; i++)
+		if (p->matrices[i].matrix == 'm' && !strcmp(p->matrices[i].name, name))
+			return compute_gains(p, &p->matrices[i], model, target, out);
+	return MFS_E_NOT_FOUND;
+}
+
+/* The gains on the base; the caller frees *out. */
+static int load_gains(const mfs_peft *p, const struct matrix *m, float **out)
+{
+	*out = calloc(m->from->dims[0], sizeof(float));
+	return *out ? compute_gains(p, m, &p->base, m->target, *out) : MFS_E_MEMORY;
 }
 
 /* Bytes of the matrix as the GGUF file has them; the caller frees *out. */
@@ -433,7 +448,7 @@ static int rearrange(mfs_peft *p, const struct matrix *m, uint8_t **out)
 	*out = NULL;
 	if (m->matrix != 'm' && m->factor == 1)
 		return move_rows(p, m, out);
-	error = m->matrix == 'm' ? compute_gains(p, m, &floats) : load_floats(p, m, &floats);
+	error = m->matrix == 'm' ? load_gains(p, m, &floats) : load_floats(p, m, &floats);
 	if (!error)
 		*out = malloc(m->size);
 	if (!error && !*out)

@@ -28,6 +28,12 @@ void mfs_peft_close(mfs_peft *peft); /* NULL is fine; the source ends with it */
  * of (adapter.h). */
 bool mfs_peft_is_dora(const mfs_peft *peft);
 
+/* For a DoRA: what the gains in tensor `name` of the file come to on another model with
+ * the same rows, for tensor `target` of it; `out` has room for them. MFS_E_NOT_FOUND
+ * where it has no such gains, or what mfs_base_gains() gives. Safe from any thread. */
+int mfs_peft_gains(const mfs_peft *peft, const char *name, const mfs_base_model *model,
+		   uint32_t target, float *out);
+
 /* The path of the file with the matrices of the adapter in `directory`, which the caller
  * frees. MFS_E_UNSUPPORTED for a pickle, which runs what its author wrote. */
 int mfs_peft_matrices_path(char **out, const char *directory, mfs_problem *why);

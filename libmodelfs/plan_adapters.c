@@ -419,11 +419,14 @@ static int make_parts(const struct mixture *m, mfs_premerge_part **out)
 	*out = calloc(m->count + 1u, sizeof(**out));
 	if (!*out)
 		return no_memory(m->why);
-	for (uint32_t i = 0; i < m->count; i++)
-		(*out)[i] = (mfs_premerge_part){
-		    .file = premerge_file(mfs_plan_find(m->plan, m->parts[i].file)),
-		    .adapter = m->parts[i].adapter,
-		    .scale = m->parts[i].scale};
+	for (uint32_t i = 0; i < m->count; i++) {
+		const mfs_plan_file *file = mfs_plan_find(m->plan, m->parts[i].file);
+
+		(*out)[i] = (mfs_premerge_part){.file = premerge_file(file),
+						.adapter = m->parts[i].adapter,
+						.peft = file->peft,
+						.scale = m->parts[i].scale};
+	}
 	return 0;
 }
 
@@ -493,15 +496,8 @@ static int add_premerged(mfs_plan *plan, const struct mixture *m, const char *la
 	return append_premerged(plan, m, label, &file);
 }
 
-/* Gains are those of the quantized model; safetensors have no quantized one. */
 static int check_premerge(const struct mixture *m)
 {
-	for (uint32_t i = 0; i < m->count; i++)
-		if (mfs_adapter_has_gains(m->parts[i].adapter))
-			return mfs_problem_set(m->why, MFS_E_UNSUPPORTED, UINT64_MAX,
-					       "'%s' is a DoRA, which cannot be merged before the "
-					       "model is quantized",
-					       m->parts[i].file);
 	if (mfs_plan_find(m->plan, m->base)->record.format == MFS_FORMAT_GGUF)
 		return 0;
 	return mfs_problem_set(m->why, MFS_E_UNSUPPORTED, UINT64_MAX,

@@ -96,6 +96,7 @@ static int merge(struct mfs_premerged *p, const struct item *item, uint64_t firs
 		    .b = f->b,
 		    .row_step = turned ? 1 : f->pair->rank,
 		    .rank_step = turned ? item->weights / m.columns : 1,
+		    .gain = f->gain,
 		    .rank = f->pair->rank,
 		    .scale = mfs_adapter_scale(f->part->adapter, f->pair, f->part->scale)};
 	}

@@ -9,6 +9,7 @@
 #define MFS_PREMERGE_H
 
 #include "adapter.h"
+#include "import_peft.h"
 #include "requantize.h"
 
 typedef struct mfs_premerged mfs_premerged;
@@ -23,6 +24,7 @@ typedef struct {
 typedef struct {
 	mfs_premerge_file file;
 	const mfs_adapter *adapter; /* paired with the tensors of the base */
+	const mfs_peft *peft;	    /* knows the magnitudes of a DoRA; NULL: nobody does */
 	float scale;
 } mfs_premerge_part;
 

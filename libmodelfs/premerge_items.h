@@ -18,7 +18,7 @@
 struct factor {
 	const mfs_premerge_part *part;
 	const mfs_adapter_pair *pair;
-	float *panels, *b; /* NULL: not loaded */
+	float *panels, *b, *gain; /* NULL: not loaded; gain: of a DoRA */
 };
 
 /* A tensor that adapters change. */

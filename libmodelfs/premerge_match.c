@@ -89,16 +89,16 @@ static int check_types(const struct maker *m, const struct item *item)
 	return 0;
 }
 
-/* Gains were computed for the weights of the base, which are rounded already. */
+/* The gains in the container are those of the weights of the base, which are rounded
+ * already; only what is added now knows the magnitudes that they came from. */
 static int check_gains(const struct maker *m, const struct item *item)
 {
 	for (uint32_t i = 0; i < item->factor_count; i++)
-		if (item->factors[i].pair->gain != UINT32_MAX)
-			return refuse(
-			    m, MFS_E_UNSUPPORTED,
-			    "%s: scales the rows of '%s' (DoRA) to what they are in %s: it "
-			    "cannot be merged into another model",
-			    item->factors[i].part->file.name, item->base->name, m->p->base.name);
+		if (item->factors[i].pair->gain != UINT32_MAX && !item->factors[i].part->peft)
+			return refuse(m, MFS_E_UNSUPPORTED,
+				      "%s: is a DoRA whose magnitudes the container does not have: "
+				      "premerge it when the adapter is added",
+				      item->factors[i].part->file.name);
 	return 0;
 }
 

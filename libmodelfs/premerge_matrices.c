@@ -9,7 +9,8 @@ static void factor_drop(struct factor *f)
 {
 	free(f->panels);
 	free(f->b);
-	f->panels = f->b = NULL;
+	free(f->gain);
+	f->panels = f->b = f->gain = NULL;
 }
 
 void mfs_premerge_drop(struct mfs_premerged *p, struct item *item)
@@ -41,6 +42,20 @@ static int load_floats(const struct mfs_premerged *p, const struct factor *f, ui
 	return error;
 }
 
+/* The gains of a DoRA, which are others on the unquantized model than on the base. */
+static int load_gains(const struct mfs_premerged *p, const struct item *item, struct factor *f,
+		      uint64_t rows)
+{
+	const char *name = f->part->file.import.tensors[f->pair->gain].name;
+	const mfs_base_model model = {
+	    .name = p->source.name, .source = p->source, .import = p->import};
+
+	f->gain = calloc(rows, sizeof(float));
+	return f->gain ? mfs_peft_gains(f->part->peft, name, &model,
+					(uint32_t)(item->from - p->import.tensors), f->gain)
+		       : MFS_E_MEMORY;
+}
+
 static int factor_load(const struct mfs_premerged *p, const struct item *item, struct factor *f,
 		       uint64_t *bytes)
 {
@@ -61,6 +76,8 @@ static int factor_load(const struct mfs_premerged *p, const struct item *item, s
 			       f->panels + e * each);
 	if (!f->panels && !error)
 		error = MFS_E_MEMORY;
+	if (!error && pair->gain != UINT32_MAX)
+		error = load_gains(p, item, f, rows);
 	free(a);
 	*bytes += sizeof(float) * (floats + rows * pair->rank);
 	return error;

@@ -51,7 +51,21 @@ for architecture in llama qwen2; do
 		unmount_container "$tmp/mnt" "$daemon"
 	done
 done
+# Merged before quantizing, its magnitudes are those of the unquantized model.
+for architecture in llama qwen2; do
+	make $architecture dora
+	for type in q8_0 q4_0; do
+		pack --force dora.mfs --quantize $type stored.gguf=base.gguf --lora x=peft \
+			--views f16 --premerge x
+		modelfs-extract --stdout dora.mfs merged/x.$type.gguf >x.gguf || fail "no view"
+		"$python" "$here/peft_case.py" compare . $architecture dora - x.gguf ||
+			fail "premerged $type: see above"
+	done
+done
+refused 1 "adapters/x.dora: is a DoRA whose magnitudes the container does not have" \
+	mkmodelfs --append dora.mfs --premerge y=x@1 --source base.gguf
 # What is appended later finds its gains.
+make llama dora
 pack --force dora.mfs base.gguf --lora x=peft --views f32
 pack --append dora.mfs --merge y=x --views f32
 modelfs-extract --force --quiet dora.mfs merged/x.f32.gguf merged/y.f32.gguf
