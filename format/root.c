@@ -1,9 +1,9 @@
 #include "root.h"
 
 #include <string.h>
-#include <xxhash.h>
 
 #include "check.h"
+#include "mfs_xxhash.h"
 #include "modelfs_error.h"
 #include "root_records.h"
 

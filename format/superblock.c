@@ -1,9 +1,9 @@
 #include "superblock.h"
 
 #include <stddef.h>
-#include <xxhash.h>
 
 #include "check.h"
+#include "mfs_xxhash.h"
 #include "modelfs_error.h"
 
 int mfs_superblock_decode(mfs_superblock *out, const uint8_t buf[MFS_SB_SIZE], uint64_t offset)

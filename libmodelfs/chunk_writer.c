@@ -2,11 +2,11 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "../format/check.h"
 #include "carried.h"
 #include "large_alloc.h"
+#include "mfs_xxhash.h"
 #include "problem.h"
 
 /* A chunk that is not the last of its class in the group may end some frames

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <xxhash.h>
 
 #include "check.h"
 #include "io_file.h"
+#include "mfs_xxhash.h"
 #include "problem.h"
 #include "reader.h"
 

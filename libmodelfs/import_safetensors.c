@@ -17,12 +17,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "../format/check.h"
 #include "../format/layout_safetensors.h"
 #include "../format/mfs_endian.h"
 #include "json_walk.h"
+#include "mfs_xxhash.h"
 
 #define LENGTH_SIZE 8
 

@@ -2,9 +2,9 @@
  * the frame and chunk tables, and the tables that frames share. */
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "check.h"
+#include "mfs_xxhash.h"
 #include "reader.h"
 
 /* Open tables beyond this are closed again, oldest first. */

@@ -2,11 +2,11 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "../format/check.h"
 #include "carried.h"
 #include "container.h"
+#include "mfs_xxhash.h"
 #include "problem.h"
 
 /* ---- sizes ---- */

@@ -15,7 +15,6 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <xxhash.h>
 
 #include "ahead.h"
 #include "carried.h"
@@ -23,6 +22,7 @@
 #include "coder.h"
 #include "compact.h"
 #include "index_writer.h"
+#include "mfs_xxhash.h"
 #include "modelfs_pack.h"
 #include "output.h"
 #include "placement.h"

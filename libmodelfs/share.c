@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "mfs_xxhash.h"
 #include "problem.h"
 
 /* A fingerprint is taken from so many bytes at the head, middle and end. */

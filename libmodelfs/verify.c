@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "check.h"
+#include "mfs_xxhash.h"
 #include "problem.h"
 #include "reader.h"
 #include "verify.h"

@@ -2,9 +2,8 @@
 #ifndef MFS_VERIFY_H
 #define MFS_VERIFY_H
 
-#include <xxhash.h>
-
 #include "container.h"
+#include "mfs_xxhash.h"
 
 struct range64 {
 	uint64_t offset, length;
