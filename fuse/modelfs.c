@@ -20,14 +20,14 @@
 #include <unistd.h>
 
 #include "../tools/common.h"
+#include "connection.h"
 #include "log.h"
 #include "ops.h"
 #include "options.h"
 #include "readahead.h"
 
-#define FUSE_THREADS 2
-#define TICK_MS	     100
-#define CLOSE_TICKS  10 /* how long reads under way may hold up the end */
+#define TICK_MS	    100
+#define CLOSE_TICKS 10 /* how long reads under way may hold up the end */
 
 typedef struct {
 	options options;
@@ -188,26 +188,7 @@ static void tell_ready(void *user)
 
 static int run_loop(modelfs *m)
 {
-#if FUSE_USE_VERSION >= 312
-	struct fuse_loop_config *config;
-	int result;
-
-	if (m->options.single)
-		return fuse_session_loop(m->session);
-	config = fuse_loop_cfg_create();
-	if (!config)
-		return -ENOMEM;
-	fuse_loop_cfg_set_max_threads(config, FUSE_THREADS);
-	fuse_loop_cfg_set_idle_threads(config, FUSE_THREADS);
-	result = fuse_session_loop_mt(m->session, config);
-	fuse_loop_cfg_destroy(config);
-	return result;
-#else
-	struct fuse_loop_config config = {.max_idle_threads = FUSE_THREADS};
-
-	return m->options.single ? fuse_session_loop(m->session)
-				 : fuse_session_loop_mt(m->session, &config);
-#endif
+	return m->options.single ? fuse_session_loop(m->session) : connection_serve(m->session);
 }
 
 static int start_threads(modelfs *m)

@@ -12,13 +12,12 @@
 #include <unistd.h>
 
 #include "attributes.h"
+#include "connection.h"
 #include "log.h"
 #include "stats_file.h"
 
-/* Nothing changes while it is mounted, so the kernel may remember for a day. */
-#define TIMEOUT_SECONDS 86400.0
-#define IO_BLOCK_BYTES	(128 << 10) /* what copying programs should read at once */
-#define STATFS_BLOCK	4096
+#define IO_BLOCK_BYTES (128 << 10) /* what copying programs should read at once */
+#define STATFS_BLOCK   4096
 
 static mount_state *state_of(fuse_req_t req)
 {
@@ -66,34 +65,11 @@ void ops_stop_replies(mount_state *state)
 
 /* ---- starting ---- */
 
-static void want(struct fuse_conn_info *conn, unsigned capability, bool on)
-{
-	if (on)
-		conn->want |= conn->capable & capability;
-	else
-		conn->want &= ~capability;
-}
-
 static void op_init(void *user, struct fuse_conn_info *conn)
 {
 	mount_state *state = user;
 
-	want(conn,
-	     FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_EXPORT_SUPPORT |
-		 FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS,
-	     true);
-	/* Replies come from memory: splicing them costs a copy more. And files do
-	 * not change, so there is no cache to invalidate. */
-	want(conn,
-	     FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-		 FUSE_CAP_AUTO_INVAL_DATA,
-	     false);
-	conn->max_read = OPS_READ_MAX;
-	/* The kernel takes the smaller one of this and what is set for the device. */
-	if (state->read_ahead_bytes)
-		conn->max_readahead = state->read_ahead_bytes;
-	conn->max_background = 64;
-	conn->congestion_threshold = 48;
+	connection_ask(conn, state->read_ahead_bytes);
 	state->ready(state->ready_user);
 }
 
@@ -132,15 +108,16 @@ static void fill_attributes(const mount_state *state, fuse_ino_t ino, struct sta
 
 static void fill_entry(const mount_state *state, fuse_ino_t ino, struct fuse_entry_param *out)
 {
-	*out = (struct fuse_entry_param){
-	    .ino = ino, .attr_timeout = TIMEOUT_SECONDS, .entry_timeout = TIMEOUT_SECONDS};
+	*out = (struct fuse_entry_param){.ino = ino,
+					 .attr_timeout = CONNECTION_TIMEOUT_SECONDS,
+					 .entry_timeout = CONNECTION_TIMEOUT_SECONDS};
 	fill_attributes(state, ino, &out->attr);
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	mount_state *state = state_of(req);
-	struct fuse_entry_param entry = {.entry_timeout = TIMEOUT_SECONDS};
+	struct fuse_entry_param entry = {.entry_timeout = CONNECTION_TIMEOUT_SECONDS};
 	uint32_t found;
 
 	if (!tree_get(&state->tree, parent)) {
@@ -164,7 +141,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *in
 		return;
 	}
 	fill_attributes(state_of(req), ino, &attributes);
-	fuse_reply_attr(req, &attributes, TIMEOUT_SECONDS);
+	fuse_reply_attr(req, &attributes, CONNECTION_TIMEOUT_SECONDS);
 }
 
 static void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
@@ -354,8 +331,8 @@ static void list_directory(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 		fuse_reply_err(req, ENOTDIR);
 		return;
 	}
-	if (size > OPS_READ_MAX)
-		size = OPS_READ_MAX;
+	if (size > CONNECTION_READ_MAX)
+		size = CONNECTION_READ_MAX;
 	buffer = malloc(size ? size : 1);
 	if (!buffer) {
 		fuse_reply_err(req, ENOMEM);
@@ -570,8 +547,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		read_stats(req, (stats_handle *)(uintptr_t)info->fh, size, offset);
 		return;
 	}
-	if (size > OPS_READ_MAX)
-		size = OPS_READ_MAX;
+	if (size > CONNECTION_READ_MAX)
+		size = CONNECTION_READ_MAX;
 	err = mfs_read_async(state_of(req)->container, node->file, (uint64_t)offset, size,
 			     finish_read, req);
 	if (err < 0)

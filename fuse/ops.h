@@ -16,9 +16,6 @@
 #include "tree.h"
 #include "worker.h"
 
-/* The largest READ; mount option max_read has to say the same. */
-#define OPS_READ_MAX MFS_READ_MAX
-
 typedef struct stats_handle stats_handle;
 
 /* What handlers work on: the session's user data. Not changed once mounted,

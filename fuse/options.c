@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "../tools/common.h"
-#include "ops.h"
+#include "connection.h"
 #include "readahead.h"
 
 #define DECODERS_MAX 256
@@ -164,10 +164,8 @@ static int add_fixed_options(options *o)
 		text = NULL;
 	if (text && fuse_opt_add_opt_escaped(&list, text) == 0) {
 		free(text);
-		if (asprintf(&text,
-			     "-o%s,ro,nosuid,nodev,default_permissions,"
-			     "subtype=modelfs,max_read=%u",
-			     list, OPS_READ_MAX) < 0)
+		if (asprintf(&text, "-o%s," CONNECTION_OPTIONS ",subtype=modelfs,max_read=%u", list,
+			     CONNECTION_READ_MAX) < 0)
 			text = NULL;
 		err = text ? fuse_opt_add_arg(&o->args, text) : -1;
 	}

@@ -10,7 +10,6 @@
  * arrives takes STALL_MS more. EIO percent of the reads fail. The kernel has at
  * most BACKGROUND reads under way and makes who asks for more wait.
  *
- * With --cached the kernel keeps what it has read, as it does for a plain file.
  * With --log each read leaves a line in LOG: microseconds at which it arrived and
  * at which it is due, offset, bytes.
  *
@@ -51,7 +50,6 @@ typedef struct {
 	uint64_t stall_ns;
 	unsigned eio_percent;
 	unsigned background;
-	bool cached;
 	uint64_t seed;
 	const char *log_path;
 } model_options;
@@ -326,15 +324,12 @@ static void on_getattr(fuse_req_t request, fuse_ino_t inode, struct fuse_file_in
 
 static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info *info)
 {
-	const medium *m = fuse_req_userdata(request);
-
 	if (inode != FILE_INODE) {
 		fuse_reply_err(request, EISDIR);
 		return;
 	}
 	/* No memory pages in between: every read comes here. */
-	info->direct_io = !m->model.options.cached;
-	info->keep_cache = m->model.options.cached;
+	info->direct_io = 1;
 	fuse_reply_open(request, info);
 }
 
@@ -445,7 +440,7 @@ static int usage(void)
 {
 	fputs("usage: slowfile [--channels N] [--latency-us N] [--mbps N] [--stall FILE]\n"
 	      "                [--stall-ms N] [--eio PERCENT] [--background N] [--seed N]\n"
-	      "                [--cached] [--log FILE] BACKING MOUNTPOINT\n",
+	      "                [--log FILE] BACKING MOUNTPOINT\n",
 	      stderr);
 	return 2;
 }
@@ -461,7 +456,6 @@ static bool parse(int argc, char **argv, model_options *o)
 	    {"eio", required_argument, NULL, 'e'},
 	    {"background", required_argument, NULL, 'b'},
 	    {"seed", required_argument, NULL, 'r'},
-	    {"cached", no_argument, NULL, 'k'},
 	    {"log", required_argument, NULL, 'g'},
 	    {NULL, 0, NULL, 0},
 	};
@@ -486,8 +480,6 @@ static bool parse(int argc, char **argv, model_options *o)
 			o->background = (unsigned)number;
 		else if (option == 'r')
 			o->seed = number;
-		else if (option == 'k')
-			o->cached = true;
 		else if (option == 'g')
 			o->log_path = optarg;
 		else

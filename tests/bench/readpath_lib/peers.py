@@ -237,7 +237,8 @@ class Dwarfs(Peer):
 
 
 class FuseOnly(Plain):
-    """What FUSE itself reaches: a daemon that copies from memory, no medium."""
+    """What FUSE itself reaches: a daemon that answers from memory, over the same
+    connection as modelfs; no medium."""
     name = "fuse-only"
     scenarios = ("mmap", "warm")
     also = ()
@@ -249,11 +250,9 @@ class FuseOnly(Plain):
     @contextlib.contextmanager
     def mount(self, device, place, model, medium, group, extra):
         directory = os.path.join(place, "mnt")
-        command = [self.bench.programs["slowfile"], "--cached", self.bench.model(model), directory]
+        command = [self.bench.programs["fuse_alone"], self.bench.model(model), directory]
         with system.daemon(command, directory, os.path.join(place, "fuse.log")) as child:
-            with open(os.path.join(directory, "medium"), "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            yield Mounted(os.path.join(directory, "medium"), child)
+            yield Mounted(os.path.join(directory, "model"), child)
 
 
 class Modelfs(Peer):
