@@ -156,10 +156,11 @@ void part_done(struct reader *r, struct part *part)
 	if (!part->job.error) {
 		part_opened(r, part);
 	} else {
-		reader_problem(r, part->job.error, part->job.range[0].offset, "%s %u at 0x%llx: %s",
-			       part_name(part), part->number,
-			       (unsigned long long)part->job.range[0].offset,
-			       mfs_error_text(part->job.error));
+		if (!part->job.ahead)
+			reader_problem(r, part->job.error, part->job.range[0].offset,
+				       "%s %u at 0x%llx: %s", part_name(part), part->number,
+				       (unsigned long long)part->job.range[0].offset,
+				       mfs_error_text(part->job.error));
 		if (part->job.kind == JOB_SEGMENT && part->copy == 0) {
 			part->copy = 1;
 			part_load(r, part);

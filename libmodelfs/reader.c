@@ -172,7 +172,7 @@ static bool hold_spans(struct reader *r, struct read *read, const struct batch *
 	return true;
 }
 
-static enum plan await_spans(struct read *read)
+static enum plan await_spans(struct reader *r, struct read *read)
 {
 	read->pending = 0;
 	for (unsigned i = 0; i < read->piece_count; i++) {
@@ -183,6 +183,7 @@ static enum plan await_spans(struct read *read)
 			continue;
 		if (span->job.state == JOB_FAILED) {
 			read->error = span->job.error;
+			span_problem(r, span);
 			continue;
 		}
 		piece->next_waiter = span->waiters;
@@ -215,7 +216,7 @@ static enum plan plan(struct reader *r, struct read *read, bool only_found)
 		read->piece_count = 0;
 		return PLAN_BLOCKED;
 	}
-	return await_spans(read);
+	return await_spans(r, read);
 }
 
 static void plan_or_block(struct reader *r, struct read *read, bool only_found)

@@ -477,6 +477,8 @@ enum tables_state { TABLES_READY, TABLES_COMING, TABLES_STARVED, TABLES_BAD };
 enum tables_state span_tables(struct span *span);
 void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint8_t *scratch);
 void span_done(struct reader *r, struct span *span);
+/* Makes the failure of a span that a read wanted the last problem. Lock held. */
+void span_problem(struct reader *r, const struct span *span);
 void spans_free(struct reader *r);
 /* Room for `bytes` in the span arena, evicting idle spans. */
 void *span_memory(struct reader *r, size_t bytes);

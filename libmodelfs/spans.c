@@ -216,6 +216,8 @@ enum tables_state span_tables(struct span *span)
 				continue;
 			if (tables->state == PART_FAILED) {
 				span->bad_tables = true;
+				span->bad_source = (uint8_t)i;
+				span->bad_slot = (uint8_t)s;
 				span->job.error = tables->error;
 				return TABLES_BAD;
 			}
@@ -230,8 +232,6 @@ static void fail_at_once(struct reader *r, struct span *span, int err)
 	span->job.state = JOB_FAILED;
 	span->job.error = err;
 	span->sources = 0;
-	reader_problem(r, err, UINT64_MAX, "the frame table entry of span %llu is not valid",
-		       (unsigned long long)span->place.index);
 	TAILQ_INSERT_TAIL(&r->idle_spans, span, lru);
 }
 
@@ -423,23 +423,34 @@ void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint
 	}
 }
 
-static void span_problem(struct reader *r, const struct span *span)
+static void report_span(struct reader *r, const struct span *span)
 {
 	const struct source *source = &span->source[span->bad_source];
-	unsigned s = span->bad_slot;
+	uint64_t at = span->bad_tables ? source->tables[span->bad_slot]->job.range[0].offset
+				       : source->frame[span->bad_slot].offset;
 	mfs_root_tensor t;
 	mfs_root_file f;
 
 	mfs_root_get_tensor(&r->c->root, source->tensor, &t);
 	mfs_root_get_file(&r->c->root, t.file, &f);
 	reader_problem(
-	    r, span->job.error, source->frame[s].offset,
-	    "%.*s: %s%.*s: bytes 0x%llx to 0x%llx: %s frame at 0x%llx: %s", f.name_length, f.name,
-	    t.name_length ? "tensor " : "literal bytes", t.name_length, t.name,
-	    (unsigned long long)(t.file_offset + source->place.offset),
+	    r, span->job.error, at, "%.*s: %s%.*s: bytes 0x%llx to 0x%llx: %s %s at 0x%llx: %s",
+	    f.name_length, f.name, t.name_length ? "tensor " : "literal bytes", t.name_length,
+	    t.name, (unsigned long long)(t.file_offset + source->place.offset),
 	    (unsigned long long)(t.file_offset + source->place.offset + source->place.bytes),
-	    class_name(s ? MFS_DISK_CONSTANTS : t.cls), (unsigned long long)source->frame[s].offset,
+	    class_name(span->bad_slot ? MFS_DISK_CONSTANTS : t.cls),
+	    span->bad_tables ? "tables" : "frame", (unsigned long long)at,
 	    span->bad_hash ? "checksum mismatch" : mfs_error_text(span->job.error));
+}
+
+void span_problem(struct reader *r, const struct span *span)
+{
+	if (span->sources)
+		report_span(r, span);
+	else
+		reader_problem(r, span->job.error, UINT64_MAX,
+			       "the frame table entry of span %llu is not valid",
+			       (unsigned long long)span->place.index);
 }
 
 void span_done(struct reader *r, struct span *span)
@@ -448,12 +459,12 @@ void span_done(struct reader *r, struct span *span)
 
 	use_parts(r, span, -1);
 	span->job.state = span->job.error ? JOB_FAILED : JOB_READY;
-	if (span->bad_tables) {
-		span->backing = NULL; /* part_done() has said why */
-	} else if (span->job.error) {
+	if (span->job.error) {
 		span->backing = NULL;
-		span_problem(r, span);
-		if (span->job.error == MFS_E_CORRUPT)
+		/* What fails ahead of demand is nobody's last problem. */
+		if (span->waiters)
+			span_problem(r, span);
+		if (span->job.error == MFS_E_CORRUPT && !span->bad_tables)
 			r->stats.errors_corrupt++;
 	} else {
 		r->stats.decoded_spans++;

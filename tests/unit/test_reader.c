@@ -513,6 +513,42 @@ static void a_flipped_bit_is_never_served(void **state)
 	free(buffer);
 }
 
+struct named {
+	uint64_t at; /* where the last damage was */
+	unsigned count;
+};
+
+static int note_damage(void *user, const mfs_problem *why)
+{
+	struct named *named = user;
+
+	assert_non_null(strstr(why->text, "noise.bin"));
+	assert_true(why->offset > named->at);
+	named->at = why->offset;
+	named->count++;
+	return 0;
+}
+
+/* Also while others fail that are being fetched ahead. */
+static void a_check_names_each_damaged_frame_once(void **state)
+{
+	uint8_t *copy = malloc(packed.f.size);
+	struct opened o = open_memory(packed.f.container, NULL);
+	struct named named = {0};
+	uint64_t first = o.first;
+
+	(void)state;
+	mfs_close(o.c);
+	memcpy(copy, packed.f.container, packed.f.size);
+	for (uint64_t at = 0; at < FILE_SIZE; at += FRAME)
+		copy[first + at + 99] ^= 1;
+	o = open_memory(copy, NULL);
+	assert_int_equal(mfs_check(o.c, note_damage, NULL, &named), FILE_SIZE / FRAME);
+	assert_int_equal(named.count, FILE_SIZE / FRAME);
+	mfs_close(o.c);
+	free(copy);
+}
+
 static void damaged_tables_fail_the_spans_that_need_them(void **state)
 {
 	uint8_t *copy = malloc(packed.f.size), buffer[4096];
@@ -528,6 +564,7 @@ static void damaged_tables_fail_the_spans_that_need_them(void **state)
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(mfs_read(o.c, o.gguf, MIB, buffer, sizeof(buffer)), MFS_E_CORRUPT);
 		mfs_last_problem(o.c, &why);
+		assert_non_null(strstr(why.text, "weights.gguf: tensor "));
 		assert_non_null(strstr(why.text, "tables"));
 		assert_int_equal(why.offset, at);
 	}
@@ -662,6 +699,7 @@ int main(void)
 	    cmocka_unit_test(a_bad_page_spoils_only_its_frame),
 	    cmocka_unit_test(every_single_failure_leaves_right_bytes_or_an_error),
 	    cmocka_unit_test(a_flipped_bit_is_never_served),
+	    cmocka_unit_test(a_check_names_each_damaged_frame_once),
 	    cmocka_unit_test(damaged_tables_fail_the_spans_that_need_them),
 	    cmocka_unit_test(failing_tables_get_memory_all_the_same),
 	    cmocka_unit_test(read_past_end_returns_zero),
