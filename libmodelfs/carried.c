@@ -221,14 +221,9 @@ static void renumber_file(mfs_plan *plan, mfs_plan_file *f)
 static int carry_terms(mfs_plan *plan, mfs_problem *why)
 {
 	const mfs_root *root = &plan->carried->container->root;
-	uint32_t count = root->count[MFS_SEC_TERMS];
-	mfs_root_term *terms =
-	    realloc(plan->terms, ((size_t)plan->term_count + count + 1) * sizeof(*terms));
+	int error = 0;
 
-	if (!terms)
-		return mfs_problem_no_memory(why);
-	plan->terms = terms;
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = 0; i < root->count[MFS_SEC_TERMS] && !error; i++) {
 		mfs_root_term term;
 
 		mfs_root_get_term(root, i, &term);
@@ -237,9 +232,9 @@ static int carry_terms(mfs_plan *plan, mfs_problem *why)
 			continue;
 		for (int k = 0; k < MFS_TERM_OPERANDS; k++)
 			term.operand[k] = renumber(plan->carried, term.operand[k]);
-		terms[plan->term_count++] = term;
+		error = mfs_plan_add_term(plan, &term, why);
 	}
-	return 0;
+	return error;
 }
 
 int mfs_carried_finish(mfs_plan *plan, mfs_problem *why)

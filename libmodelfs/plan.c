@@ -594,13 +594,13 @@ int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *wh
 
 	if (!terms)
 		return no_memory(why);
+	plan->terms = terms;
 	for (int k = 0; k < MFS_TERM_OPERANDS; k++)
 		if (!operand_is_bounded(plan, term->operand[k]))
 			return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
 					       "a merged view needs a matrix of more than %u "
 					       "numbers; --views=none packs the adapter alone",
 					       MFS_OPERAND_MAX);
-	plan->terms = terms;
 	terms[plan->term_count++] = *term;
 	return 0;
 }

@@ -27,6 +27,22 @@ done
 diff -r packed appended || fail "not the same files"
 same appended/adapters/fr.gguf fr.gguf
 
+note "another view where there are hundreds of merged tensors"
+cp c.mfs many.mfs
+merges=()
+for i in {1..20}; do
+	merges+=(--merge "more$i=fr@0.$i+de")
+done
+pack --append "${merges[@]}" many.mfs
+pack --append --merge last=fr@2+de many.mfs
+modelfs-check --quiet many.mfs
+pack at-once.mfs --lora fr=fr.gguf --lora de=de.gguf --merge more1=fr@0.1+de \
+	--merge last=fr@2+de base.gguf
+for name in merged/more1.f32.gguf merged/last.q8_0.gguf; do
+	modelfs-extract -O many.mfs "$name" | cmp - <(modelfs-extract -O at-once.mfs "$name") ||
+		fail "$name: not the same"
+done
+
 note "removing"
 refused 1 "'merged/both.f16.gguf' depends on it" mkmodelfs --remove=fr c.mfs
 refused 1 "'base.gguf' cannot be removed" mkmodelfs --remove=base.gguf c.mfs
