@@ -3,8 +3,11 @@
  * whose spans were decoded again as they were coded, what is left to see is whether
  * every frame lies where the index says, with the bytes that its hash was made of.
  *
- * Several threads take batches of frames that lie behind one another. `lock` guards
- * what they share: the place of the next batch and the check.
+ * Frames, and tables before the first frame of their tensor, are taken in the order in
+ * which they are stored as far as that is known, first all of one slot. Several threads
+ * take batches of what lies behind one another: more than there are cores, as media
+ * are fast only when several reads wait. `lock` guards what they share: the place of the
+ * next batch and the check.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -14,57 +17,90 @@
 #include "verify.h"
 
 /* Bytes that are read at once: little enough to be in a cache when they are hashed. A
- * frame may be larger. */
-#define WINDOW_BYTES (1u << 20)
-#define BATCH_FRAMES 4096u
+ * frame, or tables, may be larger. */
+#define WINDOW_BYTES (256u << 10)
+#define BATCH_PARTS  4096u
+/* Reads under way, if there may be threads at all. */
+#define READS 8u
 
 #define ALIGNMENT 4096u /* reads at multiples of it take no detour */
 
-/* The frames of one tensor in one slot. */
-struct frames {
+/* What one tensor has in one slot: perhaps tables, then its frames. */
+struct parts {
 	mfs_root_tensor tensor;
 	const mfs_layout *layout;
 	unsigned slot;
-	uint64_t count;
+	bool tables;
+	uint64_t count; /* of frames, and one for tables */
+};
+
+/* The part of that number of parts[at]. */
+struct position {
+	uint32_t at;
+	uint64_t number;
+};
+
+struct part {
+	mfs_frame_place place;
+	mfs_span span;	/* of a frame */
+	uint64_t frame; /* its number in the container */
+	bool is_tables;
 };
 
 struct readback {
 	struct check *check;
-	struct frames *frames;
+	struct parts *parts;
 	uint32_t count;
 	pthread_mutex_t lock;
-	uint32_t at; /* the next batch begins in frames[at] */
-	uint64_t next;
+	struct position next; /* batch */
 	int error;
 };
 
-/* Frames first .. first + count - 1, which lie within [begin, end). */
+/* `count` parts, which lie within [begin, end). */
 struct batch {
-	const struct frames *frames;
-	uint64_t first, count;
+	struct position first;
+	uint64_t count;
 	uint64_t begin, end;
 };
 
 /* ---- batches ---- */
 
-/* False after a problem: the index cannot be read, or its entry is not valid. */
-static bool find_frame(const struct readback *b, const struct frames *f, uint64_t i,
-		       mfs_frame_place *place, mfs_span *span)
+static void advance(const struct readback *b, struct position *at)
 {
-	const mfs_root_tensor *t = &f->tensor;
-	uint64_t number = t->slot[f->slot].first + i;
-	const uint8_t *segment = b->check->segments[number / MFS_SEGMENT_FRAME_COUNT];
+	if (++at->number < b->parts[at->at].count)
+		return;
+	at->at++;
+	at->number = 0;
+}
 
-	mfs_tensor_span(t, f->layout->block_bytes, i, span);
+/* False: the index cannot be read there, or its entry is not valid. */
+static bool find_part(const struct readback *b, const struct position *at, struct part *out)
+{
+	const struct parts *p = &b->parts[at->at];
+	const mfs_root_tensor *t = &p->tensor;
+	uint64_t index = at->number - p->tables;
+	const uint8_t *segment;
+
+	out->is_tables = p->tables && at->number == 0;
+	if (out->is_tables) {
+		mfs_root_tables tables;
+
+		mfs_root_get_tables(&b->check->c->root, t->slot[p->slot].tables, &tables);
+		out->place = (mfs_frame_place){tables.offset, tables.size, tables.hash};
+		return true;
+	}
+	out->frame = t->slot[p->slot].first + index;
+	segment = b->check->segments[out->frame / MFS_SEGMENT_FRAME_COUNT];
+	mfs_tensor_span(t, p->layout->block_bytes, index, &out->span);
 	return segment &&
 	       !mfs_frame_place_decode(
-		   place,
-		   segment + number % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame),
-		   t->slot[f->slot].base, mfs_slot_bytes(t, f->layout, f->slot, span->blocks),
+		   &out->place,
+		   segment + out->frame % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame),
+		   t->slot[p->slot].base, mfs_slot_bytes(t, p->layout, p->slot, out->span.blocks),
 		   b->check->c->sb.container_size);
 }
 
-/* Whether the batch can take a frame that lies there. Frames of no bytes lie nowhere. */
+/* Whether the batch can take a part that lies there. Those of no bytes lie nowhere. */
 static bool extend(struct batch *batch, const mfs_frame_place *place)
 {
 	if (!place->size)
@@ -78,29 +114,24 @@ static bool extend(struct batch *batch, const mfs_frame_place *place)
 	return true;
 }
 
-/* With the lock. Takes frames until one does not fit; an entry that is not valid is
+/* With the lock. Takes parts until one does not fit; an entry that is not valid is
  * reported and passed over. */
 static void fill_batch(struct readback *b, struct batch *batch)
 {
-	const struct frames *f = &b->frames[b->at];
-	mfs_frame_place place;
-	mfs_span span;
+	struct part part;
 
-	*batch = (struct batch){.frames = f, .first = b->next};
-	for (; b->next < f->count && batch->count < BATCH_FRAMES; b->next++, batch->count++) {
-		if (find_frame(b, f, b->next, &place, &span)) {
-			if (!extend(batch, &place))
-				return;
-		} else {
+	*batch = (struct batch){.first = b->next};
+	for (; b->next.at < b->count && batch->count < BATCH_PARTS; batch->count++) {
+		if (!find_part(b, &b->next, &part)) {
 			check_found(b->check, MFS_E_CORRUPT, UINT64_MAX,
 				    "the frame table entry of span %" PRIu64 " is not valid",
-				    b->next++);
+				    part.span.index);
+			advance(b, &b->next);
 			return;
 		}
-	}
-	if (b->next == f->count) {
-		b->at++;
-		b->next = 0;
+		if (!extend(batch, &part.place))
+			return;
+		advance(b, &b->next);
 	}
 }
 
@@ -109,7 +140,7 @@ static bool take_batch(struct readback *b, struct batch *batch)
 	bool taken;
 
 	pthread_mutex_lock(&b->lock);
-	taken = !b->check->stopped && !b->error && b->at < b->count;
+	taken = !b->check->stopped && !b->error && b->next.at < b->count;
 	if (taken)
 		fill_batch(b, batch);
 	pthread_mutex_unlock(&b->lock);
@@ -118,27 +149,30 @@ static bool take_batch(struct readback *b, struct batch *batch)
 
 /* ---- one batch ---- */
 
-/* Returns the number of the first frame that is damaged, or the number behind the last. */
-static uint64_t hash_batch(const struct readback *b, const struct batch *batch,
-			   const uint8_t *bytes, uint64_t *original)
+/* True if the parts are whole; else *at is the first that is not. Adds to *original
+ * the bytes that were packed into them. */
+static bool hash_batch(const struct readback *b, const struct batch *batch, const uint8_t *bytes,
+		       struct position *at, uint64_t *original)
 {
-	const struct frames *f = batch->frames;
-	mfs_frame_place place;
-	mfs_span span;
+	struct part part;
 
+	*at = batch->first;
 	*original = 0;
-	for (uint64_t i = batch->first; i < batch->first + batch->count; i++) {
+	for (uint64_t i = 0; i < batch->count; i++, advance(b, at)) {
 		const uint8_t *stored = bytes;
+		uint64_t hash;
 
-		find_frame(b, f, i, &place, &span);
-		if (place.size)
-			stored += place.offset - batch->begin;
-		if (mfs_frame_hash(stored, place.size, f->tensor.slot[f->slot].first + i) !=
-		    place.hash)
-			return i;
-		*original += f->slot == 0 ? span.bytes : 0;
+		find_part(b, at, &part);
+		if (part.place.size)
+			stored += part.place.offset - batch->begin;
+		hash = part.is_tables ? XXH3_64bits(stored, part.place.size)
+				      : mfs_frame_hash(stored, part.place.size, part.frame);
+		if (hash != part.place.hash)
+			return false;
+		if (!part.is_tables && b->parts[at->at].slot == 0)
+			*original += part.span.bytes;
 	}
-	return batch->first + batch->count;
+	return true;
 }
 
 static bool read_batch(const struct readback *b, const struct batch *batch, uint8_t *window)
@@ -153,26 +187,31 @@ static bool read_batch(const struct readback *b, const struct batch *batch, uint
 	return got >= 0 && (uint64_t)got >= batch->end - begin;
 }
 
-static void damaged(struct readback *b, const struct batch *batch, uint64_t i)
+static void damaged(struct readback *b, const struct position *at)
 {
-	const mfs_root_tensor *t = &batch->frames->tensor;
-	mfs_frame_place place;
-	mfs_span span;
+	const struct parts *p = &b->parts[at->at];
+	const mfs_root_tensor *t = &p->tensor;
+	struct part part;
 
-	find_frame(b, batch->frames, i, &place, &span);
+	find_part(b, at, &part);
 	pthread_mutex_lock(&b->lock);
-	check_found(b->check, MFS_E_CORRUPT, place.offset,
-		    "%.*s: %s frame of span %" PRIu64 " at 0x%" PRIx64 ": checksum mismatch",
-		    t->name_length, t->name_length ? t->name : "",
-		    batch->frames->slot ? "second" : "first", i, place.offset);
+	if (part.is_tables)
+		check_found(b->check, MFS_E_CORRUPT, part.place.offset,
+			    "tables at 0x%" PRIx64 ": checksum mismatch", part.place.offset);
+	else
+		check_found(b->check, MFS_E_CORRUPT, part.place.offset,
+			    "%.*s: %s frame of span %" PRIu64 " at 0x%" PRIx64
+			    ": checksum mismatch",
+			    t->name_length, t->name_length ? t->name : "",
+			    p->slot ? "second" : "first", part.span.index, part.place.offset);
 	pthread_mutex_unlock(&b->lock);
 }
 
 static void not_read(struct readback *b, const struct batch *batch)
 {
 	pthread_mutex_lock(&b->lock);
-	check_found(b->check, MFS_E_IO, batch->begin, "frames at 0x%" PRIx64 " cannot be read",
-		    batch->begin);
+	check_found(b->check, MFS_E_IO, batch->begin,
+		    "frames or tables at 0x%" PRIx64 " cannot be read", batch->begin);
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -180,18 +219,18 @@ static void not_read(struct readback *b, const struct batch *batch)
 static void check_batch(struct readback *b, const struct batch *batch, uint8_t *window)
 {
 	const uint8_t *bytes = window + batch->begin % ALIGNMENT;
-	uint64_t last = batch->first + batch->count, original = 0, bad = batch->first;
-	bool read = true;
+	uint64_t original = 0;
+	struct position bad = batch->first;
+	bool read = true, whole = false;
 
-	for (int attempt = 0; attempt < 2 && bad < last; attempt++) {
+	for (int attempt = 0; attempt < 2 && !whole; attempt++) {
 		read = read_batch(b, batch, window);
-		if (read)
-			bad = hash_batch(b, batch, bytes, &original);
+		whole = read && hash_batch(b, batch, bytes, &bad, &original);
 	}
 	if (!read)
 		not_read(b, batch);
-	else if (bad < last)
-		damaged(b, batch, bad);
+	else if (!whole)
+		damaged(b, &bad);
 	pthread_mutex_lock(&b->lock);
 	b->check->done += original;
 	pthread_mutex_unlock(&b->lock);
@@ -216,9 +255,11 @@ static void report_progress(struct readback *b)
 
 static size_t window_bytes(const struct readback *b)
 {
-	size_t frame = b->check->c->max_span;
+	size_t most = b->check->c->max_span;
 
-	return round_up((frame > WINDOW_BYTES ? frame : WINDOW_BYTES) + 2 * ALIGNMENT, ALIGNMENT);
+	if (most < MFS_TABLES_MAX)
+		most = MFS_TABLES_MAX;
+	return round_up((most > WINDOW_BYTES ? most : WINDOW_BYTES) + 2 * ALIGNMENT, ALIGNMENT);
 }
 
 static void take_batches(struct readback *b, bool owner)
@@ -248,7 +289,8 @@ static void *thread(void *argument)
 /* The owner is one of the threads, and all of them where the system gives no more. */
 static int run_threads(struct readback *b)
 {
-	unsigned extra = b->check->threads - 1, started = 0;
+	unsigned threads = b->check->threads;
+	unsigned extra = threads == 1 ? 0 : (threads > READS ? threads : READS) - 1, started = 0;
 	pthread_t *ids = calloc(extra + 1u, sizeof(*ids));
 
 	if (!ids)
@@ -266,58 +308,43 @@ static int run_threads(struct readback *b)
 
 /* ---- everything ---- */
 
-static int find_frames(struct readback *b)
+static void add_parts(struct readback *b, uint32_t tensor, unsigned slot)
 {
 	const struct check *k = b->check;
-	uint32_t tensors = k->c->root.count[MFS_SEC_TENSORS];
+	struct parts *p = &b->parts[b->count];
+	mfs_root_tensor *t = &p->tensor;
 
-	b->frames = calloc((size_t)tensors * MFS_SLOTS + 1, sizeof(*b->frames));
-	if (!b->frames)
-		return MFS_E_MEMORY;
-	for (uint32_t i = 0; i < tensors; i++)
-		for (unsigned s = 0; s < MFS_SLOTS; s++) {
-			struct frames *f = &b->frames[b->count];
-
-			mfs_root_get_tensor(&k->c->root, i, &f->tensor);
-			f->layout = &k->c->layouts[f->tensor.layout];
-			f->slot = s;
-			f->count = mfs_tensor_spans(&f->tensor, f->layout->block_bytes);
-			if ((!k->fresh || k->fresh[f->tensor.file]) &&
-			    mfs_tensor_has_slot(&f->tensor, f->layout, s))
-				b->count++;
-		}
-	return 0;
+	mfs_root_get_tensor(&k->c->root, tensor, t);
+	p->layout = &k->c->layouts[t->layout];
+	p->slot = slot;
+	p->tables = t->slot[slot].tables != MFS_NO_TABLES;
+	p->count = mfs_tensor_spans(t, p->layout->block_bytes) + p->tables;
+	if ((!k->fresh || k->fresh[t->file]) && mfs_tensor_has_slot(t, p->layout, slot) && p->count)
+		b->count++;
 }
 
-static void check_tables(struct check *k, const struct frames *f)
+static int find_parts(struct readback *b)
 {
-	uint32_t number = f->tensor.slot[f->slot].tables;
-	mfs_root_tables t;
-	int64_t got;
+	uint32_t tensors = b->check->c->root.count[MFS_SEC_TENSORS];
 
-	if (number == MFS_NO_TABLES)
-		return;
-	mfs_root_get_tables(&k->c->root, number, &t);
-	got = k->c->io->table->read_at(k->c->io, t.offset, k->buffer, t.size);
-	if (got != t.size)
-		check_found(k, MFS_E_IO, t.offset, "tables at 0x%" PRIx64 " cannot be read",
-			    t.offset);
-	else if (XXH3_64bits(k->buffer, t.size) != t.hash)
-		check_found(k, MFS_E_CORRUPT, t.offset,
-			    "tables at 0x%" PRIx64 ": checksum mismatch", t.offset);
+	b->parts = calloc((size_t)tensors * MFS_SLOTS + 1, sizeof(*b->parts));
+	if (!b->parts)
+		return MFS_E_MEMORY;
+	for (unsigned s = 0; s < MFS_SLOTS; s++)
+		for (uint32_t i = 0; i < tensors; i++)
+			add_parts(b, i, s);
+	return 0;
 }
 
 int check_frames(struct check *k)
 {
 	struct readback b = {.check = k};
-	int error = find_frames(&b);
+	int error = find_parts(&b);
 
 	pthread_mutex_init(&b.lock, NULL);
-	for (uint32_t i = 0; i < b.count && !error && !k->stopped; i++)
-		check_tables(k, &b.frames[i]);
 	if (!error)
 		error = run_threads(&b);
 	pthread_mutex_destroy(&b.lock);
-	free(b.frames);
+	free(b.parts);
 	return error;
 }
