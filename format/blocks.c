@@ -80,7 +80,8 @@ static uint32_t merge_parts(struct part *parts, uint32_t count)
 	return count;
 }
 
-uint32_t mfs_blocks_cut(const uint8_t *in, size_t size, uint32_t bytes[MFS_CUT_MAX])
+uint32_t mfs_blocks_cut(const uint8_t *in, size_t size, uint32_t bytes[MFS_CUT_MAX],
+			uint32_t histogram[256])
 {
 	struct part parts[MFS_CUT_MAX], whole = {0};
 	uint32_t count = 0;
@@ -98,6 +99,8 @@ uint32_t mfs_blocks_cut(const uint8_t *in, size_t size, uint32_t bytes[MFS_CUT_M
 		for (int k = 0; k < 256; k++)
 			whole.histogram[k] += part->histogram[k];
 	}
+	if (histogram)
+		memcpy(histogram, whole.histogram, sizeof(whole.histogram));
 	bytes[0] = (uint32_t)size;
 	if (count == 1 ||
 	    cost_of(&whole, NULL) < apart + BLOCK_COST + (uint64_t)count * CHANCE_COST)

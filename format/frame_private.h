@@ -112,9 +112,10 @@ void mfs_sparse_expand(const uint8_t *mask, size_t words, unsigned width, const 
 /* ---- blocks.c ---- */
 
 /* Cuts a block's bytes, at most 128 KiB, into blocks that serve them better: writes
- * their sizes, returns their number. */
+ * their sizes, returns their number. `histogram`, or NULL, becomes that of them all. */
 #define MFS_CUT_MAX 16
-uint32_t mfs_blocks_cut(const uint8_t *in, size_t size, uint32_t bytes[MFS_CUT_MAX]);
+uint32_t mfs_blocks_cut(const uint8_t *in, size_t size, uint32_t bytes[MFS_CUT_MAX],
+			uint32_t histogram[256]);
 
 /* ---- histogram.c ---- */
 
@@ -126,6 +127,14 @@ size_t mfs_histogram_bound(const uint32_t histogram[256]);
 
 /* log2(v) with MFS_LOG_BITS fractional bits, rounded down; v > 0. */
 #define MFS_LOG_BITS 8
-uint32_t mfs_log2_fixed(uint32_t v);
+extern const uint8_t mfs_log2_fraction[256];
+
+/* Integers only: what is worth coding must not depend on a C library's log2(). */
+static inline uint32_t mfs_log2_fixed(uint32_t v)
+{
+	uint32_t exponent = 31 - (uint32_t)__builtin_clz(v);
+
+	return (exponent << MFS_LOG_BITS) + mfs_log2_fraction[(uint64_t)v << 8 >> exponent & 255];
+}
 
 #endif

@@ -27,7 +27,7 @@ void mfs_histogram_add(uint32_t histogram[256], const uint8_t *in, size_t size)
 }
 
 /* 256 log2(1 + (i + 1/2) / 256), rounded. */
-static const uint8_t fraction[256] = {
+const uint8_t mfs_log2_fraction[256] = {
     0,	 2,   4,   5,	6,   8,	  9,   11,  12,	 13,  15,  16,	18,  19,  20,  22,  23,	 24,  26,
     27,	 28,  30,  31,	32,  34,  35,  36,  38,	 39,  40,  42,	43,  44,  45,  47,  48,	 49,  50,
     52,	 53,  54,  55,	57,  58,  59,  60,  62,	 63,  64,  65,	66,  68,  69,  70,  71,	 72,  74,
@@ -43,14 +43,6 @@ static const uint8_t fraction[256] = {
     236, 236, 237, 238, 239, 239, 240, 241, 242, 242, 243, 244, 245, 245, 246, 247, 248, 248, 249,
     250, 251, 251, 252, 253, 253, 254, 255, 255,
 };
-
-/* Integers only: what is worth coding must not depend on a C library's log2(). */
-uint32_t mfs_log2_fixed(uint32_t v)
-{
-	uint32_t exponent = 31 - (uint32_t)__builtin_clz(v);
-
-	return (exponent << MFS_LOG_BITS) + fraction[(uint64_t)v << 8 >> exponent & 255];
-}
 
 size_t mfs_histogram_bound(const uint32_t histogram[256])
 {

@@ -346,7 +346,8 @@ static size_t encode_parts(const uint8_t *in, size_t size, uint8_t *out)
 	uint8_t *at = out;
 
 	while (size) {
-		uint32_t parts = mfs_blocks_cut(in, size < BLOCK_BYTES ? size : BLOCK_BYTES, part);
+		uint32_t parts =
+		    mfs_blocks_cut(in, size < BLOCK_BYTES ? size : BLOCK_BYTES, part, NULL);
 
 		for (uint32_t i = 0; i < parts; i++) {
 			at += encode_part(&trees, in, part[i], part[i] == size, at);
@@ -362,8 +363,8 @@ int mfs_literals_change(const uint8_t *in, size_t size)
 	uint32_t part[MFS_CUT_MAX];
 
 	for (size_t at = 0; at < size; at += BLOCK_BYTES)
-		if (mfs_blocks_cut(in + at, size - at < BLOCK_BYTES ? size - at : BLOCK_BYTES,
-				   part) > 1)
+		if (mfs_blocks_cut(in + at, size - at < BLOCK_BYTES ? size - at : BLOCK_BYTES, part,
+				   NULL) > 1)
 			return 1;
 	return 0;
 }

@@ -228,7 +228,8 @@ size_t mfs_tables_memory(const mfs_tables *tables)
 /* ---- building: the sample ----
  *
  * Nothing is coded to find out what it would come to: what a tree makes of bytes
- * follows from how often each value occurs. */
+ * follows from how often each value occurs. To choose, the entropy will do, as whole
+ * bits add about as much to every choice; trees are made for what is chosen. */
 
 /* Stored bytes of a stream's frame that are neither codes nor tree: headers, and
  * what the ends of four streams leave of their bytes. */
@@ -246,7 +247,6 @@ struct values {
 /* What the sample says about one stream. */
 struct stream_counts {
 	uint32_t histogram[256];
-	uint64_t raw;	/* bytes */
 	uint64_t alone; /* bytes that come of them if each frame has a tree of its own */
 };
 
@@ -260,49 +260,60 @@ struct counts {
 	struct stream_counts stream[MFS_STREAMS_MAX];
 };
 
+/* One tree for all must save more than a share like this: so exact are estimates. */
+#define ESTIMATE_ERROR 3072
+
+/* Bytes that a tree takes for so many values, about. */
+static uint32_t tree_bytes(const uint32_t histogram[256])
+{
+	uint32_t values = 0;
+
+	for (int k = 0; k < 256; k++)
+		values += histogram[k] > 0;
+	return 3 + values * 5 / 16;
+}
+
 static uint64_t with_own_tree(const uint32_t histogram[256], size_t size)
 {
-	uint64_t coded = FRAME_OVERHEAD;
-	mfs_tree tree;
+	uint64_t coded = FRAME_OVERHEAD + mfs_histogram_bound(histogram) + tree_bytes(histogram);
 
-	if (mfs_histogram_bound(histogram) + FRAME_OVERHEAD >= size)
-		return size;
-	if (mfs_tree_make(&tree, histogram))
-		coded += tree.size + mfs_codes_bits(&tree.codes, histogram) / 8;
 	return coded < size ? coded : size;
 }
 
-/* The same with a tree for each part where the bytes change on the way. */
-static uint64_t with_own_trees(const uint32_t histogram[256], const uint8_t *bytes, size_t size)
+/* A tree for each part of a block's bytes. */
+static uint64_t with_trees_for_parts(const uint8_t *in, const uint32_t part[], uint32_t count)
 {
-	uint64_t whole = with_own_tree(histogram, size), parts = 0;
-	uint32_t part[MFS_CUT_MAX], count;
+	uint64_t sum = 0;
 
-	for (size_t at = 0; at < size; at += ZSTD_BLOCKSIZE_MAX) {
-		size_t left = size - at;
-		const uint8_t *in = bytes + at;
+	for (uint32_t i = 0; i < count; in += part[i++]) {
+		uint32_t own[256] = {0};
 
-		count =
-		    mfs_blocks_cut(in, left < ZSTD_BLOCKSIZE_MAX ? left : ZSTD_BLOCKSIZE_MAX, part);
-		if (count == 1 && left == size)
-			return whole;
-		for (uint32_t i = 0; i < count; in += part[i++]) {
-			uint32_t own[256] = {0};
-
-			mfs_histogram_add(own, in, part[i]);
-			parts += with_own_tree(own, part[i]);
-		}
+		mfs_histogram_add(own, in, part[i]);
+		sum += with_own_tree(own, part[i]);
 	}
-	return parts < whole ? parts : whole;
+	return sum;
 }
 
+/* A frame of its own has a tree for all of the stream, or several where the bytes
+ * change on the way. */
 static void count_stream(struct stream_counts *to, const uint8_t *bytes, size_t size)
 {
-	uint32_t histogram[256] = {0};
+	uint32_t histogram[256] = {0}, part[MFS_CUT_MAX];
+	uint64_t whole, parts = 0;
+	size_t n;
 
-	mfs_histogram_add(histogram, bytes, size);
-	to->raw += size;
-	to->alone += with_own_trees(histogram, bytes, size);
+	for (size_t at = 0; at < size; at += n) {
+		uint32_t block[256] = {0}, count;
+
+		n = size - at < ZSTD_BLOCKSIZE_MAX ? size - at : ZSTD_BLOCKSIZE_MAX;
+		count = mfs_blocks_cut(bytes + at, n, part, block);
+		parts += count == 1 ? with_own_tree(block, n)
+				    : with_trees_for_parts(bytes + at, part, count);
+		for (int k = 0; k < 256; k++)
+			histogram[k] += block[k];
+	}
+	whole = with_own_tree(histogram, size);
+	to->alone += parts < whole ? parts : whole;
 	for (int k = 0; k < 256; k++)
 		to->histogram[k] += histogram[k];
 }
@@ -481,11 +492,10 @@ static void merge_bins(struct bucketing *at, struct bucketing *best, uint64_t sp
 #define PART_MAX                                                                                   \
 	(sizeof(struct mfs_disk_buckets) + MFS_BUCKETS_MAX + MFS_BUCKETS_MAX * MFS_TREE_MAX)
 
-/* What a stream's part of the tables may be. */
-struct candidate {
+/* A stream's part of the tables. */
+struct stream_part {
 	size_t size; /* 0: none */
 	unsigned kind;
-	uint64_t stored; /* what the sample comes to with it */
 	uint8_t bytes[PART_MAX];
 };
 
@@ -509,22 +519,15 @@ static void add_plausible(uint32_t histogram[256], unsigned half)
 	}
 }
 
-/* Writes the best tree; returns its size, or 0 if there is none. Adds the bytes
- * that it makes of the histogram. */
-static size_t make_tree(const uint32_t histogram[256], uint8_t *out, uint64_t *stored)
+/* Writes the best tree; returns its size, or 0 if there is none. */
+static size_t make_tree(const uint32_t histogram[256], uint8_t *out)
 {
 	mfs_tree tree;
-	uint64_t bits = 0;
 
-	if (mfs_tree_make(&tree, histogram)) {
-		memcpy(out, tree.bytes, tree.size);
-		*stored += mfs_codes_bits(&tree.codes, histogram) / 8;
-		return tree.size;
-	}
-	for (int k = 0; k < 256; k++)
-		bits += 8ull * histogram[k];
-	*stored += bits / 8;
-	return 0;
+	if (!mfs_tree_make(&tree, histogram))
+		return 0;
+	memcpy(out, tree.bytes, tree.size);
+	return tree.size;
 }
 
 /* True if the frames will be packed: a tree would not serve them. */
@@ -540,20 +543,58 @@ static int packs(const uint32_t histogram[256], const mfs_coding_rules *rules)
 	       packed <= mfs_packed_enough(mfs_histogram_bound(histogram));
 }
 
-/* Counts change on the way. */
-static void make_shared(const struct counts *counts, struct stream_counts *stream,
-			const mfs_coding_rules *rules, struct candidate *out)
+/* What all frames save by a part of `size` bytes with which the sample comes to
+ * `stored`, less that size, going by the spans of the sample. */
+static double saved(const struct counts *counts, const struct stream_counts *stream,
+		    uint64_t stored, uint64_t size)
 {
-	if (packs(stream->histogram, rules))
-		return;
-	out->kind = MFS_CODING_SHARED;
-	out->stored = counts->spans * FRAME_OVERHEAD;
-	add_plausible(stream->histogram, 0);
-	out->size = make_tree(stream->histogram, out->bytes, &out->stored);
+	if (stored >= stream->alone)
+		return 0;
+	return (double)(stream->alone - stored) * (double)counts->sample->frames /
+		   (double)counts->spans -
+	       (double)size;
 }
 
-static void make_buckets(const struct counts *counts, struct bucketing *from, unsigned half,
-			 struct candidate *out)
+/* What one tree for all saves. The stream's counts become those that it is made of. */
+static double saved_shared(const struct counts *counts, struct stream_counts *stream,
+			   const mfs_coding_rules *rules)
+{
+	uint64_t stored;
+
+	if (rules->refused >> MFS_CODING_SHARED & 1 || packs(stream->histogram, rules))
+		return 0;
+	stored = counts->spans * FRAME_OVERHEAD + mfs_histogram_bound(stream->histogram);
+	stored += stored / ESTIMATE_ERROR;
+	add_plausible(stream->histogram, 0);
+	return saved(counts, stream, stored, tree_bytes(stream->histogram));
+}
+
+static void make_shared(const struct stream_counts *stream, struct stream_part *out)
+{
+	out->kind = MFS_CODING_SHARED;
+	out->size = make_tree(stream->histogram, out->bytes);
+}
+
+/* The best buckets of all windows; returns what they save. */
+static double find_buckets(const struct counts *counts, const struct stream_counts *stream,
+			   struct bucketing work[2])
+{
+	uint64_t stored, size;
+
+	work[1].bits = UINT64_MAX;
+	for (uint32_t w = 0; w < counts->windows; w++) {
+		make_bins(&counts->values[w], &work[0]);
+		work[0].window = counts->values[w].window;
+		merge_bins(&work[0], &work[1], counts->spans, counts->sample->frames);
+	}
+	if (work[1].bits == UINT64_MAX)
+		return 0;
+	stored = counts->spans * work[1].bins * FRAME_OVERHEAD + bins_bits(&work[1]) / 8;
+	size = sizeof(struct mfs_disk_buckets) + work[1].bins * TREE_BYTES;
+	return saved(counts, stream, stored, size);
+}
+
+static void make_buckets(struct bucketing *from, unsigned half, struct stream_part *out)
 {
 	struct mfs_disk_buckets *d = (void *)out->bytes;
 	size_t at = sizeof(*d);
@@ -563,12 +604,11 @@ static void make_buckets(const struct counts *counts, struct bucketing *from, un
 	store_le16(&d->window, (uint16_t)from->window);
 	for (uint32_t b = 1; b < from->bins; b++)
 		out->bytes[at++] = (uint8_t)from->bin[b].first;
-	out->stored = counts->spans * from->bins * FRAME_OVERHEAD;
 	for (uint32_t b = 0; b < from->bins; b++) {
 		size_t tree;
 
 		add_plausible(from->bin[b].histogram, half);
-		tree = make_tree(from->bin[b].histogram, out->bytes + at, &out->stored);
+		tree = make_tree(from->bin[b].histogram, out->bytes + at);
 		if (tree == 0) {
 			out->bytes[at] = NO_TREE;
 			tree = 1;
@@ -579,64 +619,34 @@ static void make_buckets(const struct counts *counts, struct bucketing *from, un
 	out->size = at;
 }
 
-/* The best buckets of all windows. */
-static int build_buckets(const struct counts *counts, struct candidate *out)
-{
-	struct bucketing *work = calloc(2, sizeof(*work));
-
-	if (!work)
-		return MFS_E_MEMORY;
-	work[1].bits = UINT64_MAX;
-	for (uint32_t w = 0; w < counts->windows; w++) {
-		make_bins(&counts->values[w], &work[0]);
-		work[0].window = counts->values[w].window;
-		merge_bins(&work[0], &work[1], counts->spans, counts->sample->frames);
-	}
-	if (work[1].bits != UINT64_MAX)
-		make_buckets(counts, &work[1], counts->sample->layout->symbols.pack == 2 ? 16 : 0,
-			     out);
-	free(work);
-	return 0;
-}
-
-/* What all frames save by a candidate, less its size, going by the spans of the
- * sample. */
-static double saved(const struct counts *counts, const struct stream_counts *stream,
-		    const struct candidate *candidate)
-{
-	if (!candidate->size || candidate->stored >= stream->alone)
-		return 0;
-	return (double)(stream->alone - candidate->stored) * (double)counts->sample->frames /
-		   (double)counts->spans -
-	       (double)candidate->size;
-}
-
-/* Finds what pays for one stream: best->size is 0 if nothing does. */
+/* Finds what pays for one stream: out->size is 0 if nothing does. */
 static int choose_part(struct counts *counts, uint32_t number, const mfs_coding_rules *rules,
-		       struct candidate *best)
+		       struct stream_part *out)
 {
 	struct stream_counts *stream = &counts->stream[number];
-	struct candidate buckets = {0};
-	int err = 0;
+	double by_tree = saved_shared(counts, stream, rules), by_buckets = 0;
+	struct bucketing *work = NULL;
 
-	best->size = 0;
-	if (!(rules->refused >> MFS_CODING_SHARED & 1))
-		make_shared(counts, stream, rules, best);
-	if (number == counts->symbols && counts->windows)
-		err = build_buckets(counts, &buckets);
-	if (saved(counts, stream, &buckets) > 0 &&
-	    saved(counts, stream, &buckets) >= saved(counts, stream, best))
-		*best = buckets;
-	else if (saved(counts, stream, best) <= 0)
-		best->size = 0;
-	return err;
+	out->size = 0;
+	if (number == counts->symbols && counts->windows) {
+		work = calloc(2, sizeof(*work));
+		if (!work)
+			return MFS_E_MEMORY;
+		by_buckets = find_buckets(counts, stream, work);
+	}
+	if (by_buckets > 0 && by_buckets >= by_tree)
+		make_buckets(&work[1], counts->sample->layout->symbols.pack == 2 ? 16 : 0, out);
+	else if (by_tree > 0)
+		make_shared(stream, out);
+	free(work);
+	return 0;
 }
 
 static int64_t store_tables(struct counts *counts, uint32_t streams, const mfs_coding_rules *rules,
 			    uint8_t *out, size_t capacity)
 {
 	size_t at = (size_t)streams * WORD_BYTES;
-	struct candidate best;
+	struct stream_part best;
 	int any = 0;
 
 	if (capacity < at)
