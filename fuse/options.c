@@ -31,6 +31,7 @@ static const struct fuse_opt option_table[] = {
     OPTION("--version", version, 1),
     OPTION("arena=%s", arena, 0),
     OPTION("cache=%s", cache, 0),
+    OPTION("matrices=%s", matrices, 0),
     OPTION("engine=%s", engine, 0),
     OPTION("decoders=%s", decoders, 0),
     OPTION("profile=%s", profile, 0),
@@ -107,6 +108,8 @@ static int check_values(options *o)
 
 	if (o->arena && !tool_parse_size(o->arena, ARENA_MAX, &o->open.arena_bytes))
 		return tool_misuse("arena=%s: not a size such as 64M", o->arena);
+	if (o->matrices && !tool_parse_size(o->matrices, ARENA_MAX, &o->open.matrices_bytes))
+		return tool_misuse("matrices=%s: not a size such as 64M", o->matrices);
 	if (o->decoders && !tool_parse_number(o->decoders, DECODERS_MAX, &decoders))
 		return tool_misuse("decoders=%s: not a number up to %d", o->decoders, DECODERS_MAX);
 	if (o->read_ahead && !tool_parse_number(o->read_ahead, READAHEAD_KB_MAX, &read_ahead))
@@ -207,6 +210,7 @@ void options_free(options *o)
 	free(o->mountpoint);
 	free(o->engine);
 	free(o->arena);
+	free(o->matrices);
 	free(o->cache);
 	free(o->profile);
 	free(o->read_ahead);
@@ -232,6 +236,8 @@ void options_print_help(void)
 	      "  -o decoders=N       threads that decode (one a core)\n"
 	      "  -o engine=NAME      uring, pool or pread (the first of these that works)\n"
 	      "  -o buffered         read the container through the kernel's cache\n"
+	      "  -o matrices=SIZE    memory for what is merged into one tensor of a view (16M, or\n"
+	      "                      a 64th of what there is)\n"
 	      "  -o noprefetch       read only what is asked for\n"
 	      "  -o profile=NAME     queue reads as for this medium: sd, emmc, usb, sata, nvme,\n"
 	      "                      nand, nor (what the medium is found to be)\n"

@@ -14,7 +14,7 @@ typedef struct {
 	int debug;
 	unsigned read_ahead_kb; /* of the mount; 0: as the kernel has it */
 	/* Before they are checked into `open` and read_ahead_kb. */
-	char *arena, *cache, *decoders, *engine, *profile, *read_ahead;
+	char *arena, *cache, *matrices, *decoders, *engine, *profile, *read_ahead;
 	char *record; /* absolute path of the trace to write */
 	char *replay;
 	struct fuse_args args; /* what remains for libfuse */

@@ -8,13 +8,18 @@
 #include <sys/uio.h>
 
 #include "check.h"
+#include "memory.h"
 #include "merge.h"
 #include "reader.h"
 
-/* Operands beyond this are dropped again, those longest not used first. */
+/* Operands beyond this are dropped again, those longest not used first. Those of one
+ * tensor are needed together: where they need more they have memory for themselves, as
+ * much as was asked for or this part of what the machine has. */
 #define OPERAND_MEMORY (16u << 20)
+#define OPERAND_SHARE  64
 
-#define NESTED_VALUES 256 /* of a nested map */
+#define NESTED_VALUES 256  /* of a nested map */
+#define PACK_WEIGHTS  2048 /* decoded at a time: whole blocks of every type */
 
 static const mfs_dequant *dequant_of(const mfs_layout *layout)
 {
@@ -56,31 +61,49 @@ static void operand_drop(struct reader *r, struct operand *op)
 	}
 	r->operand_bytes -= op->bytes;
 	r->stats.index_loaded_bytes -= op->bytes;
+	op->streamed = false;
 	op->panels = op->b = op->gain = op->scales = NULL;
 	op->raw = op->absmax = op->nested = NULL;
 	op->bytes = 0;
 	op->state = PART_ABSENT;
 }
 
-/* Those of one tensor are needed together, whatever their size. */
-static void operands_trim(struct reader *r, uint32_t keep)
+/* One that is loaded and not wanted: nobody computes with it, and those beside it are
+ * not on their way to somebody who waits for all of them. */
+static bool may_go(const struct reader *r, const struct operand *op)
 {
-	while (r->operand_bytes > OPERAND_MEMORY) {
+	uint32_t first, n = mfs_root_terms(&r->c->root, op->tensor, &first);
+
+	if (op->state != PART_READY || op->users)
+		return false;
+	for (uint32_t i = first; i < first + n; i++)
+		if (r->operands[i].state == PART_LOADING)
+			return false;
+	return true;
+}
+
+/* Makes room for those of the tensor that are missing, but not at the cost of tensor
+ * `keep`. False: not yet. */
+static bool operands_make_room(struct reader *r, uint32_t tensor, uint64_t missing, uint32_t keep)
+{
+	uint64_t all = operands_bytes(r, tensor);
+	uint64_t limit = all < OPERAND_MEMORY ? OPERAND_MEMORY : all;
+
+	while (r->operand_bytes + missing > limit) {
 		struct operand *oldest = NULL;
 
 		for (uint32_t i = 0; i < r->c->root.count[MFS_SEC_TERMS]; i++) {
 			struct operand *op = &r->operands[i];
-			mfs_root_term term;
 
-			mfs_root_get_term(&r->c->root, i, &term);
-			if (op->state == PART_READY && !op->users && term.tensor != keep &&
+			if (op->tensor != keep && op->tensor != tensor && may_go(r, op) &&
 			    (!oldest || op->last_use < oldest->last_use))
 				oldest = op;
 		}
 		if (!oldest)
-			return;
+			return false;
 		operand_drop(r, oldest);
 	}
+	return true;
 }
 
 /* ---- loading ---- */
@@ -116,14 +139,20 @@ static bool is_kept(const struct operand *op)
 	return term.kind == MFS_TERM_NF4 && term.operand[1] != MFS_NO_TENSOR && op->next < 2;
 }
 
+static int pack_a(struct operand *op, const mfs_root_tensor *t, const mfs_root_term *term);
+
 /* The bytes of one tensor are complete. Needs no lock. */
 static int convert_raw(struct operand *op, const mfs_root_tensor *t)
 {
 	const struct reader *r = op->reader;
 	const mfs_layout *layout = &r->c->layouts[t->layout];
 	const mfs_dequant *type = dequant_of(layout);
+	mfs_root_term term;
 	float *floats;
 
+	mfs_root_get_term(&r->c->root, op->term, &term);
+	if (term.kind == MFS_TERM_LORA && op->next == 0)
+		return pack_a(op, t, &term);
 	if (is_kept(op)) {
 		op->kept[op->next] = op->raw;
 		op->raw = NULL;
@@ -162,28 +191,58 @@ static struct lora_shape shape_of(const struct reader *r, const mfs_root_term *t
 	return shape;
 }
 
-/* A as panels; B and the gains as they are. */
-static int finish_lora(struct operand *op, const mfs_root_term *term)
+/* Numbers first .. first + count - 1 of A, as it is stored, to where the panels have
+ * them: number (k, j) of an expert is a * columns + j, or turned j * rank + k. */
+static void scatter(const struct lora_shape *shape, const mfs_root_term *term, const float *from,
+		    uint64_t first, size_t count, float *panels)
 {
-	const struct lora_shape shape = shape_of(op->reader, term);
-	uint64_t each = mfs_merge_panel_floats(term->rank, shape.columns), floats;
-	bool transposed = term->flags & MFS_TERM_TRANSPOSED;
+	const bool turned = term->flags & MFS_TERM_TRANSPOSED;
+	const uint64_t inner = turned ? term->rank : shape->columns;
+	const uint64_t outer = turned ? shape->columns : term->rank;
+	const uint64_t each = mfs_merge_panel_floats(term->rank, shape->columns);
 
+	for (size_t i = 0; i < count; i++) {
+		uint64_t line = (first + i) / inner, at = (first + i) % inner;
+		uint64_t k = turned ? at : line % outer, j = turned ? line % outer : at;
+
+		panels[line / outer * each +
+		       (j / MFS_MERGE_PANEL * term->rank + k) * MFS_MERGE_PANEL +
+		       j % MFS_MERGE_PANEL] = from[i];
+	}
+}
+
+/* A as panels, piece by piece: as numbers of its own it would take as much again. */
+static int pack_a(struct operand *op, const mfs_root_tensor *t, const mfs_root_term *term)
+{
+	const struct reader *r = op->reader;
+	const struct lora_shape shape = shape_of(r, term);
+	const mfs_layout *layout = &r->c->layouts[t->layout];
+	const mfs_dequant *type = dequant_of(layout);
+	uint64_t each = mfs_merge_panel_floats(term->rank, shape.columns), floats;
+	uint64_t blocks = t->size / layout->block_bytes, n;
+	float piece[PACK_WEIGHTS];
+
+	if (!type || type->block_weights > PACK_WEIGHTS)
+		return MFS_E_UNSUPPORTED;
 	op->panels =
 	    __builtin_mul_overflow(each, shape.experts, &floats) ? NULL : new_floats(floats);
 	if (!op->panels)
 		return MFS_E_MEMORY;
-	for (uint64_t e = 0; e < shape.experts; e++)
-		mfs_merge_pack(op->loaded[0] + e * term->rank * shape.columns,
-			       transposed ? 1 : shape.columns, transposed ? term->rank : 1,
-			       term->rank, shape.columns, op->panels + e * each);
-	free(op->loaded[0]);
+	for (uint64_t at = 0; at < blocks; at += n) {
+		n = PACK_WEIGHTS / type->block_weights;
+		n = n < blocks - at ? n : blocks - at;
+		mfs_dequantize(type, r->simd, op->raw + at * layout->block_bytes, (size_t)n, piece);
+		scatter(&shape, term, piece, at * type->block_weights,
+			(size_t)n * type->block_weights, op->panels);
+	}
+	return 0;
+}
+
+static void finish_lora(struct operand *op)
+{
 	op->b = op->loaded[1];
 	op->gain = op->loaded[2];
 	memset(op->loaded, 0, sizeof(op->loaded));
-	op->bytes = sizeof(float) * (floats + operand_weights(op->reader, term->operand[1]) +
-				     operand_weights(op->reader, term->operand[2]));
-	return 0;
 }
 
 static bool is_named(const mfs_layout *layout, const char *name)
@@ -210,7 +269,6 @@ static int finish_nf4(struct operand *op, const mfs_root_term *term)
 	const struct reader *r = op->reader;
 	uint64_t blocks = div_up(operand_weights(r, term->tensor), MFS_NF4_BLOCK);
 	uint64_t nested = div_up(blocks, MFS_NF4_NESTED_BLOCK);
-	mfs_root_tensor absmax, constants;
 
 	mfs_nf4_init(&op->nf4);
 	op->nf4.offset = term->scale;
@@ -219,7 +277,6 @@ static int finish_nf4(struct operand *op, const mfs_root_term *term)
 			return MFS_E_CORRUPT;
 		op->scales = op->loaded[0];
 		op->loaded[0] = NULL;
-		op->bytes = sizeof(float) * operand_weights(r, term->operand[0]);
 		return 0;
 	}
 	if (!has_numbers(r, term->operand[0], blocks, 1) ||
@@ -232,9 +289,6 @@ static int finish_nf4(struct operand *op, const mfs_root_term *term)
 	op->nested = op->kept[1];
 	op->loaded[2] = NULL;
 	op->kept[0] = op->kept[1] = NULL;
-	mfs_root_get_tensor(&r->c->root, term->operand[0], &absmax);
-	mfs_root_get_tensor(&r->c->root, term->operand[1], &constants);
-	op->bytes = absmax.size + constants.size;
 	return 0;
 }
 
@@ -243,7 +297,10 @@ static int operand_finish(struct operand *op)
 	mfs_root_term term;
 
 	mfs_root_get_term(&op->reader->c->root, op->term, &term);
-	return term.kind == MFS_TERM_LORA ? finish_lora(op, &term) : finish_nf4(op, &term);
+	if (term.kind == MFS_TERM_NF4)
+		return finish_nf4(op, &term);
+	finish_lora(op);
+	return 0;
 }
 
 static void take_pieces(struct operand *op, const struct iovec *pieces, int count)
@@ -284,16 +341,15 @@ static void next_tensor(const struct operand *op, mfs_root_tensor *out)
 	mfs_root_get_tensor(root, term.operand[op->next], out);
 }
 
+/* What was needed to load it is free again. */
 static void operand_ready(struct operand *op)
 {
 	struct reader *r = op->reader;
-	mfs_root_term term;
 
-	mfs_root_get_term(&r->c->root, op->term, &term);
 	op->state = PART_READY;
-	r->operand_bytes += op->bytes;
-	r->stats.index_loaded_bytes += op->bytes;
-	operands_trim(r, term.tensor);
+	op->bytes -= op->loading_bytes;
+	r->operand_bytes -= op->loading_bytes;
+	r->stats.index_loaded_bytes -= op->loading_bytes;
 }
 
 /* The end of a read of raw bytes; a decoder calls it, without the lock. */
@@ -338,6 +394,21 @@ static void operand_continue(struct operand *op)
 		operand_fail(op, MFS_E_MEMORY);
 }
 
+/* Lock held; there is room. */
+static void operand_begin(struct reader *r, struct operand *op, bool streamed)
+{
+	op->state = PART_LOADING;
+	op->streamed = streamed;
+	op->next = 0;
+	op->done = 0;
+	op->bytes = op->kept_bytes + op->loading_bytes;
+	r->operand_bytes += op->bytes;
+	r->stats.index_loaded_bytes += op->bytes;
+	if (r->operand_bytes > r->operand_peak)
+		r->operand_peak = r->operand_bytes;
+	operand_continue(op);
+}
+
 static bool operand_is_ready(struct reader *r, struct operand *op, int *err)
 {
 	op->last_use = ++r->tick;
@@ -347,37 +418,97 @@ static bool operand_is_ready(struct reader *r, struct operand *op, int *err)
 		*err = op->error;
 		op->state = PART_ABSENT; /* the next one who asks tries again */
 	} else if (op->state == PART_ABSENT) {
-		op->state = PART_LOADING;
-		op->next = 0;
-		op->done = 0;
-		operand_continue(op);
+		operand_begin(r, op, false);
 	}
 	return false;
+}
+
+uint64_t operands_bytes(const struct reader *r, uint32_t tensor)
+{
+	uint32_t first, n;
+	uint64_t bytes = 0;
+
+	if (!is_derived(r, tensor))
+		return 0;
+	n = mfs_root_terms(&r->c->root, tensor, &first);
+	for (uint32_t i = first; i < first + n; i++)
+		bytes += r->operands[i].kept_bytes + r->operands[i].loading_bytes;
+	return bytes;
+}
+
+bool operands_fit(const struct reader *r, uint32_t tensor, uint64_t *bytes)
+{
+	uint64_t before = *bytes;
+
+	*bytes += operands_bytes(r, tensor);
+	return !before || *bytes == before || *bytes <= OPERAND_MEMORY;
+}
+
+/* Those of a tensor that are still to be loaded: begun together or not at all, so that
+ * no two tensors wait for what the other one holds. */
+static uint64_t missing_bytes(const struct reader *r, uint32_t first, uint32_t n)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = first; i < first + n; i++)
+		if (r->operands[i].state == PART_ABSENT)
+			bytes += r->operands[i].kept_bytes + r->operands[i].loading_bytes;
+	return bytes;
+}
+
+static int refuse_operands(struct reader *r, uint32_t tensor)
+{
+	mfs_root_tensor t;
+
+	mfs_root_get_tensor(&r->c->root, tensor, &t);
+	reader_problem(r, MFS_E_LIMIT, UINT64_MAX,
+		       "tensor '%.*s' of '%s' needs %llu MiB of memory for the matrices that are "
+		       "merged into it, %llu are allowed (matrices=SIZE)",
+		       t.name_length, t.name, r->c->file_names[t.file],
+		       (unsigned long long)(operands_bytes(r, tensor) >> 20) + 1,
+		       (unsigned long long)r->operand_most >> 20);
+	return MFS_E_LIMIT;
 }
 
 void operands_begin(struct reader *r, uint32_t tensor)
 {
 	uint32_t first, n;
-	int err = 0;
+	uint64_t missing;
 
 	if (!is_derived(r, tensor))
 		return;
 	n = mfs_root_terms(&r->c->root, tensor, &first);
+	missing = missing_bytes(r, first, n);
+	/* What is used now stays. */
+	if (!missing || operands_bytes(r, tensor) > r->operand_most ||
+	    !operands_make_room(r, tensor, missing, r->operand_tensor))
+		return;
 	for (uint32_t i = first; i < first + n; i++)
 		if (r->operands[i].state == PART_ABSENT) {
-			r->operands[i].streamed = true;
-			operand_is_ready(r, &r->operands[i], &err);
+			r->operands[i].last_use = ++r->tick;
+			operand_begin(r, &r->operands[i], true);
 		}
 }
 
-bool operands_ready(struct reader *r, uint32_t tensor, int *err)
+bool operands_ready(struct reader *r, uint32_t tensor, bool ahead, int *err)
 {
 	bool ready = true;
 	uint32_t first, n;
+	uint64_t missing;
 
 	if (!is_derived(r, tensor))
 		return true;
 	n = mfs_root_terms(&r->c->root, tensor, &first);
+	missing = missing_bytes(r, first, n);
+	if (missing && operands_bytes(r, tensor) > r->operand_most) {
+		*err = refuse_operands(r, tensor);
+		return false;
+	}
+	/* Without room those who compute with others end first. */
+	if (missing && !operands_make_room(r, tensor, missing, ahead ? r->operand_tensor : tensor))
+		return false;
+	if (!ahead)
+		r->operand_tensor = tensor;
 	for (uint32_t i = 0; i < n && !*err; i++)
 		ready = operand_is_ready(r, &r->operands[first + i], err) && ready;
 	return ready && !*err;
@@ -505,6 +636,43 @@ int operands_apply(struct reader *r, const struct span *span, const uint8_t *blo
 
 /* ---- the reader's beginning and end ---- */
 
+/* What the operand takes: as long as it is kept, and while it is loaded besides. */
+static void count_bytes(struct operand *op, const mfs_root_term *term)
+{
+	const struct reader *r = op->reader;
+	uint64_t each;
+
+	for (int k = 0; k < MFS_TERM_OPERANDS; k++) {
+		mfs_root_tensor t;
+
+		if (term->operand[k] == MFS_NO_TENSOR)
+			continue;
+		mfs_root_get_tensor(&r->c->root, term->operand[k], &t);
+		op->next = (unsigned)k;
+		op->kept_bytes += is_kept(op) ? t.size : sizeof(float) * weights_of(r, &t);
+		if (op->loading_bytes < t.size)
+			op->loading_bytes = t.size;
+	}
+	op->next = 0;
+	if (term->kind != MFS_TERM_LORA)
+		return;
+	/* The last panel of A is filled up. */
+	each = mfs_merge_panel_floats(term->rank, shape_of(r, term).columns);
+	op->kept_bytes += sizeof(float) *
+			  (each * shape_of(r, term).experts - operand_weights(r, term->operand[0]));
+}
+
+static uint64_t most_bytes(const mfs_container *c)
+{
+	mfs_memory memory;
+
+	if (c->options.matrices_bytes)
+		return c->options.matrices_bytes;
+	if (!mfs_memory_get("", &memory) || memory.total_bytes / OPERAND_SHARE < OPERAND_MEMORY)
+		return OPERAND_MEMORY;
+	return memory.total_bytes / OPERAND_SHARE;
+}
+
 int operands_new(struct reader *r)
 {
 	uint32_t count = r->c->root.count[MFS_SEC_TERMS];
@@ -513,9 +681,16 @@ int operands_new(struct reader *r)
 	r->operands = calloc(count + 1, sizeof(*r->operands));
 	if (!r->operands)
 		return MFS_E_MEMORY;
+	r->operand_most = most_bytes(r->c);
+	r->operand_tensor = MFS_NO_TENSOR;
 	for (uint32_t i = 0; i < count; i++) {
+		mfs_root_term term;
+
+		mfs_root_get_term(&r->c->root, i, &term);
 		r->operands[i].reader = r;
 		r->operands[i].term = i;
+		r->operands[i].tensor = term.tensor;
+		count_bytes(&r->operands[i], &term);
 	}
 	return 0;
 }

@@ -220,7 +220,7 @@ bool prefetch_span(struct reader *r, uint32_t tensor, uint64_t at, uint64_t *beh
 		*made = NULL;
 	if (span_find(r, tensor, place.index))
 		return true;
-	if (!span_index_ready(r, tensor, &place, err))
+	if (!span_index_ready(r, tensor, &place, true, err))
 		return false;
 	span = span_new(r, tensor, &place, true);
 	if (!span)

@@ -88,7 +88,8 @@ static void find_pieces(struct reader *r, struct read *read, struct batch *batch
 	uint64_t end = read->offset + read->length;
 	mfs_root_extent extent;
 	mfs_root_file file;
-	uint64_t i;
+	uint64_t i, operands = 0;
+	uint32_t last = MFS_NO_TENSOR;
 
 	read->piece_count = 0;
 	mfs_root_get_file(&r->c->root, read->file, &file);
@@ -99,6 +100,9 @@ static void find_pieces(struct reader *r, struct read *read, struct batch *batch
 		if (position == extent.file_offset + extent.length)
 			mfs_root_get_extent(&r->c->root, ++i, &extent);
 		batch->zeros[k] = extent.kind == MFS_EXTENT_ZEROS;
+		if (r->c->computed && !batch->zeros[k] && extent.tensor != last &&
+		    !operands_fit(r, last = extent.tensor, &operands))
+			break;
 		position += next_piece(r, read, &extent, position, end, &batch->tensor[k],
 				       &batch->place[k]);
 	}
@@ -204,7 +208,8 @@ static enum plan plan(struct reader *r, struct read *read, bool only_found)
 
 	find_pieces(r, read, &batch);
 	for (unsigned i = 0; i < read->piece_count && !err; i++)
-		if (!batch.zeros[i] && !span_index_ready(r, batch.tensor[i], &batch.place[i], &err))
+		if (!batch.zeros[i] &&
+		    !span_index_ready(r, batch.tensor[i], &batch.place[i], false, &err))
 			ready = false;
 	if (err) {
 		read->error = err;

@@ -130,11 +130,12 @@ struct operand {
 	struct reader *reader;
 	enum part_state state;
 	int error;
-	uint32_t term;
-	bool streamed;	/* begun early: those of other tensors will follow */
-	unsigned users; /* span jobs that compute with it */
+	uint32_t term, tensor; /* its number; the tensor that it belongs to */
+	bool streamed;	       /* begun early: those of other tensors will follow */
+	unsigned users;	       /* span jobs that compute with it */
 	uint64_t last_use;
-	size_t bytes; /* of the arrays */
+	/* What it takes now; when it is loaded; and more than that while it is loaded. */
+	uint64_t bytes, kept_bytes, loading_bytes;
 	/* Low-rank matrices, ready for mfs_merge_span(). */
 	float *panels, *b, *gain;
 	/* Constants of NF4 codes: a scale for each block, or what it is made of. */
@@ -352,7 +353,9 @@ struct reader {
 	struct part *segments;
 	struct part *tables;
 	struct operand *operands; /* by term */
-	size_t operand_bytes;
+	/* Of all operands together: now, at most so far; of those of one tensor: at most. */
+	uint64_t operand_bytes, operand_peak, operand_most;
+	uint32_t operand_tensor; /* that a read needed last */
 	mfs_simd simd;
 	uint32_t frame_segments; /* chunk segments follow */
 	bool no_chunk_table;	 /* it could not be read: requests stay short */
@@ -466,7 +469,8 @@ void index_free(struct reader *r);
 
 /* spans.c; lock held */
 /* Checks that all it takes to begin with this span is loaded. */
-bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err);
+bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, bool ahead,
+		      int *err);
 struct span *span_find(struct reader *r, uint32_t tensor, uint64_t index);
 /* Makes a span and its job; NULL if there is no memory for it now. */
 struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, bool prefetch);
@@ -492,9 +496,15 @@ bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, 
 /* derive.c; lock held unless it says otherwise */
 int operands_new(struct reader *r);
 void operands_free(struct reader *r);
-/* True if all operands of a derived tensor are loaded; else starts loading them;
- * *err is set if that has failed. */
-bool operands_ready(struct reader *r, uint32_t tensor, int *err);
+/* True if all operands of a derived tensor are loaded; else starts loading them once
+ * there is room; *err is set if that has failed, or if there is never room. `ahead`:
+ * nobody waits for them, so what is read now stays. */
+bool operands_ready(struct reader *r, uint32_t tensor, bool ahead, int *err);
+/* The memory that those of a tensor need together, while they are loaded. */
+uint64_t operands_bytes(const struct reader *r, uint32_t tensor);
+/* Adds those of another tensor to *bytes, of what a read needs at once. False: it had
+ * better read the one tensor after the other. */
+bool operands_fit(const struct reader *r, uint32_t tensor, uint64_t *bytes);
 /* Starts loading them for a stream that will come to the tensor. */
 void operands_begin(struct reader *r, uint32_t tensor);
 /* Keeps the operands of a tensor in memory, or no longer. */

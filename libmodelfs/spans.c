@@ -151,7 +151,8 @@ bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, 
 	       !frame_place(r, &t, layout, place, slot, out);
 }
 
-bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, int *err)
+bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, bool ahead,
+		      int *err)
 {
 	struct source source[SPAN_SOURCES];
 	unsigned sources = find_sources(r, tensor, place->index, source);
@@ -160,7 +161,7 @@ bool span_index_ready(struct reader *r, uint32_t tensor, const mfs_span *place, 
 	*err = 0;
 	for (unsigned i = 0; i < sources && !*err; i++)
 		ready = source_index_ready(r, &source[i], err) && ready;
-	return !*err && operands_ready(r, tensor, err) && ready;
+	return !*err && operands_ready(r, tensor, ahead, err) && ready;
 }
 
 /* Where the frames of a source lie. The index parts are ready. */

@@ -71,6 +71,9 @@ typedef struct {
 			       * MFS_CACHE_AUTO: as the memory of this machine or cgroup allows */
 	int record;	      /* 1: keep the order of first touches for mfs_trace_save() */
 	const char *replay;   /* a saved trace to prefetch by, or NULL; read by mfs_open() */
+	/* Memory for the matrices that are merged into one tensor of a view; 0: 16 MiB, or
+	 * a 64th of what this machine or cgroup has. A tensor that needs more is not read. */
+	uint64_t matrices_bytes;
 } mfs_open_options;
 
 /* A cache for models that are larger than the page cache can hold: none while the
@@ -79,7 +82,7 @@ typedef struct {
 
 #define MFS_OPEN_OPTIONS_INIT                                                                      \
 	{                                                                                          \
-		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1, 0, 0, NULL                         \
+		sizeof(mfs_open_options), NULL, 0, 0, 0, 0, -1, 0, 0, NULL, 0                      \
 	}
 
 /* Opens the container at `path` (a file or a block device) read-only and checks

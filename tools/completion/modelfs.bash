@@ -39,7 +39,7 @@ _modelfs() {
 		;;
 	*:-j | *:--jobs) return ;;
 	modelfs:-o)
-		mapfile -t COMPREPLY < <(compgen -W 'arena= cache= cache=auto decoders= engine=uring engine=pool
+		mapfile -t COMPREPLY < <(compgen -W 'arena= cache= cache=auto matrices= decoders= engine=uring engine=pool
 			engine=pread buffered noprefetch profile= read_ahead_kb= record= replay=
 			allow_other auto_unmount debug' \
 			-- "$cur")
