@@ -95,8 +95,8 @@ static int find_sides(struct pairing *p)
 		side->tensor = i;
 		if (!mfs_peft_key_parse(&side->key, t->name) ||
 		    side->key.module_length >= MODULE_MAX)
-			return refuse(p, MFS_E_INVALID, "tensor '%.80s' is no matrix of a LoRA",
-				      t->name);
+			return refuse(p, MFS_E_INVALID, "tensor '%.80s' %s", t->name,
+				      mfs_peft_key_reason(t->name));
 	}
 	if (!p->side_count)
 		return refuse(p, MFS_E_INVALID, "has no matrices");
@@ -127,24 +127,56 @@ static uint32_t take_group(const struct pairing *p, uint32_t at, struct group *o
 
 /* ---- the tensor of the base ---- */
 
-/* Models that were saved without their head lack the first part of the names. */
+static bool find_weight(const struct pairing *p, const char *module, struct group *g)
+{
+	char name[MODULE_MAX + 64];
+	int length = snprintf(name, sizeof(name), "%s.weight", module);
+
+	for (g->model = 0; g->model < p->count; g->model++) {
+		g->target = mfs_import_find(&p->indexes[g->model], name, (size_t)length);
+		if (g->target != UINT32_MAX)
+			return true;
+	}
+	return false;
+}
+
 static int find_target(const struct pairing *p, struct group *g)
 {
-	const char *dot = strchr(g->module, '.');
-	const char *const names[] = {g->module, dot ? dot + 1 : NULL};
-	char name[MODULE_MAX + 8];
+	const char *short_name = mfs_peft_module_behind_base(g->module);
+	char name[MODULE_MAX + 32];
 
-	for (size_t k = 0; k < 2 && names[k]; k++)
-		for (uint32_t i = 0; i < p->count; i++) {
-			int length = snprintf(name, sizeof(name), "%s.weight", names[k]);
-
-			g->model = i;
-			g->target = mfs_import_find(&p->indexes[i], name, (size_t)length);
-			if (g->target != UINT32_MAX)
-				return 0;
-		}
+	for (unsigned form = 0; mfs_peft_module_name(name, sizeof(name), g->module, form); form++)
+		if (find_weight(p, name, g))
+			return 0;
+	if (short_name && find_weight(p, short_name, g))
+		return 0;
 	return refuse(p, MFS_E_INVALID, "its base %s has no tensor '%.200s.weight'",
 		      p->models[0].name, g->module);
+}
+
+static bool ends_with(const mfs_import_tensor *t, const char *end)
+{
+	size_t n = strlen(end);
+
+	return t->name_length >= n && !memcmp(t->name + t->name_length - n, end, n);
+}
+
+/* Where the head has no weights of its own it uses those of the embedding: merged, both
+ * would change, while the adapter changes the one. */
+static int check_tied(const struct pairing *p, const struct group *g)
+{
+	for (uint32_t i = 0; i < p->count; i++)
+		for (uint32_t k = 0; k < p->models[i].import.tensor_count; k++) {
+			const mfs_import_tensor *t = &p->models[i].import.tensors[k];
+
+			if (ends_with(t, "lm_head.weight") || ends_with(t, "embed_out.weight"))
+				return 0;
+		}
+	return refuse(
+	    p, MFS_E_UNSUPPORTED,
+	    "'%.200s': its base %s has no head of its own: the embedding that the adapter "
+	    "changes is the head too, which it leaves as it is",
+	    g->module, p->models[0].name);
 }
 
 static const mfs_import_tensor *matrix_of(const struct pairing *p, const struct group *g)
@@ -273,6 +305,8 @@ static int make_pairs(const struct pairing *p, mfs_adapter *out)
 			return refuse(p, MFS_E_INVALID, "'%.200s' has no pair of matrices",
 				      g.module);
 		error = find_target(p, &g);
+		if (!error && g.a->key.embedding)
+			error = check_tied(p, &g);
 		if (error)
 			return error;
 		adapter = adapter_of(out, g.model);

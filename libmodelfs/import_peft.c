@@ -20,6 +20,7 @@
 #define MATRIX_MAX    (1u << 30) /* bytes of one that has to be rearranged */
 #define NAME_MAX_GGUF 64
 #define TENSOR_MAX    40 /* of a name without ".weight" and what follows */
+#define MODULE_MAX    256
 #define ALIGNMENT     32
 
 /* How the rows of a matrix of the model lie in GGUF. */
@@ -95,8 +96,8 @@ static const struct {
     {"mlp.down_proj", "ffn_down", ROWS_SAME},
 };
 
-/* The tensor of a module, without ".weight". False: it is not known. */
-static bool translate(const char *module, char out[TENSOR_MAX], enum rows *rows)
+/* The tensor of a module with an ordinary name, without ".weight". */
+static bool translate_name(const char *module, char out[TENSOR_MAX], enum rows *rows)
 {
 	unsigned layer;
 	int used = 0;
@@ -115,6 +116,17 @@ static bool translate(const char *module, char out[TENSOR_MAX], enum rows *rows)
 		*rows = modules[i].rows;
 		return true;
 	}
+	return false;
+}
+
+/* False: the module is not known. */
+static bool translate(const char *module, char out[TENSOR_MAX], enum rows *rows)
+{
+	char name[MODULE_MAX + 32];
+
+	for (unsigned form = 0; mfs_peft_module_name(name, sizeof(name), module, form); form++)
+		if (translate_name(name, out, rows))
+			return true;
 	return false;
 }
 
@@ -211,6 +223,13 @@ static int set_gain(const struct opening *o, const char *tensor, struct matrix *
 static int check_embedding(const struct opening *o, const mfs_peft_key *key,
 			   const mfs_import_tensor *t)
 {
+	static const char head[] = "output.weight";
+
+	if (key->embedding && mfs_import_find(&o->index, head, strlen(head)) == UINT32_MAX)
+		return refuse(o, MFS_E_UNSUPPORTED,
+			      "tensor '%.80s': the base has no head of its own: the embedding that "
+			      "the adapter changes is the head too, which it leaves as it is",
+			      t->name);
 	if (!key->embedding || !o->peft->config.dora)
 		return 0;
 	return refuse(o, MFS_E_UNSUPPORTED,
@@ -222,14 +241,15 @@ static int check_embedding(const struct opening *o, const mfs_peft_key *key,
 static int make_matrix(struct opening *o, const mfs_import_tensor *t, struct matrix *m)
 {
 	const mfs_peft_config *config = &o->peft->config;
-	char module[256], tensor[TENSOR_MAX];
+	char module[MODULE_MAX], tensor[TENSOR_MAX];
 	double rank, alpha;
 	mfs_peft_key key;
 	enum rows rows;
 	int error;
 
 	if (!mfs_peft_key_parse(&key, t->name))
-		return refuse(o, MFS_E_INVALID, "tensor '%.80s' is no matrix of a LoRA", t->name);
+		return refuse(o, MFS_E_INVALID, "tensor '%.80s' %s", t->name,
+			      mfs_peft_key_reason(t->name));
 	snprintf(module, sizeof(module), "%.*s", (int)key.module_length, key.module);
 	if (!translate(module, tensor, &rows) ||
 	    (key.matrix != 'm' && key.embedding != !strcmp(tensor, "token_embd")))

@@ -36,15 +36,21 @@ static const struct {
     {"layer_replication", "is made for a model whose layers are repeated"},
     {"alora_invocation_tokens", "works only behind certain tokens"},
     {"use_qalora", "is made for groups of columns"},
+    {"arrow_config", "chooses among other adapters for each token"},
 };
 
 /* Initialisations that subtract the adapter's first value from the model: without
- * the model that this left behind the adapter means nothing. */
+ * the model that this left behind the adapter means nothing. What is not known may
+ * be one of these. */
 static int check_initialisation(const mfs_peft_config *config, mfs_problem *why)
 {
 	static const char *const changing[] = {"pissa", "corda", "olora", "loftq", "lora_ga"};
-	const char *name = json_string_value(json_object_get(config->root, "init_lora_weights"));
+	static const char *const harmless[] = {"gaussian", "eva", "orthogonal"};
+	const json_t *value = json_object_get(config->root, "init_lora_weights");
+	const char *name = json_string_value(value);
 
+	if (!value || json_is_null(value) || json_is_boolean(value))
+		return 0;
 	for (size_t i = 0; name && i < sizeof(changing) / sizeof(*changing); i++)
 		if (!strncasecmp(name, changing[i], strlen(changing[i])))
 			return refuse(
@@ -52,6 +58,31 @@ static int check_initialisation(const mfs_peft_config *config, mfs_problem *why)
 			    "init_lora_weights '%.40s' changed the base model: convert the "
 			    "adapter to an ordinary LoRA first",
 			    name);
+	for (size_t i = 0; name && i < sizeof(harmless) / sizeof(*harmless); i++)
+		if (!strcasecmp(name, harmless[i]))
+			return 0;
+	return refuse(config, MFS_E_UNSUPPORTED,
+		      "init_lora_weights '%.40s' is not known: it may have changed the base model",
+		      name ? name : "");
+}
+
+/* Variants are switched on by "use_...": one that is not known computes something else. */
+static int check_variants(const mfs_peft_config *config, mfs_problem *why)
+{
+	static const char *const known[] = {"use_rslora", "use_dora"};
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(config->root, key, value)
+	{
+		bool other = !strncmp(key, "use_", 4) && is_set(value);
+
+		for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+			other = other && strcmp(key, known[i]) != 0;
+		if (other)
+			return refuse(config, MFS_E_UNSUPPORTED,
+				      "%.40s: this variant of LoRA is not supported", key);
+	}
 	return 0;
 }
 
@@ -59,6 +90,7 @@ static int check_features(const mfs_peft_config *config, mfs_problem *why)
 {
 	const char *type = json_string_value(json_object_get(config->root, "peft_type"));
 	const char *bias = json_string_value(json_object_get(config->root, "bias"));
+	int error;
 
 	if (!type || strcmp(type, "LORA") != 0)
 		return refuse(config, MFS_E_UNSUPPORTED,
@@ -73,7 +105,8 @@ static int check_features(const mfs_peft_config *config, mfs_problem *why)
 		if (is_set(json_object_get(config->root, refused[i].key)))
 			return refuse(config, MFS_E_UNSUPPORTED, "%s: the adapter %s",
 				      refused[i].key, refused[i].reason);
-	return check_initialisation(config, why);
+	error = check_variants(config, why);
+	return error ? error : check_initialisation(config, why);
 }
 
 /* ---- numbers ---- */

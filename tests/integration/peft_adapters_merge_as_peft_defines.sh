@@ -34,14 +34,14 @@ for architecture in llama qwen2; do
 	[ $architecture = llama ] || types=(q4_k)
 	for type in "${types[@]}"; do
 		quantize=(--quantize "$type")
-		[ $type != f32 ] || quantize=()
+		[ "$type" != f32 ] || quantize=()
 		mkmodelfs --force dora.mfs "${quantize[@]}" base.gguf --lora x=peft --merge y=x@1 \
 			>/dev/null 2>remark || fail "mkmodelfs: $(cat remark)"
 		grep -q 'no adapters/x.gguf: the adapter is a DoRA' remark ||
 			fail "no remark: $(cat remark)"
 		mount_container dora.mfs "$tmp/mnt"
 		[ ! -e mnt/adapters/x.gguf ] || fail "there is an adapters/x.gguf"
-		if [ $type = nf4 ]; then
+		if [ "$type" = nf4 ]; then
 			python3 "$here/quantized_gguf.py" base.gguf stored.gguf --nf4 f32
 		else
 			cp mnt/base.gguf stored.gguf
@@ -99,6 +99,9 @@ bad "fan_in_fan_out: " fan_in_fan_out=true
 for name in pissa pissa_niter_4 corda olora loftq lora_ga; do
 	bad "init_lora_weights '$name' changed" "init_lora_weights=\"$name\""
 done
+bad "init_lora_weights 'new' is not known" 'init_lora_weights="new"'
+bad "use_new: this variant" use_new=true
+bad "arrow_config: " 'arrow_config={"top_k":3}'
 bad "r is no rank" r=0
 bad "r is no rank" r=2.5
 bad "r is no rank" 'r="4"'
@@ -110,6 +113,45 @@ bad "'\(\?=x\)' is not supported" 'rank_pattern={"(?=x)":4}'
 bad "'.*' is not supported" 'rank_pattern={"\\d":4}'
 bad "is no pattern" 'alpha_pattern={"(":4}'
 bad "no finite number" 'alpha_pattern={"q_proj":"x"}'
+# renamed SED: the adapter with other names of tensors, and its length of them again
+renamed()
+{
+	make llama plain
+	"$python" - "$1" <<-'END'
+		import json, re, struct, sys
+		path, (old, new) = "peft/adapter_model.safetensors", sys.argv[1].split("=")
+		data = open(path, "rb").read()
+		length, = struct.unpack_from("<Q", data)
+		header = json.loads(data[8:8 + length])
+		header = json.dumps({re.sub(old, new, k): v for k, v in header.items()}).encode()
+		header += b" " * (-len(header) % 8)
+		open(path, "wb").write(struct.pack("<Q", len(header)) + header + data[8 + length:])
+	END
+}
+# What other programs and versions call the same.
+for names in '(lora_[AB])=\1.default' '[.]model[.]model[.]=.model.model.language_model.' \
+	'[.]model[.](model|lm_head)=.model.language_model.\1' 'x=x'; do
+	renamed "$names"
+	pack --force new.mfs base.gguf --lora x=peft --views f32
+	modelfs-extract --stdout new.mfs merged/x.f32.gguf >x.gguf
+	"$python" "$here/peft_case.py" compare . llama plain - x.gguf || fail "$names: see above"
+done
+make llama plain 'init_lora_weights="eva"' 'target_modules="all-linear"' \
+	'layers_to_transform=[0,1]' 'layers_pattern="layers"' use_new=null
+pack --force new.mfs base.gguf --lora x=peft --views f32
+# called PATTERN OLD=NEW: with these names it is refused
+called()
+{
+	renamed "$2"
+	refused 1 "$1" mkmodelfs new2.mfs base.gguf --lora x=peft
+}
+called "does not begin with base_model.model" 'base_model.model.=x.'
+called "no matrix of a LoRA that is known" 'lora_A.weight=lora_A.other.weight'
+called "replaces a tensor of the model" 'lm_head.lora_A.weight=lm_head.weight'
+called "'vision_tower.model.layers.0.*' is not known" '[.]model[.]model.layers=.model.vision_tower.model.layers'
+make llama plain
+sed -i 's/output.weight/outqut.weight/' base.gguf
+refused 1 "lora_embedding_.*the base has no head of its own" mkmodelfs new2.mfs base.gguf --lora x=peft
 make llama dora use_dora=false
 refused 1 'the configuration says nothing of DoRA' mkmodelfs new2.mfs base.gguf --lora x=peft
 make mamba plain

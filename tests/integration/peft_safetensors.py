@@ -4,6 +4,7 @@ merged, by MERGE-1 and PEFT's definitions alone.
 peft_safetensors.py make DIR TYPE SHARDS CASE SEED   writes DIR/base (TYPE: f32 f16 bf16
     mixed nf4), the adapter DIR/a of the case and DIR/b, an ordinary one
 peft_safetensors.py merge DIR OUT CASE MIXTURE       the merged model ("a@1+b@-0.5")
+peft_safetensors.py rename FILE OLD=NEW              other names for its tensors
 
 Cases: plain rslora rank alpha both dora fan
 """
@@ -218,9 +219,21 @@ def merge_model(directory, out, case, mixture):
             write(out, name, raw if changed is None else changed)
 
 
+def rename(path, names):
+    old, new = names.split("=", 1)
+    model = safetensors.Safetensors(path)
+    tensors = [(re.sub(old, new, name), t["dtype"], t["shape"], model.raw(name))
+               for name, t in sorted(model.header.items(), key=lambda t: t[1]["data_offsets"])]
+    with open(path, "wb") as file:
+        file.write(safetensors.dump(tensors, model.metadata))
+
+
 def main(command, directory, *rest):
     if command == "merge":
         merge_model(directory, *rest)
+        return 0
+    if command == "rename":
+        rename(directory, *rest)
         return 0
     kind, shards, case, seed = rest
     rng = np.random.default_rng(int(seed))
@@ -231,7 +244,7 @@ def main(command, directory, *rest):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 6:
+    if len(sys.argv) < 4:
         print(__doc__, file=sys.stderr)
         sys.exit(2)
     sys.exit(main(*sys.argv[1:]))

@@ -103,6 +103,24 @@ refused 1 "adapter 'a' is a DoRA: its gains hold" \
 sed -i 's/"norm.weight"/"other.weigh"/; s/lm_head.weight/lm_haed.weight/' base/tiny.safetensors
 refused 1 "its base tiny.safetensors has no tensor 'lm_head.weight'" \
 	mkmodelfs no.mfs base --lora a=a
+# A head that is the embedding: merged, both would change. Names of the model's version.
+make f32 1 plain
+sed -i 's/lm_head/nomhead/g' base/tiny.safetensors a/adapter_model.safetensors
+refused 1 "'model.embed_tokens': its base tiny.safetensors has no head of its own" \
+	mkmodelfs no.mfs base --lora a=a
+make f32 1 plain
+pack --force old.mfs base --lora a=a
+reference rename base/tiny.safetensors '^model[.]=language_model.model.'
+reference rename a/adapter_model.safetensors '[.]model[.]model[.]=.model.model.language_model.'
+pack --force new.mfs base --lora a=a
+reference rename base/tiny.safetensors '^language_model[.]model[.]=model.'
+mkdir old new
+for container in old new; do
+	modelfs-extract --force --quiet -C $container $container.mfs merged/a/model.safetensors
+done
+reference rename new/merged/a/model.safetensors '^language_model[.]model[.]=model.'
+reference rename old/merged/a/model.safetensors '^model[.]=model.'
+same old/merged/a/model.safetensors new/merged/a/model.safetensors
 make nf4 1 plain
 sed -i 's/"quant_type": "nf4"/"quant_type": "fp4"/' base/tiny.safetensors
 refused 1 "nothing can be merged into this model: .*only nf4" mkmodelfs no.mfs base --lora a=a
