@@ -73,15 +73,23 @@ static uint64_t unfold64(uint64_t n)
 }
 
 #define WORDS(bits)                                                                                \
-	static void words##bits(bool encode, const uint8_t *base, uint8_t *bytes, uint32_t size)   \
+	static inline uint##bits##_t word##bits(bool encode, uint##bits##_t from,                  \
+						uint##bits##_t n)                                  \
 	{                                                                                          \
-		for (uint32_t i = 0; i < size; i += bits / 8) {                                    \
-			uint##bits##_t from = load_le##bits(base + i),                             \
-				       n = load_le##bits(bytes + i);                               \
+		return encode ? fold##bits((uint##bits##_t)(n - from))                             \
+			      : (uint##bits##_t)(unfold##bits(n) + from);                          \
+	}                                                                                          \
                                                                                                    \
-			n = encode ? fold##bits((uint##bits##_t)(n - from))                        \
-				   : (uint##bits##_t)(unfold##bits(n) + from);                     \
-			store_le##bits(bytes + i, n);                                              \
+	static void words##bits(bool encode, const uint8_t *restrict base,                         \
+				uint8_t *restrict bytes, uint32_t size)                            \
+	{                                                                                          \
+		const size_t count = size / (bits / 8);                                            \
+                                                                                                   \
+		for (size_t i = 0; i < count; i++) {                                               \
+			uint##bits##_t from = load_le##bits(base + i * (bits / 8)),                \
+				       n = load_le##bits(bytes + i * (bits / 8));                  \
+                                                                                                   \
+			store_le##bits(bytes + i * (bits / 8), word##bits(encode, from, n));       \
 		}                                                                                  \
 	}
 
@@ -186,15 +194,38 @@ static inline void masked(bool encode, const uint8_t *mask, const uint8_t *base,
 }
 
 /* Words are bytes xor those of the base so far: takes that back and does it right. */
+#define WORDS_OF_BLOCKS(bits)                                                                      \
+	static inline void words##bits##_of_blocks(bool encode, uint32_t blocks, size_t stride,    \
+						   const uint8_t *base, uint8_t *bytes,            \
+						   uint32_t size)                                  \
+	{                                                                                          \
+		for (; blocks; blocks--, base += stride, bytes += stride)                          \
+			for (uint32_t i = 0; i < size; i += bits / 8)                              \
+				store_le##bits(bytes + i,                                          \
+					       word##bits(encode, load_le##bits(base + i),         \
+							  load_le##bits(base + i) ^                \
+							      load_le##bits(bytes + i)));          \
+	}
+
+WORDS_OF_BLOCKS(16)
+WORDS_OF_BLOCKS(32)
+WORDS_OF_BLOCKS(64)
+
 static void words_of_blocks(const mfs_layout *layout, const mfs_field *field, uint32_t blocks,
 			    bool encode, const uint8_t *base, uint8_t *bytes)
 {
-	for (uint32_t i = 0; i < blocks; i++) {
-		size_t at = (size_t)i * layout->block_bytes + field->offset;
+	const size_t stride = layout->block_bytes;
 
-		xor_field(base + at, bytes + at, field->size);
-		words_field(encode, field->width, base + at, bytes + at, field->size);
-	}
+	base += field->offset;
+	bytes += field->offset;
+	if (field->width == 8)
+		words64_of_blocks(encode, blocks, stride, base, bytes, field->size);
+	else if (field->width == 4)
+		words32_of_blocks(encode, blocks, stride, base, bytes, field->size);
+	else if (field->size == 2) /* the scale of most blocks */
+		words16_of_blocks(encode, blocks, stride, base, bytes, 2);
+	else
+		words16_of_blocks(encode, blocks, stride, base, bytes, field->size);
 }
 
 static void small_blocks(const mfs_layout *layout, uint32_t blocks, bool encode,

@@ -16,49 +16,58 @@ typedef struct {
 	uint8_t b[8];
 } le64;
 
+/* A number as the processor has it to its bytes in memory, or back. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define MFS_LE16(v) (v)
+#define MFS_LE32(v) (v)
+#define MFS_LE64(v) (v)
+#else
+#define MFS_LE16(v) __builtin_bswap16(v)
+#define MFS_LE32(v) __builtin_bswap32(v)
+#define MFS_LE64(v) __builtin_bswap64(v)
+#endif
+
+/* One move each, so that loops over them can become vectors. */
 static inline uint16_t load_le16(const void *p)
 {
-	const uint8_t *b = p;
+	uint16_t v;
 
-	return (uint16_t)(b[0] | b[1] << 8);
+	memcpy(&v, p, sizeof(v));
+	return MFS_LE16(v);
 }
 
 static inline uint32_t load_le32(const void *p)
 {
-	const uint8_t *b = p;
+	uint32_t v;
 
-	return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+	memcpy(&v, p, sizeof(v));
+	return MFS_LE32(v);
 }
 
 static inline uint64_t load_le64(const void *p)
 {
-	const uint8_t *b = p;
+	uint64_t v;
 
-	return (uint64_t)load_le32(b) | (uint64_t)load_le32(b + 4) << 32;
+	memcpy(&v, p, sizeof(v));
+	return MFS_LE64(v);
 }
 
 static inline void store_le16(void *p, uint16_t v)
 {
-	uint8_t *b = p;
-
-	b[0] = (uint8_t)v;
-	b[1] = (uint8_t)(v >> 8);
+	v = MFS_LE16(v);
+	memcpy(p, &v, sizeof(v));
 }
 
 static inline void store_le32(void *p, uint32_t v)
 {
-	uint8_t *b = p;
-
-	for (int i = 0; i < 4; i++)
-		b[i] = (uint8_t)(v >> 8 * i);
+	v = MFS_LE32(v);
+	memcpy(p, &v, sizeof(v));
 }
 
 static inline void store_le64(void *p, uint64_t v)
 {
-	uint8_t *b = p;
-
-	for (int i = 0; i < 8; i++)
-		b[i] = (uint8_t)(v >> 8 * i);
+	v = MFS_LE64(v);
+	memcpy(p, &v, sizeof(v));
 }
 
 #endif
