@@ -77,20 +77,19 @@ void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32
 	const uint32_t count = blocks * mfs_context_groups(layout);
 	uint32_t reached[MFS_BUCKETS_MAX] = {0};
 	uint8_t bound[MFS_BUCKETS_MAX], value[CHUNK];
-	uint32_t bounds = bucket_bounds(shared->bucket, bound), above = count;
-
+	uint32_t bounds = bucket_bounds(shared->bucket, bound), above = count, first = 0;
 	finder *find = best_finder();
 
 	groups->count = count;
 	groups->bytes = mfs_context_group_bytes(layout);
 	mfs_context_values(layout, blocks, shared->window, in, groups->bucket);
-	for (uint32_t first = 0; first < count; first += CHUNK) {
-		uint32_t n = count - first < CHUNK ? count - first : CHUNK;
-
+	for (; first + CHUNK <= count; first += CHUNK)
+		find(groups->bucket + first, bound, bounds, reached);
+	if (first < count) {
 		memset(value, 0, CHUNK); /* what is too much reaches no bound */
-		memcpy(value, groups->bucket + first, n);
+		memcpy(value, groups->bucket + first, count - first);
 		find(value, bound, bounds, reached);
-		memcpy(groups->bucket + first, value, n);
+		memcpy(groups->bucket + first, value, count - first);
 	}
 	memset(groups->size, 0, sizeof(groups->size));
 	for (uint32_t b = 0; b < bounds; b++) {

@@ -170,58 +170,59 @@ struct kernels {
 	mfs_decode_lanes *eight, *four;
 };
 
-/* The next job that has rounds; those that have none are finished at once. */
-static mfs_literals_job *next_job(mfs_literals_job **at, const mfs_literals_job *end, int *ok)
-{
-	while (*at < end) {
-		mfs_literals_job *job = (*at)++;
+/* A job that is being decoded, and the rounds it has left before its end has to be
+ * looked at. */
+struct active {
+	mfs_literals_job *job; /* NULL: none */
+	unsigned rounds;
+};
 
-		if (rounds_left(job) > 0)
-			return job;
-		*ok &= job_finish(job);
-	}
-	return NULL;
-}
-
-/* Finishes a job that has no rounds left, and puts the next in its place. */
-static void advance(mfs_literals_job **active, mfs_literals_job **at, const mfs_literals_job *end,
+/* Looks at the job again, and finishes it if it has no rounds left: then the next one
+ * that has some takes its place. */
+static void advance(struct active *active, mfs_literals_job **at, const mfs_literals_job *end,
 		    int *ok)
 {
-	if (*active && rounds_left(*active) > 0)
-		return;
-	if (*active)
-		*ok &= job_finish(*active);
-	*active = next_job(at, end, ok);
+	for (;;) {
+		if (active->job) {
+			active->rounds = rounds_left(active->job);
+			if (active->rounds > 0)
+				return;
+			*ok &= job_finish(active->job);
+		}
+		active->job = *at < end ? (*at)++ : NULL;
+		if (!active->job)
+			return;
+	}
 }
 
 static int run_all(mfs_literals_job *jobs, uint32_t count, struct kernels with)
 {
 	const mfs_literals_job *end = jobs + count;
-	mfs_literals_job *a = NULL, *b = NULL;
+	struct active a = {0}, b = {0};
 	mfs_lanes lanes;
 	int ok = 1;
 
 	for (;;) {
-		unsigned rounds, rounds_b;
+		unsigned rounds;
 
 		advance(&a, &jobs, end, &ok);
 		advance(&b, &jobs, end, &ok);
-		if (!a && !b)
+		if (!a.job && !b.job)
 			return ok;
-		rounds = rounds_left(a ? a : b);
-		if (!a || !b) {
-			lanes_enter(&lanes, 0, a ? a : b);
-			with.four(&lanes, rounds);
-			lanes_leave(&lanes, 0, a ? a : b, rounds);
+		if (!a.job || !b.job) {
+			const struct active *one = a.job ? &a : &b;
+
+			lanes_enter(&lanes, 0, one->job);
+			with.four(&lanes, one->rounds);
+			lanes_leave(&lanes, 0, one->job, one->rounds);
 			continue;
 		}
-		rounds_b = rounds_left(b);
-		rounds = rounds_b < rounds ? rounds_b : rounds;
-		lanes_enter(&lanes, 0, a);
-		lanes_enter(&lanes, 1, b);
+		rounds = a.rounds < b.rounds ? a.rounds : b.rounds;
+		lanes_enter(&lanes, 0, a.job);
+		lanes_enter(&lanes, 1, b.job);
 		with.eight(&lanes, rounds);
-		lanes_leave(&lanes, 0, a, rounds);
-		lanes_leave(&lanes, 1, b, rounds);
+		lanes_leave(&lanes, 0, a.job, rounds);
+		lanes_leave(&lanes, 1, b.job, rounds);
 	}
 }
 
