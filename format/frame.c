@@ -798,6 +798,7 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 	int sparse;
 
 	to->decoder->queue.count = to->decoder->queue.lookup_count = 0;
+	to->decoder->queue.floor = frame->stored;
 	if (frame_begin(&at, frame, layout->slot_streams[slot],
 			(size_t)to->blocks * layout->slot_bytes[slot]))
 		return MFS_E_CORRUPT;

@@ -108,14 +108,15 @@ static ptrdiff_t quarter_of(const mfs_literals_job *job)
 	return (job->end - job->begin + 3) / 4;
 }
 
-/* Rounds that all four streams surely have, of bytes and of room. Stream 3 is the
- * shortest. */
+/* Rounds for which all four streams surely have room, and bytes that may be read:
+ * streams that are damaged run into what lies before them, and do not end where they
+ * should. Stream 3 is the shortest. */
 static unsigned rounds_left(const mfs_literals_job *job)
 {
 	ptrdiff_t rounds = (job->end - job->out - 3 * quarter_of(job)) / MFS_ROUND;
 
 	for (int k = 0; k < 4; k++) {
-		ptrdiff_t bytes = (job->at[k] - job->start[k] + BELOW) / MFS_ROUND_READ;
+		ptrdiff_t bytes = (job->at[k] - job->floor) / MFS_ROUND_READ;
 
 		rounds = bytes < rounds ? bytes : rounds;
 	}
@@ -293,6 +294,7 @@ struct blocks {
 	size_t room;
 	size_t most; /* bytes of a block */
 	const mfs_lookup *lookup;
+	const uint8_t *floor; /* of jobs */
 };
 
 /* One compressed block of `size` bytes: literals in four streams, with the known
@@ -322,7 +324,8 @@ static size_t parse_coded(mfs_literals_queue *queue, struct blocks *at, size_t s
 		return 0;
 	if (!at->lookup)
 		return 0;
-	*job = (mfs_literals_job){.begin = at->out,
+	*job = (mfs_literals_job){.floor = at->floor,
+				  .begin = at->out,
 				  .out = at->out,
 				  .end = at->out + regenerated,
 				  .entry = at->lookup->entry};
@@ -391,7 +394,8 @@ int mfs_literals_parse(const mfs_lookup *lookup, const uint8_t *in, size_t size,
 	const uint32_t count = queue->count, lookup_count = queue->lookup_count;
 	const size_t header = sizeof(mfs_literals_header);
 	const size_t most = size < header ? 0 : largest_block(in);
-	struct blocks blocks = {in + header, size - header, out, out_size, most, lookup};
+	const uint8_t *floor = queue->floor ? queue->floor : in;
+	struct blocks blocks = {in + header, size - header, out, out_size, most, lookup, floor};
 
 	if (most && parse_blocks(queue, &blocks))
 		return 1;

@@ -74,6 +74,7 @@ typedef struct {
 	const uint8_t *start[4];
 	const uint8_t *at[4]; /* of the word that is being used up */
 	uint64_t bits[4];     /* its rest */
+	const uint8_t *floor; /* from here on bytes may be read */
 	uint8_t *begin, *out; /* first stream: start of its bytes, the next one */
 	const uint8_t *end;   /* of all streams' bytes */
 	const uint16_t *entry;
@@ -84,6 +85,9 @@ typedef struct {
 #define MFS_LOOKUPS_MAX 16
 typedef struct {
 	uint32_t count, lookup_count;
+	/* The caller's: bytes from here to those that are taken apart may be read too, which
+	 * is faster. NULL: none. */
+	const uint8_t *floor;
 	mfs_literals_job job[MFS_JOBS_MAX];
 	mfs_lookup lookup[MFS_LOOKUPS_MAX];
 } mfs_literals_queue;

@@ -115,9 +115,27 @@ static int decode(struct fixture *f, const mfs_lookup *lookup, const uint8_t *co
 	       mfs_literals_run(&f->queue);
 }
 
-/* The same without what this processor offers: both must agree. */
-static int decode_both(struct fixture *f, const mfs_lookup *lookup, const uint8_t *coded,
-		       size_t size, size_t out_size)
+/* The same behind other bytes, which may be read and tell nothing. */
+static int decode_behind(struct fixture *f, const mfs_lookup *lookup, const uint8_t *coded,
+			 size_t size, size_t out_size)
+{
+	const size_t before = random_next() % 3 ? random_next() % 20000 : random_next() % 20;
+	uint8_t *bytes = malloc(before + size);
+	int ok;
+
+	assert_non_null(bytes);
+	memset(bytes, (int)random_next(), before);
+	memcpy(bytes + before, coded, size);
+	f->queue.floor = bytes;
+	ok = decode(f, lookup, bytes + before, size, out_size);
+	f->queue.floor = NULL;
+	free(bytes);
+	return ok;
+}
+
+/* The same in all ways, and without what this processor offers: all must agree. */
+static int decode_all(struct fixture *f, const mfs_lookup *lookup, const uint8_t *coded,
+		      size_t size, size_t out_size)
 {
 	uint8_t *portable = malloc(out_size);
 	int ok;
@@ -128,6 +146,10 @@ static int decode_both(struct fixture *f, const mfs_lookup *lookup, const uint8_
 	mfs_processor_hide(0);
 	memcpy(portable, f->out, out_size);
 	assert_int_equal(decode(f, lookup, coded, size, out_size), ok);
+	if (ok)
+		assert_memory_equal(f->out, portable, out_size);
+	memset(f->out, 0xa5, out_size);
+	assert_int_equal(decode_behind(f, lookup, coded, size, out_size), ok);
 	if (ok)
 		assert_memory_equal(f->out, portable, out_size);
 	free(portable);
@@ -152,7 +174,7 @@ static void we_decode_what_we_code(void **state)
 			assert_non_null(exact);
 			memcpy(exact, f->coded, coded);
 			memset(f->out, 0xa5, sizes[i]);
-			assert_true(decode_both(f, &lookup, exact, coded, sizes[i]));
+			assert_true(decode_all(f, &lookup, exact, coded, sizes[i]));
 			assert_memory_equal(f->in, f->out, sizes[i]);
 			assert_false(decode(f, &lookup, exact, coded, sizes[i] - 1));
 			assert_false(decode(f, &lookup, exact, coded, sizes[i] + 1));
@@ -184,7 +206,7 @@ static void damaged_frames_decode_as_zstd_decodes_them(void **state)
 		    (uint8_t)(1u << random_next() % 8);
 		result = ZSTD_decompress_usingDDict(f->zstd, expected, size, exact, coded,
 						    shared->decoding[0]);
-		if (decode_both(f, &lookup, exact, coded, size)) {
+		if (decode_all(f, &lookup, exact, coded, size)) {
 			assert_int_equal(result, size);
 			assert_memory_equal(f->out, expected, size);
 			taken++;
@@ -217,7 +239,7 @@ static void frames_with_trees_decode_as_zstd_decodes_them(void **state)
 			exact[i % 2 ? random_next() % 60 : random_next() % coded] ^=
 			    (uint8_t)(1u << random_next() % 8);
 		result = ZSTD_decompressDCtx(f->zstd, expected, size, exact, coded);
-		if (decode_both(f, NULL, exact, coded, size)) {
+		if (decode_all(f, NULL, exact, coded, size)) {
 			assert_int_equal(result, size);
 			assert_memory_equal(f->out, expected, size);
 			taken++;
