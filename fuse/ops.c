@@ -95,7 +95,7 @@ static void fill_attributes(const mount_state *state, fuse_ino_t ino, struct sta
 	*out = (struct stat){
 	    .st_ino = ino,
 	    .st_mode = mode_of(node->kind),
-	    .st_nlink = node->kind == NODE_DIRECTORY ? 2 : 1,
+	    .st_nlink = node->kind == NODE_DIRECTORY ? 2 + node->directories : 1,
 	    .st_uid = state->uid,
 	    .st_gid = state->gid,
 	    .st_size = (off_t)node->size,

@@ -117,6 +117,7 @@ static int link_children(tree *t)
 
 		parent->child[parent->children++] = i;
 		parent->listed += !t->node[i].hidden;
+		parent->directories += t->node[i].kind == NODE_DIRECTORY && !t->node[i].hidden;
 		set_directory_time(parent, &t->node[i]);
 	}
 	for (uint32_t i = TREE_ROOT; i < t->count; i++)

@@ -34,6 +34,7 @@ typedef struct {
 	uint32_t mtime_nanoseconds;
 	uint32_t *child; /* inode numbers, sorted by name: those listed, then the hidden */
 	uint32_t children, listed;
+	uint32_t directories; /* among those listed */
 } tree_node;
 
 typedef struct {

@@ -119,12 +119,15 @@ static void names_with_directories_make_them(void **state)
 	(void)state;
 	build(&t, names, 5);
 	assert_int_equal(tree_get(&t, TREE_ROOT)->listed, 3);
+	assert_int_equal(tree_get(&t, TREE_ROOT)->directories, 2);
 	adapters = tree_find(&t, TREE_ROOT, "adapters");
 	assert_int_equal(tree_get(&t, adapters)->kind, NODE_DIRECTORY);
 	assert_int_equal(tree_get(&t, adapters)->listed, 2);
 	assert_int_equal(tree_get(&t, tree_find(&t, adapters, "b.gguf"))->file, 1);
 	merged = tree_find(&t, TREE_ROOT, "merged");
 	inner = tree_find(&t, merged, "a");
+	assert_int_equal(tree_get(&t, merged)->directories, 1);
+	assert_int_equal(tree_get(&t, inner)->directories, 0);
 	assert_int_equal(tree_get(&t, tree_find(&t, inner, "model.safetensors"))->file, 3);
 	assert_int_equal(tree_find(&t, inner, ".."), merged);
 	assert_int_equal(tree_get(&t, tree_find(&t, merged, "b.gguf"))->file, 4);
