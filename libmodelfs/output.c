@@ -87,41 +87,71 @@ static int open_directory(mfs_output *output, const char *path, mfs_problem *why
 
 /* ---- the temporary file ---- */
 
-static int set_temporary_name(mfs_output *output, const char *path)
+/* ".NAME.1f2e3d4c", or NULL without memory. */
+static char *temporary_name(const mfs_output *output)
 {
-	int directory = (int)(strlen(path) - strlen(output->target));
 	uint32_t number = 0;
+	char *name;
 
-	free(output->temporary);
-	free(output->temporary_path);
-	output->temporary = output->temporary_path = NULL;
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
 		number = (uint32_t)getpid();
-	if (asprintf(&output->temporary, ".%.*s.%08" PRIx32, NAME_KEPT, output->target, number) < 0)
-		return MFS_E_MEMORY;
+	if (asprintf(&name, ".%.*s.%08" PRIx32, NAME_KEPT, output->target, number) < 0)
+		return NULL;
+	return name;
+}
+
+/* A file that has no name is gone when this process is killed, or the power fails. It
+ * is opened again through its descriptor. False where that cannot be had: on FAT, or
+ * without /proc. */
+static bool create_nameless(mfs_output *output)
+{
+	char *path = NULL;
+
+	output->fd = openat(output->directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0666);
+	if (output->fd < 0)
+		return false;
+	if (asprintf(&path, "/proc/self/fd/%d", output->fd) < 0)
+		path = NULL;
+	if (path && access(path, F_OK) == 0) {
+		output->temporary_path = path;
+		return true;
+	}
+	free(path);
+	close(output->fd);
+	output->fd = -1;
+	return false;
+}
+
+static int create_named(mfs_output *output, const char *path, mfs_problem *why)
+{
+	int directory = (int)(strlen(path) - strlen(output->target));
+
+	for (int attempt = 0; attempt < 100; attempt++) {
+		free(output->temporary);
+		output->temporary = temporary_name(output);
+		if (!output->temporary)
+			return mfs_problem_no_memory(why);
+		/* 0666: the umask decides, as for any new file. */
+		output->fd = openat(output->directory, output->temporary,
+				    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+		if (output->fd >= 0 || errno != EEXIST)
+			break;
+	}
+	if (output->fd < 0) {
+		free(output->temporary);
+		output->temporary = NULL;
+		return failed(output, "cannot create a temporary file beside it", why);
+	}
 	if (asprintf(&output->temporary_path, "%.*s%s", directory, path, output->temporary) < 0) {
 		output->temporary_path = NULL;
-		return MFS_E_MEMORY;
+		return mfs_problem_no_memory(why);
 	}
 	return 0;
 }
 
 static int create_temporary(mfs_output *output, const char *path, mfs_problem *why)
 {
-	for (int attempt = 0; attempt < 100; attempt++) {
-		if (set_temporary_name(output, path) < 0)
-			return mfs_problem_no_memory(why);
-		/* 0666: the umask decides, as for any new file. */
-		output->fd = openat(output->directory, output->temporary,
-				    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-		if (output->fd >= 0)
-			return 0;
-		if (errno != EEXIST)
-			break;
-	}
-	free(output->temporary);
-	output->temporary = NULL;
-	return failed(output, "cannot create a temporary file beside it", why);
+	return create_nameless(output) ? 0 : create_named(output, path, why);
 }
 
 /* Replacing a symbolic link means replacing what it leads to. */
@@ -170,7 +200,7 @@ static int refuse_locked(const mfs_output *output, mfs_problem *why)
 
 /* True if the path leads to the open file: who waited for the lock may find it
  * replaced. */
-static bool still_there(const mfs_output *output, mfs_problem *why, int *error)
+static bool still_there(mfs_output *output, mfs_problem *why, int *error)
 {
 	struct stat opened, found;
 
@@ -183,6 +213,9 @@ static bool still_there(const mfs_output *output, mfs_problem *why, int *error)
 		*error = refuse_special(output, opened.st_mode, why);
 		return false;
 	}
+	output->exists = 1;
+	output->device = opened.st_dev;
+	output->inode = opened.st_ino;
 	return opened.st_dev == found.st_dev && opened.st_ino == found.st_ino;
 }
 
@@ -336,16 +369,46 @@ static int rename_new(const mfs_output *o)
 	return renameat(o->directory, o->temporary, o->directory, o->target);
 }
 
+static int link_nameless(const mfs_output *o, const char *name)
+{
+	return linkat(AT_FDCWD, o->temporary_path, o->directory, name, AT_SYMLINK_FOLLOW);
+}
+
+/* Only a rename replaces, and it wants a name. */
+static int name_nameless(mfs_output *o)
+{
+	for (int attempt = 0; attempt < 100; attempt++) {
+		free(o->temporary);
+		o->temporary = temporary_name(o);
+		if (o->temporary && !link_nameless(o, o->temporary))
+			return 0;
+		if (!o->temporary || errno != EEXIST)
+			break;
+	}
+	free(o->temporary);
+	o->temporary = NULL;
+	return -1;
+}
+
+static int give_name(mfs_output *o)
+{
+	if (!o->temporary && !o->replace)
+		return link_nameless(o, o->target);
+	if (!o->temporary && name_nameless(o) < 0)
+		return -1;
+	if (!o->replace)
+		return rename_new(o);
+	return renameat(o->directory, o->temporary, o->directory, o->target);
+}
+
 int mfs_output_publish(mfs_output *output, mfs_problem *why)
 {
-	int result = output->replace ? renameat(output->directory, output->temporary,
-						output->directory, output->target)
-				     : rename_new(output);
+	int result = give_name(output);
 
 	if (result < 0 && errno == EEXIST)
 		return exists_already(output, why);
 	if (result < 0)
-		return failed(output, "cannot rename the temporary file", why);
+		return failed(output, "cannot give it its name", why);
 	free(output->temporary);
 	output->temporary = NULL;
 	/* vfat loses a file that was renamed but not synced again. */

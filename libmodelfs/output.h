@@ -1,7 +1,8 @@
 /*
- * The container while it is being written: a temporary file beside its target,
- * which appears under the final name only when it is complete and on the medium;
- * or, when it is appended to, the container itself, locked against other writers.
+ * The container while it is being written: a temporary file in the target's directory,
+ * without a name where the file system has such files, which gets the final name only
+ * when it is complete and on the medium; or, when it is appended to, the container
+ * itself, locked against other writers.
  */
 #ifndef MFS_OUTPUT_H
 #define MFS_OUTPUT_H
@@ -24,15 +25,15 @@ typedef struct {
 
 struct mfs_output {
 	const mfs_output_table *table;
-	void *user;    /* the table's */
-	int fd;	       /* the temporary file, or the container; -1: none */
-	int directory; /* that both lie in; -1: none */
-	int replace;   /* an existing target may be replaced */
-	char *path;    /* of the target, as given; for messages */
-	char *target;  /* name in the directory */
-	char *temporary;
-	char *temporary_path;
-	/* What the target is now, if it exists: a source must not be overwritten. */
+	void *user;	      /* the table's */
+	int fd;		      /* the temporary file, or the container; -1: none */
+	int directory;	      /* that both lie in; -1: none */
+	int replace;	      /* an existing target may be replaced */
+	char *path;	      /* of the target, as given; for messages */
+	char *target;	      /* name in the directory */
+	char *temporary;      /* its name in the directory; NULL while it has none */
+	char *temporary_path; /* opens the temporary file */
+	/* What the target is now, if it exists: a source must not be written over. */
 	int exists;
 	dev_t device;
 	ino_t inode;

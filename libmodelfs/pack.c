@@ -183,8 +183,7 @@ int mfs_pack_write_container(mfs_pack_work *w, mfs_pack_summary *s)
 	return error ? error : mfs_pack_check_cancel(w);
 }
 
-/* A container that replaced its own source would destroy it. */
-static int check_not_source(const mfs_pack_work *w)
+int mfs_pack_check_not_source(const mfs_pack_work *w)
 {
 	const mfs_output *o = w->output;
 
@@ -201,7 +200,7 @@ static int check_not_source(const mfs_pack_work *w)
 
 static int write_and_publish(mfs_pack_work *w, mfs_pack_summary *s)
 {
-	int error = check_not_source(w);
+	int error = mfs_pack_check_not_source(w);
 	double start;
 
 	if (!error)

@@ -51,9 +51,12 @@ static int write_and_append(mfs_pack_work *w, mfs_pack_summary *s)
 int mfs_pack_append(mfs_pack_work *w, mfs_pack_summary *s)
 {
 	mfs_packer *p = w->packer;
-	int error =
-	    mfs_output_begin_behind(&p->locked, p->carried->container->sb.container_size, w->why);
+	int error;
 
 	w->output = &p->locked;
+	error = mfs_pack_check_not_source(w);
+	if (!error)
+		error = mfs_output_begin_behind(&p->locked,
+						p->carried->container->sb.container_size, w->why);
 	return error ? error : write_and_append(w, s);
 }

@@ -74,6 +74,8 @@ void mfs_packer_set_output(mfs_packer *packer, const mfs_output_table *table, vo
 void mfs_pack_report(mfs_pack_work *w, mfs_pack_stage stage, uint64_t original);
 /* MFS_E_CANCELLED, with its line in w->why, once somebody wants to stop. */
 int mfs_pack_check_cancel(const mfs_pack_work *w);
+/* A container that is written to must be no source of its own: MFS_E_ARGUMENT. */
+int mfs_pack_check_not_source(const mfs_pack_work *w);
 /* Plans, codes and writes up to a container (or the end of a generation) that lacks
  * only what leads to it: its name, or its superblock. */
 int mfs_pack_write_container(mfs_pack_work *w, mfs_pack_summary *s);

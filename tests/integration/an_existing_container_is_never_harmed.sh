@@ -2,6 +2,7 @@
 # mkmodelfs replaces nothing without --force, writes nothing with --dry-run, and
 # however it is killed there is the old container, a whole new one, or none.
 source "$(dirname "$0")/lib.sh"
+need_program python3
 
 cd "$tmp"
 generate_model model.gguf BF16 60
@@ -15,7 +16,26 @@ cp old.mfs reference.mfs
 mkmodelfs --quiet --dry-run none.mfs model.gguf || fail "--dry-run failed"
 [ ! -e none.mfs ] || fail "--dry-run wrote a container"
 refused any model mkmodelfs --quiet old.mfs --force missing-model.gguf
+for change in --force --append; do
+	refused 1 'source and the container at once' mkmodelfs --quiet $change old.mfs copy=old.mfs
+done
 same old.mfs reference.mfs
+
+# Where files without names can be had, not even SIGKILL leaves anything.
+nameless=$(python3 -c 'import os
+try: os.open(".", os.O_TMPFILE | os.O_RDWR); print(1)
+except OSError: print(0)')
+
+# Without /proc, as on FAT, the temporary file has a name.
+if unshare --map-root-user --mount true 2>/dev/null; then
+	mkdir named
+	# shellcheck disable=SC2016 # for the shell inside
+	unshare --map-root-user --mount sh -c 'mount -t tmpfs none /proc && cd named &&
+		mkmodelfs --quiet new.mfs ../model.gguf && mkmodelfs --quiet --force new.mfs ../model.gguf &&
+		! mkmodelfs --quiet new.mfs ../model.gguf 2>../message' || fail "without /proc"
+	same named/new.mfs reference.mfs
+	[ "$(ls -A named)" = new.mfs ] || fail "left behind: $(ls -A named)"
+fi
 
 rounds=12
 [ "${MFS_SOAK:-0}" != 1 ] || rounds=1000
@@ -36,8 +56,8 @@ for ((i = 0; i < rounds; i++)); do
 		same work/new.mfs reference.mfs
 	elif [ "$status" -eq 0 ]; then
 		fail "status 0 but no container"
-	elif [ "$signal" = INT ] && [ -n "$(ls -A work)" ]; then
-		fail "SIGINT left behind: $(ls -A work)"
+	elif { [ "$signal" = INT ] || [ "$nameless" = 1 ]; } && [ -n "$(ls -A work)" ]; then
+		fail "SIG$signal left behind: $(ls -A work)"
 	fi
 	rm -rf work
 done
