@@ -303,6 +303,17 @@ void mfs_plan_set_offsets(mfs_plan *plan)
 	}
 }
 
+/* Who wants the file all the same is told how. */
+static int hint_at_opaque(int error, mfs_problem *why)
+{
+	size_t used = why ? strlen(why->text) : 0;
+
+	if (why && mfs_plan_is_refusal(error))
+		snprintf(why->text + used, sizeof(why->text) - used,
+			 "; --opaque packs it as plain bytes");
+	return error;
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file;
@@ -312,7 +323,7 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 		name = base_name(path);
 	error = check_name(plan, path, name, why);
 	if (!error)
-		error = mfs_plan_open(&file, plan, path, why);
+		error = hint_at_opaque(mfs_plan_open(&file, plan, path, why), why);
 	if (!error)
 		error = change_weights(plan, &file, why);
 	if (error)

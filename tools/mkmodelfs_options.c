@@ -250,12 +250,31 @@ bool mkmodelfs_options_change(const mkmodelfs_options *o)
 	return o->append || o->compact || o->removed_count;
 }
 
-bool mkmodelfs_options_lossy(const mkmodelfs_options *o)
+static bool premerges(const mkmodelfs_options *o)
 {
 	for (int i = 0; i < o->adapter_count; i++)
 		if (o->adapters[i].kind == ADAPTER_PREMERGE)
 			return true;
-	return o->pack.quantize || o->pack.prune;
+	return false;
+}
+
+bool mkmodelfs_options_lossy(const mkmodelfs_options *o)
+{
+	return o->pack.quantize || o->pack.prune || premerges(o);
+}
+
+/* A SOURCE, NAME=SOURCE or CONTAINER that names nothing. */
+static int check_paths(const mkmodelfs_options *o)
+{
+	if (!*o->container)
+		return tool_misuse("a CONTAINER needs a name");
+	for (int i = 0; i < o->source_count; i++) {
+		size_t length = strlen(o->sources[i]);
+
+		if (!length || o->sources[i][length - 1] == '=')
+			return tool_misuse("'%s': NAME=SOURCE or SOURCE is needed", o->sources[i]);
+	}
+	return 0;
 }
 
 static int check_arguments(const mkmodelfs_options *o)
@@ -264,11 +283,13 @@ static int check_arguments(const mkmodelfs_options *o)
 		return tool_misuse("--append and --compact do not go together");
 	if ((o->source_count || o->delta_count) && !o->append && mkmodelfs_options_change(o))
 		return tool_misuse("sources are added with --append");
-	if (o->delta_count && !o->base && o->source_count != 1)
-		return tool_misuse("--delta needs --base=NAME where there are several models");
 	if (!o->source_count && !o->removed_count && !o->compact &&
 	    !(o->append && (o->delta_count || o->adapter_count)))
 		return tool_misuse("a CONTAINER and at least one SOURCE are needed");
+	if (o->delta_count && !o->base && o->source_count != 1)
+		return tool_misuse("--delta needs --base=NAME: which model is it of?");
+	if (o->source && !premerges(o))
+		return tool_misuse("--source is for --premerge");
 	if (mkmodelfs_options_change(o) && (o->profile_given || o->pack.page_bytes))
 		return tool_misuse("a container keeps its profile and page size");
 	if (mkmodelfs_options_change(o) && o->pack.force)
@@ -292,7 +313,8 @@ int mkmodelfs_options_parse(mkmodelfs_options *o, int argc, char *argv[])
 	o->container = argv[optind];
 	o->sources = &argv[optind + 1];
 	o->source_count = argc - optind - 1;
-	return check_arguments(o);
+	err = check_paths(o);
+	return err ? err : check_arguments(o);
 }
 
 void mkmodelfs_options_free(mkmodelfs_options *o)

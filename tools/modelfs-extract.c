@@ -328,7 +328,16 @@ static uint32_t *choose_all(const extractor *x, size_t *count)
 	return chosen;
 }
 
-/* The numbers of the files that are asked for: `*count` of them, or NULL. */
+static bool is_chosen(const uint32_t *chosen, size_t count, int64_t number)
+{
+	for (size_t i = 0; i < count; i++)
+		if (chosen[i] == number)
+			return true;
+	return false;
+}
+
+/* The numbers of the files that are asked for, `*count` of them, or NULL. A file can be
+ * printed twice, but written only once. */
 static uint32_t *choose_files(const extractor *x, size_t *count)
 {
 	const options *o = x->options;
@@ -336,9 +345,9 @@ static uint32_t *choose_files(const extractor *x, size_t *count)
 
 	if (!o->name_count)
 		return choose_all(x, count);
-	*count = (size_t)o->name_count;
-	chosen = tool_grow(NULL, *count, sizeof(*chosen));
-	for (size_t i = 0; i < *count; i++) {
+	*count = 0;
+	chosen = tool_grow(NULL, (size_t)o->name_count, sizeof(*chosen));
+	for (int i = 0; i < o->name_count; i++) {
 		int64_t number = mfs_file_find(x->container, o->names[i]);
 
 		if (number < 0) {
@@ -346,7 +355,8 @@ static uint32_t *choose_files(const extractor *x, size_t *count)
 			free(chosen);
 			return NULL;
 		}
-		chosen[i] = (uint32_t)number;
+		if (o->to_stdout || !is_chosen(chosen, *count, number))
+			chosen[(*count)++] = (uint32_t)number;
 	}
 	return chosen;
 }

@@ -31,6 +31,12 @@ bad 'missing' missing
 bad 'other' name=other
 bad 'nothing' nothing
 bad . =a.gguf.bin
+for argument in "" name=; do
+	status=0
+	mkmodelfs --quiet c.mfs "$argument" 2>err || status=$?
+	[ "$status" -eq 2 ] || fail "'$argument': status $status, not 2"
+	grep -qF "'$argument': NAME=SOURCE" err || fail "'$argument': $(cat err)"
+done
 
 # At the limits, and only like the reserved ones: allowed.
 pack c.mfs "${long:1}=a.gguf.bin" adapters.gguf=a.gguf.bin ...=a.gguf.bin .modelfs2=a.gguf.bin \
@@ -38,3 +44,6 @@ pack c.mfs "${long:1}=a.gguf.bin" adapters.gguf=a.gguf.bin ...=a.gguf.bin .model
 mkdir out
 modelfs-extract -C out c.mfs
 [ "$(find out -type f | wc -l)" -eq 5 ] || fail "not all five names came back"
+mkdir twice
+modelfs-extract -C twice c.mfs adapters.gguf ... adapters.gguf
+same twice/adapters.gguf a.gguf.bin

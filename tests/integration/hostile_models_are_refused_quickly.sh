@@ -23,6 +23,7 @@ for file in files/bad-*; do
 	[ "$status" -lt 124 ] || fail "$name: status $status: $(cat message)"
 	[ "$(wc -l <message)" -eq 1 ] || fail "$name: not one line: $(cat message)"
 	grep -qF "$name" message || fail "$name is not named: $(cat message)"
+	grep -qF -- --opaque message || fail "$name: no way on is named: $(cat message)"
 	[ -z "$(find . -maxdepth 1 -name 'c.mfs*')" ] || fail "$name: a container was left"
 	read -r user system kilobytes <usage
 	read -r slowest largest < <(awk -v u="$user" -v s="$system" -v k="$kilobytes" \
