@@ -7,14 +7,7 @@
 #define HOSTILE_CASES_H
 
 #include "gguf_writer.h"
-
-enum verdict {
-	GOOD,
-	INVALID,   /* breaks the rules */
-	LIMIT,	   /* legal, but past a limit */
-	TRUNCATED, /* shorter than it says */
-	UNSUPPORTED
-};
+#include "hostile_verdict.h"
 
 struct hostile_case {
 	const char *name;
@@ -593,5 +586,10 @@ static const struct hostile_case hostile_cases[] = {
     {"good-64-unknown-types", GOOD, NULL, 64, hc_many_types, 64, 0},
 };
 #define HOSTILE_CASES (sizeof(hostile_cases) / sizeof(hostile_cases[0]))
+
+static inline void hostile_build(struct gw *w, const struct hostile_case *c)
+{
+	c->build(w, c->a, c->b);
+}
 
 #endif

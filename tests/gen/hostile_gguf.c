@@ -13,7 +13,7 @@ int main(int argc, char **argv)
 		const struct hostile_case *c = &hostile_cases[i];
 		struct gw w = {0};
 
-		c->build(&w, c->a, c->b);
+		hostile_build(&w, c);
 		hostile_write(argv[1], c->name, "gguf", &w);
 	}
 	printf("%zu files\n", HOSTILE_CASES);

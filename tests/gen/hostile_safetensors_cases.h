@@ -8,13 +8,7 @@
 #define HOSTILE_SAFETENSORS_CASES_H
 
 #include "gguf_writer.h"
-
-enum verdict {
-	GOOD,
-	INVALID,  /* breaks the rules */
-	LIMIT,	  /* legal, but past a limit */
-	TRUNCATED /* shorter than it says */
-};
+#include "hostile_verdict.h"
 
 struct hostile_case {
 	const char *name;

@@ -1,199 +1,17 @@
 /* The GGUF importer, over files that are built in memory. */
 #include <errno.h>
-#include <malloc.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "../gen/hostile_cases.h"
-#include "import.h"
+
+#define IMPORTER	mfs_import_gguf
+#define IMPORTER_FORMAT MFS_FORMAT_GGUF
+#define SOURCE_NAME	"model.gguf"
+#include "importing.h"
 #include "layout_ggml.h"
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int import_bytes(mfs_import *out, const void *bytes, size_t size, mfs_problem *why)
-{
-	mfs_source source;
-
-	memset(why, 0, sizeof(*why));
-	mfs_source_memory(&source, "model.gguf", bytes, size);
-	return mfs_import_source(out, &source, why);
-}
-
-static void must_import(mfs_import *out, const struct gw *w)
-{
-	mfs_problem why;
-	int error = import_bytes(out, w->bytes, w->size, &why);
-
-	if (error)
-		fail_msg("refused with %d: %s", error, why.text);
-}
-
-static void must_refuse(const struct gw *w, int error, const char *reason)
-{
-	mfs_import import;
-	mfs_problem why;
-	int got = import_bytes(&import, w->bytes, w->size, &why);
-
-	if (got != error || !strstr(why.text, reason))
-		fail_msg("expected %d (%s), got %d: %s", error, reason, got, why.text);
-	assert_null(import.memory);
-}
-
-static void assert_type(const mfs_import_tensor *t, const char *name)
-{
-	assert_int_equal(t->layout->name_length, strlen(name));
-	assert_memory_equal(t->layout->name, name, strlen(name));
-}
-
-/* What holds for every import, however odd the file. */
-static void assert_sound(const mfs_import *import, uint64_t size)
-{
-	uint64_t end = 0;
-
-	for (uint32_t i = 0; i < import->tensor_count; i++) {
-		const mfs_import_tensor *t = &import->tensors[i];
-
-		assert_true(t->size > 0);
-		assert_true(t->offset >= end);
-		assert_true(t->offset <= size && t->size <= size - t->offset);
-		assert_int_equal(t->name[t->name_length], 0);
-		assert_int_equal(strlen(t->name), t->name_length);
-		assert_true(t->row_bytes > 0 && t->row_bytes <= t->size);
-		assert_int_equal(t->size % t->layout->block_bytes, 0);
-		assert_int_equal(t->size % t->slice_bytes, 0);
-		assert_int_equal(t->slice_bytes % t->row_bytes, 0);
-		end = t->offset + t->size;
-	}
-}
-
-static const struct hostile_case *find_case(const char *name)
-{
-	for (size_t i = 0; i < HOSTILE_CASES; i++)
-		if (!strcmp(hostile_cases[i].name, name))
-			return &hostile_cases[i];
-	fail_msg("no case %s", name);
-	return NULL;
-}
-
-static struct gw build(const char *name)
-{
-	const struct hostile_case *c = find_case(name);
-	struct gw w = {0};
-
-	c->build(&w, c->a, c->b);
-	return w;
-}
-
 /* ---- hostile files ---- */
-
-static int verdict_error(enum verdict verdict)
-{
-	switch (verdict) {
-	case INVALID:
-		return MFS_E_INVALID;
-	case LIMIT:
-		return MFS_E_LIMIT;
-	case TRUNCATED:
-		return MFS_E_TRUNCATED;
-	case UNSUPPORTED:
-		return MFS_E_UNSUPPORTED;
-	default:
-		return 0;
-	}
-}
-
-static void check_refusal(const struct hostile_case *c, const struct gw *w)
-{
-	mfs_import import;
-	mfs_problem why;
-	int error = import_bytes(&import, w->bytes, w->size, &why);
-
-	if (error != verdict_error(c->verdict) || !strstr(why.text, c->reason))
-		fail_msg("%s: expected %d (%s), got %d: %s", c->name, verdict_error(c->verdict),
-			 c->reason, error, why.text);
-	assert_int_equal(why.error, error);
-	assert_true(why.offset <= w->size);
-	assert_int_equal(strncmp(why.text, "model.gguf: offset 0x", 21), 0);
-	assert_int_equal(strtoull(why.text + 21, NULL, 16), why.offset);
-	assert_null(strchr(why.text, '\n'));
-	assert_null(strchr(why.text, 0x1b));
-	assert_null(import.tensors);
-	assert_null(import.memory);
-}
-
-static void every_hostile_file_is_refused_with_its_reason(void **state)
-{
-	(void)state;
-	for (size_t i = 0; i < HOSTILE_CASES; i++) {
-		const struct hostile_case *c = &hostile_cases[i];
-		struct gw w = {0};
-		double start;
-
-		if (c->verdict == GOOD)
-			continue;
-		assert_int_equal(strncmp(c->name, "bad-", 4), 0);
-		c->build(&w, c->a, c->b);
-		start = now();
-		check_refusal(c, &w);
-		assert_true(now() - start < 1);
-		gw_free(&w);
-	}
-}
-
-static void refusals_need_no_problem_to_fill(void **state)
-{
-	(void)state;
-	for (size_t i = 0; i < HOSTILE_CASES; i++) {
-		const struct hostile_case *c = &hostile_cases[i];
-		struct gw w = {0};
-		mfs_source source;
-		mfs_import import;
-
-		c->build(&w, c->a, c->b);
-		mfs_source_memory(&source, "model.gguf", w.bytes, w.size);
-		assert_int_equal(mfs_import_gguf(&import, &source, NULL),
-				 verdict_error(c->verdict));
-		mfs_import_free(&import);
-		gw_free(&w);
-	}
-}
-
-static void every_odd_legal_file_is_imported(void **state)
-{
-	(void)state;
-	for (size_t i = 0; i < HOSTILE_CASES; i++) {
-		const struct hostile_case *c = &hostile_cases[i];
-		struct gw w = {0};
-		mfs_import import;
-
-		if (c->verdict != GOOD)
-			continue;
-		c->build(&w, c->a, c->b);
-		must_import(&import, &w);
-		assert_int_equal(import.format, MFS_FORMAT_GGUF);
-		if (import.tensor_count != c->tensors)
-			fail_msg("%s: %u tensors", c->name, import.tensor_count);
-		assert_sound(&import, w.size);
-		mfs_import_free(&import);
-		gw_free(&w);
-	}
-}
 
 static void every_truncation_is_refused(void **state)
 {
@@ -501,7 +319,7 @@ static void ten_thousand_tensors_take_little_time(void **state)
 	many_tensors(&w, 10000);
 	start = now();
 	must_import(&import, &w);
-	assert_true(now() - start < 0.2);
+	assert_true(now() - start < SECONDS_MAX);
 	assert_int_equal(import.tensor_count, 10000);
 	assert_sound(&import, w.size);
 	mfs_import_free(&import);
@@ -518,7 +336,7 @@ static void tensors_up_to_the_limit_are_imported_and_one_more_refused(void **sta
 	many_tensors(&w, MFS_IMPORT_TENSORS_MAX);
 	start = now();
 	must_import(&import, &w);
-	assert_true(now() - start < 1);
+	assert_true(now() - start < SECONDS_MAX);
 	assert_int_equal(import.tensor_count, MFS_IMPORT_TENSORS_MAX);
 	mfs_import_free(&import);
 	gw_free(&w);
@@ -526,7 +344,7 @@ static void tensors_up_to_the_limit_are_imported_and_one_more_refused(void **sta
 	many_tensors(&w, MFS_IMPORT_TENSORS_MAX + 1);
 	start = now();
 	must_refuse(&w, MFS_E_LIMIT, "tensors are over the limit");
-	assert_true(now() - start < 1);
+	assert_true(now() - start < SECONDS_MAX);
 	gw_free(&w);
 }
 
@@ -550,7 +368,7 @@ static void a_million_keys_are_refused_at_once(void **state)
 	many_keys(&w, 1000000, "k%u");
 	start = now();
 	must_refuse(&w, MFS_E_LIMIT, "key-values are over the limit");
-	assert_true(now() - start < 1);
+	assert_true(now() - start < SECONDS_MAX);
 	gw_free(&w);
 }
 
@@ -564,14 +382,14 @@ static void duplicates_among_many_keys_are_found_at_once(void **state)
 	many_keys(&w, 65536, "the.same.beginning.of.every.key.%08u");
 	start = now();
 	must_import(&import, &w);
-	assert_true(now() - start < 1);
+	assert_true(now() - start < SECONDS_MAX);
 	mfs_import_free(&import);
 	gw_free(&w);
 
 	many_keys(&w, 65536, "the.same.key");
 	start = now();
 	must_refuse(&w, MFS_E_INVALID, "duplicate key 'the.same.key', first at offset 0x18");
-	assert_true(now() - start < 1);
+	assert_true(now() - start < SECONDS_MAX);
 	gw_free(&w);
 }
 

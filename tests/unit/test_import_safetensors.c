@@ -1,67 +1,14 @@
 /* The safetensors importer, over files that are built in memory. */
 #include <errno.h>
-#include <malloc.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-#include <cmocka.h>
 
 #include "../gen/hostile_safetensors_cases.h"
-#include "import.h"
+
+#define IMPORTER	mfs_import_safetensors
+#define IMPORTER_FORMAT MFS_FORMAT_SAFETENSORS
+#define SOURCE_NAME	"m.safetensors"
+#include "importing.h"
 #include "layout_ggml.h"
 #include "layout_safetensors.h"
-
-/* Seconds of processor time that any header may take; sanitizers take their own. */
-#ifdef __has_feature
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SECONDS_MAX 20
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SECONDS_MAX 20
-#endif
-#ifndef SECONDS_MAX
-#define SECONDS_MAX 1
-#endif
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static int import_named(mfs_import *out, const char *name, const void *bytes, size_t size,
-			mfs_problem *why)
-{
-	mfs_source source;
-
-	memset(why, 0, sizeof(*why));
-	mfs_source_memory(&source, name, bytes, size);
-	return mfs_import_source(out, &source, why);
-}
-
-static int import_bytes(mfs_import *out, const void *bytes, size_t size, mfs_problem *why)
-{
-	return import_named(out, "m.safetensors", bytes, size, why);
-}
-
-static void must_import(mfs_import *out, const struct gw *w)
-{
-	mfs_problem why;
-	int error = import_bytes(out, w->bytes, w->size, &why);
-
-	if (error)
-		fail_msg("refused with %d: %s", error, why.text);
-	assert_int_equal(out->format, MFS_FORMAT_SAFETENSORS);
-}
 
 /* Imports a header with `data` bytes behind it. */
 static void import_header(mfs_import *out, const char *header, uint64_t data)
@@ -73,136 +20,7 @@ static void import_header(mfs_import *out, const char *header, uint64_t data)
 	gw_free(&w);
 }
 
-static const struct hostile_case *find_case(const char *name)
-{
-	for (size_t i = 0; i < HOSTILE_CASES; i++)
-		if (!strcmp(hostile_cases[i].name, name))
-			return &hostile_cases[i];
-	fail_msg("no case %s", name);
-	return NULL;
-}
-
-static struct gw build(const char *name)
-{
-	struct gw w = {0};
-
-	hostile_build(&w, find_case(name));
-	return w;
-}
-
-static void assert_type(const mfs_import_tensor *t, const char *name)
-{
-	assert_int_equal(t->layout->name_length, strlen(name));
-	assert_memory_equal(t->layout->name, name, strlen(name));
-}
-
-/* What holds for every import, however odd the file. */
-static void assert_sound(const mfs_import *import, uint64_t size)
-{
-	uint64_t end = import->tensor_count ? import->tensors[0].offset : 0;
-
-	for (uint32_t i = 0; i < import->tensor_count; i++) {
-		const mfs_import_tensor *t = &import->tensors[i];
-
-		assert_true(t->size > 0);
-		/* No holes: each begins where the one before it ends. */
-		assert_int_equal(t->offset, end);
-		assert_true(t->offset <= size && t->size <= size - t->offset);
-		assert_int_equal(strlen(t->name), t->name_length);
-		assert_true(t->row_bytes > 0 && t->row_bytes <= t->size);
-		assert_int_equal(t->size % t->layout->block_bytes, 0);
-		assert_int_equal(t->size % t->slice_bytes, 0);
-		assert_int_equal(t->slice_bytes % t->row_bytes, 0);
-		end = t->offset + t->size;
-	}
-	if (import->tensor_count)
-		assert_int_equal(end, size);
-}
-
 /* ---- hostile files ---- */
-
-static int verdict_error(enum verdict verdict)
-{
-	static const int errors[] = {0, MFS_E_INVALID, MFS_E_LIMIT, MFS_E_TRUNCATED};
-
-	return errors[verdict];
-}
-
-static void check_refusal(const struct hostile_case *c, const struct gw *w)
-{
-	mfs_import import;
-	mfs_problem why;
-	int error = import_bytes(&import, w->bytes, w->size, &why);
-
-	if (error != verdict_error(c->verdict) || !strstr(why.text, c->reason))
-		fail_msg("%s: expected %d (%s), got %d: %s", c->name, verdict_error(c->verdict),
-			 c->reason, error, why.text);
-	assert_int_equal(why.error, error);
-	assert_true(why.offset <= w->size);
-	assert_int_equal(strncmp(why.text, "m.safetensors: offset 0x", 24), 0);
-	assert_int_equal(strtoull(why.text + 24, NULL, 16), why.offset);
-	for (const char *p = why.text; *p; p++)
-		assert_true((unsigned char)*p >= 0x20);
-	assert_null(import.tensors);
-	assert_null(import.memory);
-}
-
-static void every_hostile_file_is_refused_with_its_reason(void **state)
-{
-	(void)state;
-	for (size_t i = 0; i < HOSTILE_CASES; i++) {
-		const struct hostile_case *c = &hostile_cases[i];
-		struct gw w = {0};
-		double start;
-
-		if (c->verdict == GOOD)
-			continue;
-		assert_int_equal(strncmp(c->name, "bad-", 4), 0);
-		hostile_build(&w, c);
-		start = now();
-		check_refusal(c, &w);
-		assert_true(now() - start < SECONDS_MAX);
-		gw_free(&w);
-	}
-}
-
-static void refusals_need_no_problem_to_fill(void **state)
-{
-	(void)state;
-	for (size_t i = 0; i < HOSTILE_CASES; i++) {
-		const struct hostile_case *c = &hostile_cases[i];
-		struct gw w = {0};
-		mfs_source source;
-		mfs_import import;
-
-		hostile_build(&w, c);
-		mfs_source_memory(&source, "m.safetensors", w.bytes, w.size);
-		assert_int_equal(mfs_import_safetensors(&import, &source, NULL),
-				 verdict_error(c->verdict));
-		mfs_import_free(&import);
-		gw_free(&w);
-	}
-}
-
-static void every_odd_legal_file_is_imported(void **state)
-{
-	(void)state;
-	for (size_t i = 0; i < HOSTILE_CASES; i++) {
-		const struct hostile_case *c = &hostile_cases[i];
-		struct gw w = {0};
-		mfs_import import;
-
-		if (c->verdict != GOOD)
-			continue;
-		hostile_build(&w, c);
-		must_import(&import, &w);
-		if (import.tensor_count != c->tensors)
-			fail_msg("%s: %u tensors", c->name, import.tensor_count);
-		assert_sound(&import, w.size);
-		mfs_import_free(&import);
-		gw_free(&w);
-	}
-}
 
 static void under_another_name_broken_files_are_opaque(void **state)
 {
