@@ -50,6 +50,21 @@ vector many "--profile nor" many.gguf "ein Modell für Flash.bin" empty one-byte
 vector buckets "--profile nor --frame-size 4096" buckets.gguf
 mkmodelfs --quiet --force --page-size 512 --profile nor --frame-size 4096 --delta tuned.gguf delta.mfs base.gguf
 describe delta base.gguf tuned.gguf
+# Views are described by what a second implementation makes of the specification.
+views()
+{
+	local name=$1
+
+	shift
+	mkmodelfs --quiet --force --page-size 512 --profile nor --frame-size 4096 "$name.mfs" "$@"
+	mkdir "$name"
+	"$python" "$here/../../tests/integration/second_reader.py" "$name.mfs" "$name"
+	mapfile -t files < <(cd "$name" && find . -type f -printf "%P=$name/%P\n")
+	describe "$name" "${files[@]}"
+}
+
+views views tiny.safetensors --lora lora=peft --lora dora=dora --merge mix=dora@1+lora@-0.5
+views experts moe.gguf --lora e=moe-lora.gguf
 mkmodelfs --quiet --force --page-size 512 --profile nor appended.mfs many.gguf one-byte
 mkmodelfs --quiet --append appended.mfs hello.txt again.gguf=many.gguf
 mkmodelfs --quiet --remove one-byte appended.mfs

@@ -3,6 +3,7 @@
 Their bytes come from a generator of this script's own (splitmix64), so they are
 the same everywhere and for ever.
 """
+import json
 import os
 import struct
 import sys
@@ -165,10 +166,12 @@ def string(text):
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
 
-def gguf(tensors):
+def gguf(tensors, texts=()):
     """tensors: (name, type, dimensions, bytes); padding between them is zeros."""
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 2)
-    head += string("general.architecture") + struct.pack("<I", STRING) + string("vector")
+    texts = [("general.architecture", "vector"), *texts]
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(texts) + 1)
+    for key, text in texts:
+        head += string(key) + struct.pack("<I", STRING) + string(text)
     head += string("general.alignment") + struct.pack("<II", UINT32, 32)
     body = b""
     for name, kind, dims, data in tensors:
@@ -183,6 +186,107 @@ def tensor(name, kind, dims, seed):
     for dim in dims:
         count *= dim
     return name, kind, dims, weights(kind, count // TYPES[kind][1], Numbers(seed))
+
+
+# ---- models with adapters, of which there are views ----
+
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}
+
+
+def numbers_of(kind, count, seed):
+    """Numbers of ordinary size, a multiple of 1/64."""
+    numbers = Numbers(seed)
+    out = b""
+    for _ in range(count):
+        bits = struct.pack("<f", numbers.bell(-127, 127) / 64)
+        half_bits = struct.pack("<e", struct.unpack("<f", bits)[0])
+        out += {"F32": bits, "F16": half_bits, "BF16": bits[2:]}[kind]
+    return out
+
+
+def safetensors(tensors):
+    """tensors: (name, dtype, shape, bytes)"""
+    header, body = {}, b""
+    for name, dtype, shape, data in tensors:
+        header[name] = {"dtype": dtype, "shape": shape,
+                        "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def matrix(name, dtype, shape, seed):
+    return name, dtype, shape, numbers_of(dtype, shape[0] * shape[1], seed)
+
+
+def bitsandbytes(name, rows, columns, seed):
+    """A matrix of NF4 with double quantization, and what describes it."""
+    numbers, blocks = Numbers(seed), rows * columns // 64
+    nf4 = (-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+           -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0,
+           0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+           0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1)
+    state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16",
+                        "shape": [rows, columns], "nested_blocksize": 256,
+                        "nested_dtype": "float32", "nested_offset": 0.5}).encode()
+    return [(name, "U8", [rows * columns // 2, 1], numbers.noise(rows * columns // 2)),
+            (name + ".absmax", "U8", [blocks], numbers.noise(blocks)),
+            (name + ".nested_absmax", "F32", [-(-blocks // 256)],
+             numbers_of("F32", -(-blocks // 256), seed + 1)),
+            (name + ".nested_quant_map", "F32", [256],
+             struct.pack("<256f", *((i - 128) / 512 for i in range(256)))),
+            (name + ".quant_map", "F32", [16], struct.pack("<16f", *nf4)),
+            (name + ".quant_state.bitsandbytes__nf4", "U8", [len(state)], state)]
+
+
+VIEW_MODULES = {"model.embed_tokens": (20, 64), "model.layers.0.q": (16, 64),
+                "model.layers.0.k": (12, 64)}
+
+
+def views_model():
+    tensors = [matrix("model.embed_tokens.weight", "F32", [20, 64], 60),
+               matrix("lm_head.weight", "F16", [20, 64], 61)]
+    tensors += bitsandbytes("model.layers.0.q.weight", 16, 64, 62)
+    return safetensors(tensors + [matrix("model.layers.0.k.weight", "BF16", [12, 64], 64)])
+
+
+def write_peft(directory, dora, seed):
+    """An adapter of rank 3; a DoRA leaves the embedding out."""
+    os.makedirs(directory)
+    with open(os.path.join(directory, "adapter_config.json"), "w", encoding="utf-8") as f:
+        json.dump({"peft_type": "LORA", "r": 3, "lora_alpha": 2, "use_dora": dora}, f)
+    tensors = []
+    for i, (module, (rows, columns)) in enumerate(VIEW_MODULES.items()):
+        embedding, name = module.endswith("tokens"), "base_model.model." + module
+        if dora and embedding:
+            continue
+        a, b = ([3, rows], [columns, 3]) if embedding else ([3, columns], [rows, 3])
+        ends = ("lora_embedding_A", "lora_embedding_B") if embedding else (
+            "lora_A.weight", "lora_B.weight")
+        tensors.append(matrix(f"{name}.{ends[0]}", "BF16", a, seed + 3 * i))
+        tensors.append(matrix(f"{name}.{ends[1]}", "F32", b, seed + 3 * i + 1))
+        if dora:
+            tensors.append((name + ".lora_magnitude_vector", "F32", [rows],
+                            numbers_of("F32", rows, seed + 3 * i + 2)))
+    with open(os.path.join(directory, "adapter_model.safetensors"), "wb") as f:
+        f.write(safetensors(tensors))
+
+
+def gguf_matrix(name, dims, seed):
+    count = 1
+    for dim in dims:
+        count *= dim
+    return name, "F32", dims, numbers_of("F32", count, seed)
+
+
+def moe_adapter():
+    """A and B for each expert; A of the embedding is transposed."""
+    return gguf([gguf_matrix("blk.0.ffn_up_exps.weight.lora_a", [32, 2, 3], 90),
+                 gguf_matrix("blk.0.ffn_up_exps.weight.lora_b", [2, 4, 3], 91),
+                 gguf_matrix("token_embd.weight.lora_a", [2, 20], 92),
+                 gguf_matrix("token_embd.weight.lora_b", [2, 32], 93)],
+                [("general.type", "adapter"), ("adapter.type", "lora")])
 
 
 def sparse(path):
@@ -239,6 +343,10 @@ def main(directory):
                             tensor("norm.weight", "F32", [64], 9)]),
         "base.gguf": gguf([tensor(*t) for t in tuned_tensors()]),
         "tuned.gguf": gguf([step(tensor(*t), 40 + i) for i, t in enumerate(tuned_tensors())]),
+        "tiny.safetensors": views_model(),
+        "moe.gguf": gguf([tensor("blk.0.ffn_up_exps.weight", "Q8_0", [32, 4, 3], 94),
+                          tensor("token_embd.weight", "F16", [32, 20], 95)]),
+        "moe-lora.gguf": moe_adapter(),
         "empty": b"",
         "one-byte": b"\n",
         "ein Modell für Flash.bin": Numbers(10).noise(777),
@@ -247,6 +355,8 @@ def main(directory):
     for name, data in files.items():
         with open(os.path.join(directory, name), "wb") as f:
             f.write(data)
+    write_peft(os.path.join(directory, "peft"), False, 70)
+    write_peft(os.path.join(directory, "dora"), True, 80)
     sparse(os.path.join(directory, "sparse.bin"))
 
 

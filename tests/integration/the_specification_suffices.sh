@@ -39,6 +39,9 @@ python3 "$vectors/sources.py" sources
 count=0
 for vector in "$vectors"/*.mfs; do
 	name=$(basename "$vector" .mfs)
+	case $name in
+	views | experts) "$python" -c 'import numpy' 2>/dev/null || continue ;;
+	esac
 	"$python" "$reader" --list "$vector" >seen.json || fail "the second reader refuses $name"
 	"$python" - "$vectors/$name.json" seen.json <<'COMPARE' || fail "$name.json tells otherwise"
 import json, sys
@@ -52,7 +55,15 @@ sys.exit(want != seen)
 COMPARE
 	mkdir "first-$name"
 	modelfs-extract --quiet -C "first-$name" "$vector"
-	second_reader "$vector" "first-$name"/*
+	# Views are left out where all files are asked for.
+	case $name in
+	views) modelfs-extract --quiet -C "first-$name" "$vector" {merged/{lora,dora,mix}/model,views/tiny.{bf16,f16}}.safetensors ;;
+	experts) modelfs-extract --quiet -C "first-$name" "$vector" merged/e.{f32,f16,bf16,q8_0}.gguf ;;
+	esac
+	rm -rf out
+	mkdir out
+	"$python" "$reader" "$vector" out || fail "the second reader refuses $name"
+	diff -r "first-$name" out || fail "$name: the second reader has other files"
 	for file in "first-$name"/*; do
 		[ ! -e "sources/$(basename "$file")" ] || same "$file" "sources/$(basename "$file")"
 	done

@@ -5,8 +5,8 @@
 #include <dirent.h>
 #include <jansson.h>
 
-static const char *const names[] = {"hello", "types",  "tables",  "zeros", "plain",
-				    "many",  "future", "buckets", "delta", "appended"};
+static const char *const names[] = {"hello",  "types",	 "tables", "zeros",    "plain", "many",
+				    "future", "buckets", "delta",  "appended", "views", "experts"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 static void assert_hash(const void *bytes, size_t size, const json_t *about)
