@@ -30,7 +30,8 @@ typedef struct {
 	const char *path;
 	uint64_t size; /* of the file */
 	uint64_t memory_page;
-	uint64_t faults;  /* of `random` */
+	uint64_t faults;  /* of `random`, at most, */
+	uint64_t seconds; /* and not begun later than this */
 	uint64_t header;  /* bytes that `load` reads before it maps */
 	unsigned threads; /* of `threads` */
 	unsigned passes;  /* of `warm` and `passes` */
@@ -214,48 +215,54 @@ static int compare_doubles(const void *a, const void *b)
 static outcome pattern_random(const job *j)
 {
 	static char text[128];
-	outcome o = {.bytes = j->faults * j->memory_page, .more = text};
+	outcome o = {.more = text};
 	const uint8_t *bytes = map_file(j, 0);
 	uint64_t state = j->seed, pages = j->size / j->memory_page;
 	double *took = calloc(j->faults, sizeof(*took));
 	instant start = begin();
+	uint64_t done = 0;
 
 	if (!took || !pages)
 		die(j->path);
 	madvise((void *)bytes, j->size, MADV_RANDOM);
-	for (uint64_t i = 0; i < j->faults; i++) {
+	while (done < j->faults && seconds_since(start.wall) < (double)j->seconds) {
 		const uint8_t *page = bytes + next_random(&state) % pages * j->memory_page;
 		struct timespec one = now();
 
 		o.sum += *(const volatile uint8_t *)page;
-		took[i] = seconds_since(one);
+		took[done++] = seconds_since(one);
 	}
 	end(&o, start);
-	qsort(took, j->faults, sizeof(*took), compare_doubles);
-	snprintf(text, sizeof(text), ",\"p50_us\":%.1f,\"p99_us\":%.1f", 1e6 * took[j->faults / 2],
-		 1e6 * took[j->faults * 99 / 100]);
+	o.bytes = done * j->memory_page;
+	qsort(took, done, sizeof(*took), compare_doubles);
+	snprintf(text, sizeof(text), ",\"faults\":%" PRIu64 ",\"p50_us\":%.1f,\"p99_us\":%.1f",
+		 done, 1e6 * took[done / 2], 1e6 * took[done * 99 / 100]);
 	free(took);
 	unmap_file(j, bytes);
 	return o;
 }
 
-/* Cached memory pages through fresh mappings; the first pass, which fills the
- * cache, is not measured. */
+/* Cached memory pages through fresh mappings. Only touching is measured: neither the
+ * first pass, which fills the cache, nor mapping and unmapping. */
 static outcome pattern_warm(const job *j)
 {
-	const uint8_t *bytes = map_file(j, 0);
-	outcome o = {.bytes = j->size * j->passes};
-	instant start;
+	outcome o = {0};
 
-	touch(j, bytes, 0, j->size);
-	unmap_file(j, bytes);
-	start = begin();
-	for (unsigned i = 0; i < j->passes; i++) {
-		bytes = map_file(j, 0);
-		o.sum = touch(j, bytes, 0, j->size);
+	for (unsigned i = 0; i <= j->passes; i++) {
+		const uint8_t *bytes = map_file(j, 0);
+		instant start = begin();
+		outcome one = {.bytes = j->size};
+
+		one.sum = touch(j, bytes, 0, j->size);
+		end(&one, start);
 		unmap_file(j, bytes);
+		if (!i)
+			continue;
+		o.bytes += one.bytes;
+		o.seconds += one.seconds;
+		o.cpu_seconds += one.cpu_seconds;
+		o.sum = one.sum;
 	}
-	end(&o, start);
 	return o;
 }
 
@@ -360,8 +367,9 @@ static void usage(FILE *to)
 	fputs("usage: loadpattern [OPTIONS] PATTERN FILE\n", to);
 	for (size_t i = 0; i < PATTERNS; i++)
 		fprintf(to, "  %-8s %s\n", patterns[i].name, patterns[i].meaning);
-	fputs("  --threads N (8)  --faults N (1000)  --passes N (3)  --seed N (1)\n"
-	      "  --header BYTES (262144)  --counter FILE  (a block device's stat in sysfs)\n",
+	fputs("  --threads N (8)  --faults N (1000)  --seconds N (of random, at most: 60)\n"
+	      "  --passes N (3)  --seed N (1)  --header BYTES (262144)\n"
+	      "  --counter FILE  (a block device's stat in sysfs)\n",
 	      to);
 }
 
@@ -377,13 +385,10 @@ static bool number(uint64_t *out, uint64_t low, uint64_t high)
 static bool parse(int argc, char **argv, job *j)
 {
 	static const struct option table[] = {
-	    {"threads", required_argument, NULL, 't'},
-	    {"faults", required_argument, NULL, 'f'},
-	    {"passes", required_argument, NULL, 'p'},
-	    {"seed", required_argument, NULL, 's'},
-	    {"header", required_argument, NULL, 'h'},
-	    {"counter", required_argument, NULL, 'c'},
-	    {NULL, 0, NULL, 0},
+	    {"threads", required_argument, NULL, 't'}, {"faults", required_argument, NULL, 'f'},
+	    {"seconds", required_argument, NULL, 'S'}, {"passes", required_argument, NULL, 'p'},
+	    {"seed", required_argument, NULL, 's'},    {"header", required_argument, NULL, 'h'},
+	    {"counter", required_argument, NULL, 'c'}, {NULL, 0, NULL, 0},
 	};
 	int option;
 	uint64_t n = 0;
@@ -394,6 +399,8 @@ static bool parse(int argc, char **argv, job *j)
 			j->threads = (unsigned)n;
 		else if (option == 'f')
 			ok = number(&j->faults, 1, 100000000);
+		else if (option == 'S')
+			ok = number(&j->seconds, 1, 1000000);
 		else if (option == 'p' && (ok = number(&n, 1, 100)))
 			j->passes = (unsigned)n;
 		else if (option == 's')
@@ -420,7 +427,8 @@ static void find_size(job *j)
 
 int main(int argc, char **argv)
 {
-	job j = {.threads = 8, .faults = 1000, .passes = 3, .seed = 1, .header = 262144};
+	job j = {
+	    .threads = 8, .faults = 1000, .seconds = 60, .passes = 3, .seed = 1, .header = 262144};
 
 	if (!parse(argc, argv, &j)) {
 		usage(stderr);

@@ -4,21 +4,24 @@
  * The rows of a tensor are shared out among the threads, each goes up its slice;
  * of stacked experts each token takes a few.
  *
- *   tokenpass [-t THREADS] [-n TOKENS] [-e EXPERTS] [-s SEED] [-l LAYERS] [-d] [-r]
+ *   tokenpass [-t THREADS] [-n TOKENS] [-e EXPERTS] [-s SEED] [-l LAYERS] [-d] [-r] [-j]
  *             CONTAINER NAME MOUNTED [SOURCE]
  *
  * Where the tensors of file NAME lie is taken from CONTAINER; MOUNTED is mapped.
  * -d: memory pages are dropped before each token. -r: instead, 4 KiB at random
- * places. With SOURCE every byte is compared. Prints seconds for each token.
+ * places. With SOURCE every byte is compared. Prints seconds for each token; with -j
+ * one line of JSON instead, with the bytes touched and their sum.
  */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +36,7 @@ typedef struct {
 	uint64_t size;
 	pthread_barrier_t barrier;
 	unsigned threads;
+	_Atomic uint64_t touched, sum; /* bytes; sum of one in 64 of them */
 	/* What is being read; changed between the barriers only. */
 	uint64_t from, to;
 	bool over;
@@ -56,11 +60,11 @@ static uint64_t next_random(void)
 	return random_state;
 }
 
-static void read_bytes(const pass *p, uint64_t from, uint64_t to)
+static void read_bytes(pass *p, uint64_t from, uint64_t to)
 {
-	static volatile uint64_t sink;
 	uint64_t sum = 0, at;
 
+	atomic_fetch_add_explicit(&p->touched, to - from, memory_order_relaxed);
 	if (p->source) {
 		if (memcmp(p->bytes + from, p->source + from, to - from))
 			die("the mount has other bytes than the source");
@@ -68,12 +72,11 @@ static void read_bytes(const pass *p, uint64_t from, uint64_t to)
 	}
 	for (at = from; at + 64 <= to; at += 64)
 		sum += p->bytes[at];
-	sink = sum;
-	(void)sink;
+	atomic_fetch_add_explicit(&p->sum, sum, memory_order_relaxed);
 }
 
 /* Thread `i` of a tensor: the rows from i / threads to (i + 1) / threads. */
-static void read_share(const pass *p, unsigned i)
+static void read_share(pass *p, unsigned i)
 {
 	uint64_t bytes = p->to - p->from;
 
@@ -250,8 +253,17 @@ static double now(void)
 
 typedef struct {
 	unsigned threads, tokens, experts, layers;
-	bool drop, random;
+	bool drop, random, json;
 } options;
+
+static double cpu_seconds(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
 
 static void run(const options *o, char **paths)
 {
@@ -259,6 +271,7 @@ static void run(const options *o, char **paths)
 	helper helpers[THREADS_MAX];
 	model m = find_places(o->layers);
 	uint64_t source_size;
+	double seconds = 0, cpu = 0;
 	int fd, source_fd;
 
 	if (paths[3])
@@ -269,7 +282,7 @@ static void run(const options *o, char **paths)
 		pthread_create(&helpers[i].thread, NULL, help, &helpers[i]);
 	}
 	for (unsigned t = 0; t < o->tokens; t++) {
-		double start;
+		double start, took;
 
 		p.bytes = map(paths[2], &fd, &p.size);
 		if (o->drop) {
@@ -278,12 +291,17 @@ static void run(const options *o, char **paths)
 			close(fd);
 			p.bytes = map(paths[2], &fd, &p.size);
 		}
+		cpu -= cpu_seconds();
 		start = now();
 		if (o->random)
 			read_at_random(&p);
 		else
 			compute_token(&p, &m, o->experts);
-		printf("%.3f\n", now() - start);
+		took = now() - start;
+		cpu += cpu_seconds();
+		seconds += took;
+		if (!o->json)
+			printf("%.3f\n", took);
 		munmap((void *)(uintptr_t)p.bytes, p.size);
 		close(fd);
 	}
@@ -292,6 +310,10 @@ static void run(const options *o, char **paths)
 	for (unsigned i = 1; i < o->threads; i++)
 		pthread_join(helpers[i].thread, NULL);
 	free(m.layers);
+	if (o->json)
+		printf("{\"tokens\":%u,\"bytes\":%" PRIu64 ",\"seconds\":%.6f,"
+		       "\"cpu_seconds\":%.6f,\"sum\":%" PRIu64 "}\n",
+		       o->tokens, p.touched, seconds, cpu, p.sum);
 }
 
 int main(int argc, char **argv)
@@ -301,10 +323,8 @@ int main(int argc, char **argv)
 	int64_t number;
 	int option;
 
-	while ((option = getopt(argc, argv, "t:n:e:s:l:dr")) != -1) {
-		unsigned value = option == 'd' || option == 'r' || option == '?'
-				     ? 0
-				     : (unsigned)strtoul(optarg, NULL, 0);
+	while ((option = getopt(argc, argv, "t:n:e:s:l:drj")) != -1) {
+		unsigned value = optarg ? (unsigned)strtoul(optarg, NULL, 0) : 0;
 
 		switch (option) {
 		case 't':
@@ -327,6 +347,9 @@ int main(int argc, char **argv)
 			break;
 		case 'r':
 			o.random = true;
+			break;
+		case 'j':
+			o.json = true;
 			break;
 		default:
 			return 2;

@@ -56,7 +56,8 @@ def fio_rate(device, request, depth, seconds):
     """MB/s of sequential O_DIRECT reads."""
     output = system.run("fio", "--name=medium", "--filename=" + device, "--readonly",
                         "--rw=read", "--bs=" + request, "--iodepth=%d" % depth, "--direct=1",
-                        "--ioengine=libaio", "--time_based", "--runtime=%g" % seconds,
+                        "--ioengine=libaio", "--time_based",
+                        "--runtime=%dms" % round(1000 * seconds),
                         "--ramp_time=0.2", "--output-format=json")
     job = json.loads(output[output.index("{"):])["jobs"][0]
     return job["read"]["bw_bytes"] / 1e6
@@ -73,4 +74,4 @@ def emulator_limit(image, place, slowfile, seconds):
     """MB/s that the emulation reaches without any limit: it must not be what is measured."""
     with opened(Preset(0, 0, 256, None), image, place, slowfile) as medium:
         return max(fio_rate(medium.device, request, depth, seconds)
-                   for request in ("512k", "1m") for depth in (4, 8))
+                   for request, depth in (("1m", 4), ("512k", 8)))

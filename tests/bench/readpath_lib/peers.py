@@ -74,7 +74,7 @@ def ext4_image(image, files):
 
 class Plain(Peer):
     name = "plain"
-    also = ("tokens",)
+    also = ("tokens", "order", "moe")
 
     def make(self, model, image, medium):
         ext4_image(image, {"model.gguf": model})
@@ -260,7 +260,7 @@ class Modelfs(Peer):
     name = "modelfs"
     profile = None
     pack_options = ()
-    also = ("tokens",)
+    also = ("tokens", "order", "moe")
 
     def programs(self):
         return self.bench.programs
@@ -271,18 +271,26 @@ class Modelfs(Peer):
     def profile_for(self, medium):
         return self.profile or media.profile_of(medium)
 
+    def daemon_option(self, kind):
+        """What this peer tells the daemon after -o, or None."""
+        return None
+
     def key(self, medium):
         with open(self.programs()["mkmodelfs"], "rb") as file:
             packer = hashlib.sha256(file.read()).hexdigest()[:12]
         return "-".join(("modelfs", self.profile_for(medium), *self.pack_options, packer)).replace(
             "--", "").replace("=", "")
 
+    def order_options(self, model):
+        """What tells mkmodelfs in which order to store this model."""
+        return []
+
     def make(self, model, image, medium):
         with tempfile.TemporaryDirectory(dir=os.path.dirname(image)) as directory:
             container = os.path.join(directory, "model.mfs")
             system.run(self.programs()["mkmodelfs"], "--quiet", "--profile",
-                       self.profile_for(medium), *self.pack_options, container,
-                       "model.gguf=" + model)
+                       self.profile_for(medium), *self.pack_options, *self.order_options(model),
+                       container, "model.gguf=" + model)
             ext4_image(image, {"model.mfs": container})
             return os.path.getsize(container)
 
@@ -290,7 +298,8 @@ class Modelfs(Peer):
     def mount(self, device, place, model, medium, group, extra):
         lower, upper = os.path.join(place, "lower"), os.path.join(place, "mnt")
         with system.mounted(lower, "-t", "ext4", "-o", "ro", device):
-            options = [o for o in (self.bench.options.modelfs_options, extra) if o]
+            options = [o for o in (self.bench.options.modelfs_options, extra,
+                                   self.daemon_option(model)) if o]
             command = [self.programs()["modelfs"], "-f"]
             command += ["-o", ",".join(options)] if options else []
             command += [os.path.join(lower, "model.mfs"), upper]
@@ -331,6 +340,38 @@ class Modelfs64K(Modelfs):
     pack_options = ("--frame-size=64K",)
     scenarios = ("random",)
     also = ()
+
+
+class ModelfsNoPrefetch(Modelfs):
+    """Reads what is asked for: what fetching ahead in the order of execution, and whole
+    experts, is worth."""
+    name = "modelfs-noprefetch"
+    scenarios = ("order", "moe")
+    also = ()
+
+    def daemon_option(self, kind):
+        return "noprefetch"
+
+
+class ModelfsReplay(Modelfs):
+    """Fetches ahead by what an earlier mount recorded."""
+    name = "modelfs-replay"
+    scenarios = ("order", "moe")
+    also = ()
+
+    def daemon_option(self, kind):
+        return "replay=" + self.bench.trace_of(kind)
+
+
+class ModelfsOrder(ModelfsReplay):
+    """And the container is stored in that order."""
+    name = "modelfs-order"
+
+    def key(self, medium):
+        return super().key(medium) + "-order"
+
+    def order_options(self, model):
+        return ["--order", self.bench.trace_of(self.bench.kind_of(model))]
 
 
 class ModelfsView(Modelfs):
@@ -387,6 +428,7 @@ class PlainView(ModelfsView):
             yield mounted
 
 ALL = (Plain, PlainCat, Erofs64K, Erofs1M, Squashfs, Btrfs, Dwarfs, FuseOnly, Modelfs,
-       ModelfsSd, ModelfsPlain, Modelfs64K, PlainView, ModelfsView)
+       ModelfsSd, ModelfsPlain, Modelfs64K, PlainView, ModelfsView, ModelfsNoPrefetch,
+       ModelfsReplay, ModelfsOrder)
 FRAMES = tuple(framed(size) for size in ("16K", "32K", "64K", "128K", "256K", "512K", "1M"))
 

@@ -109,6 +109,8 @@ def progress(medium, kind, scenario, peer, number, figures):
         what = no_figures(figures)
     elif "p50_us" in figures:
         what = "p50 %.0f us, p99 %.0f us" % (figures["p50_us"], figures["p99_us"])
+    elif scenario in runs.VARIANTS:
+        what = "%.2f s, %.0f MB from the medium" % (figures["seconds"], figures["medium_mb"])
     elif "tokens_per_second" in figures:
         what = "%.1f tokens/s" % figures["tokens_per_second"]
     else:
@@ -151,7 +153,9 @@ def columns(scenario):
         return [("s/pass", "pass_seconds", 2), ("MB/pass", "pass_mb", 0),
                 ("/ (stored - cache)", "pass_share", 2)]
     if scenario == "warm":
-        return [("read again / model", "again", 3)]
+        return [("READs", "warm_reads", 0)]
+    if scenario in runs.VARIANTS:
+        return [("seconds", "seconds", 2), ("MB from medium", "medium_mb", 0)]
     if scenario == "tokens":
         return [("tokens/s", "tokens_per_second", 1)]
     return []
