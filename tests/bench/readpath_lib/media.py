@@ -52,26 +52,28 @@ def opened(preset, image, place, slowfile):
         yield Medium(stack.enter_context(system.loop_device(image)), emulator)
 
 
-def fio_rate(device, request, depth, seconds):
-    """MB/s of sequential O_DIRECT reads."""
-    output = system.run("fio", "--name=medium", "--filename=" + device, "--readonly",
-                        "--rw=read", "--bs=" + request, "--iodepth=%d" % depth, "--direct=1",
-                        "--ioengine=libaio", "--time_based",
-                        "--runtime=%dms" % round(1000 * seconds),
-                        "--ramp_time=0.2", "--output-format=json")
-    job = json.loads(output[output.index("{"):])["jobs"][0]
-    return job["read"]["bw_bytes"] / 1e6
+def fio_rates(device, settings, seconds):
+    """{(request, depth): MB/s} of sequential O_DIRECT reads, one setting after another."""
+    words = ["fio", "--filename=" + device, "--readonly", "--rw=read", "--direct=1",
+             "--ioengine=libaio", "--thread", "--time_based",
+             "--runtime=%dms" % round(1000 * seconds),
+             "--ramp_time=%dms" % round(1000 * min(seconds, 0.2)), "--output-format=json"]
+    for request, depth in settings:
+        words += ["--name=%s-%d" % (request, depth), "--stonewall", "--bs=" + request,
+                  "--iodepth=%d" % depth]
+    output = system.run(*words)
+    jobs = json.loads(output[output.index("{"):])["jobs"]
+    return {setting: job["read"]["bw_bytes"] / 1e6 for setting, job in zip(settings, jobs)}
 
 
 def fio_sweep(preset, image, place, slowfile, seconds):
     """{(request, depth): MB/s} of a medium."""
+    settings = [(request, depth) for request in REQUESTS for depth in DEPTHS]
     with opened(preset, image, place, slowfile) as medium:
-        return {(request, depth): fio_rate(medium.device, request, depth, seconds)
-                for request in REQUESTS for depth in DEPTHS}
+        return fio_rates(medium.device, settings, seconds)
 
 
 def emulator_limit(image, place, slowfile, seconds):
     """MB/s that the emulation reaches without any limit: it must not be what is measured."""
     with opened(Preset(0, 0, 256, None), image, place, slowfile) as medium:
-        return max(fio_rate(medium.device, request, depth, seconds)
-                   for request, depth in (("1m", 4), ("512k", 8)))
+        return max(fio_rates(medium.device, [("1m", 4), ("512k", 8)], seconds).values())
