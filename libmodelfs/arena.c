@@ -58,18 +58,19 @@ void mfs_arena_close(mfs_arena *arena)
 	memset(arena, 0, sizeof(*arena));
 }
 
-static bool unit_used(const mfs_arena *arena, size_t i)
-{
-	return arena->used[i / 64] >> i % 64 & 1;
-}
-
 static void mark(mfs_arena *arena, size_t first, size_t count, bool used)
 {
-	for (size_t i = first; i < first + count; i++) {
+	size_t end = first + count;
+
+	for (size_t i = first; i < end; i += 64 - i % 64) {
+		uint64_t bits = UINT64_MAX << i % 64;
+
+		if (end - i / 64 * 64 < 64)
+			bits &= (UINT64_C(1) << end % 64) - 1;
 		if (used)
-			arena->used[i / 64] |= UINT64_C(1) << i % 64;
+			arena->used[i / 64] |= bits;
 		else
-			arena->used[i / 64] &= ~(UINT64_C(1) << i % 64);
+			arena->used[i / 64] &= ~bits;
 	}
 	if (used)
 		arena->used_units += count;
@@ -77,20 +78,34 @@ static void mark(mfs_arena *arena, size_t first, size_t count, bool used)
 		arena->used_units -= count;
 }
 
+/* The first unit in [from, to) that is in use, or that is free; `to` if there is
+ * none. A word of the map at a time. */
+static size_t next_unit(const mfs_arena *arena, size_t from, size_t to, bool used)
+{
+	while (from < to) {
+		uint64_t word = used ? arena->used[from / 64] : ~arena->used[from / 64];
+
+		word >>= from % 64;
+		if (word) {
+			from += (size_t)__builtin_ctzll(word);
+			return from < to ? from : to;
+		}
+		from += 64 - from % 64;
+	}
+	return to;
+}
+
 /* First run of `count` free units in [from, to), or `to`. */
 static size_t find_free(const mfs_arena *arena, size_t count, size_t from, size_t to)
 {
-	size_t length = 0;
+	while (from < to) {
+		size_t start = next_unit(arena, from, to, false);
 
-	for (size_t i = from; i < to; i++) {
-		if (i % 64 == 0 && arena->used[i / 64] == UINT64_MAX) {
-			length = 0;
-			i += 63;
-			continue;
-		}
-		length = unit_used(arena, i) ? 0 : length + 1;
-		if (length == count)
-			return i + 1 - count;
+		if (to - start < count)
+			return to;
+		from = next_unit(arena, start, start + count, true);
+		if (from == start + count)
+			return start;
 	}
 	return to;
 }

@@ -69,12 +69,41 @@ static void the_whole_arena_can_be_one_piece(void **state)
 	mfs_arena_close(&arena);
 }
 
+/* Any hole is found that is large enough, wherever it lies and however long it is. */
+static void holes_of_any_size_are_found_at_any_place(void **state)
+{
+	const size_t units = 200;
+	mfs_arena arena;
+
+	(void)state;
+	assert_int_equal(mfs_arena_open(&arena, units * MFS_ARENA_UNIT), 0);
+	for (size_t at = 0; at < units; at++) {
+		for (size_t length = 1; at + length <= units; length++) {
+			uint8_t *hole = arena.memory + at * MFS_ARENA_UNIT;
+			size_t bytes = length * MFS_ARENA_UNIT;
+
+			arena.hint = 0;
+			assert_ptr_equal(mfs_arena_take(&arena, units * MFS_ARENA_UNIT),
+					 arena.memory);
+			mfs_arena_give(&arena, hole, bytes);
+			assert_int_equal(mfs_arena_used_bytes(&arena),
+					 (units - length) * MFS_ARENA_UNIT);
+			assert_null(mfs_arena_take(&arena, bytes + 1));
+			assert_ptr_equal(mfs_arena_take(&arena, bytes), hole);
+			assert_null(mfs_arena_take(&arena, 1));
+			mfs_arena_give(&arena, arena.memory, units * MFS_ARENA_UNIT);
+		}
+	}
+	mfs_arena_close(&arena);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(pieces_are_aligned_and_apart),
 	    cmocka_unit_test(a_full_arena_has_no_room_until_something_is_given_back),
 	    cmocka_unit_test(the_whole_arena_can_be_one_piece),
+	    cmocka_unit_test(holes_of_any_size_are_found_at_any_place),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
