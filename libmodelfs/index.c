@@ -95,8 +95,7 @@ static int verify_tables(struct reader *r, struct part *part, const uint8_t *byt
 
 void part_verify(struct reader *r, struct part *part, uint8_t *scratch)
 {
-	struct run *holder;
-	const uint8_t *bytes = job_bytes(&part->job, 0, scratch, &holder);
+	const uint8_t *bytes = job_bytes(&part->job, 0, scratch);
 
 	part->job.error = part->job.kind == JOB_SEGMENT ? verify_segment(r, part, bytes)
 							: verify_tables(r, part, bytes);

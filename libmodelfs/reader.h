@@ -166,6 +166,9 @@ struct source {
 /* Of a delta its own, then those of its base. */
 #define SPAN_SOURCES 2
 
+/* Of a plain span: a span seldom lies in more. */
+#define BACKING_RUNS 2
+
 struct piece;
 
 struct span {
@@ -176,7 +179,8 @@ struct span {
 	unsigned sources;
 	uint8_t *buffer; /* from the span arena, place.bytes long; NULL if data is in a run */
 	uint8_t *data;
-	struct run *backing;	      /* a plain span's bytes are used where they were read */
+	bool in_place; /* a plain span's bytes are used where they were read: */
+	struct run *backing[BACKING_RUNS];
 	unsigned users;		      /* pieces that hold it */
 	bool prefetched;	      /* no read has asked for it yet */
 	uint8_t bad_source, bad_slot; /* whose frame failed */
@@ -428,10 +432,9 @@ void run_hold(struct reader *r, struct run *run);
 struct run *run_begin(struct reader *r, uint64_t offset, uint32_t length, bool keep);
 /* The engine has ended the request of this run. */
 void run_ended(struct reader *r, struct run *run);
-/* The stored bytes of a range of a job whose runs are complete: in place, or put
- * together in `scratch`. Needs no lock. */
-const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch,
-			 struct run **holder);
+/* The stored bytes of a range of a job whose runs are complete: in place where they
+ * lie together, or put together in `scratch`. Needs no lock. */
+const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch);
 void runs_free(struct reader *r);
 
 /* caching.c; lock held, unless it says otherwise */

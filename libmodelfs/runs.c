@@ -426,23 +426,42 @@ bool job_runs_done(const struct job *job, bool *failed)
 	return true;
 }
 
-const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch,
-			 struct run **holder)
+/* Where [at, end) of the container begins in memory, if the job's runs have it in
+ * one piece there: runs that follow each other often do. */
+static const uint8_t *in_one_piece(const struct job *job, uint64_t at, uint64_t end)
+{
+	const uint8_t *first = NULL, *next = NULL;
+
+	for (unsigned i = 0; i < job->run_count && at < end; i++) {
+		const struct run *run = job->runs[i];
+		uint64_t run_end = run->offset + run->length;
+
+		if (at < run->offset || at >= run_end)
+			continue;
+		if (!first)
+			first = run->data + (at - run->offset);
+		else if (run->data != next)
+			return NULL;
+		next = run->data + run->length;
+		at = run_end;
+	}
+	return at < end ? NULL : first;
+}
+
+const uint8_t *job_bytes(const struct job *job, unsigned which, uint8_t *scratch)
 {
 	const struct range *range = &job->range[which];
 	uint64_t at = range->offset, end = range->offset + range->length;
+	const uint8_t *found = in_one_piece(job, at, end);
 
-	*holder = NULL;
+	if (found)
+		return found;
 	for (unsigned i = 0; i < job->run_count && at < end; i++) {
 		struct run *run = job->runs[i];
 		uint64_t run_end = run->offset + run->length;
 
 		if (at < run->offset || at >= run_end)
 			continue;
-		if (at == range->offset && end <= run_end) {
-			*holder = run;
-			return run->data + (at - run->offset);
-		}
 		run_end = run_end < end ? run_end : end;
 		memcpy(scratch + (at - range->offset), run->data + (at - run->offset),
 		       run_end - at);

@@ -48,8 +48,9 @@ static void span_free(struct reader *r, struct span *span)
 		r->stats.prefetch_wasted_bytes += stored_bytes(span);
 	if (span->buffer)
 		mfs_arena_give(&r->span_arena, span->buffer, span->place.bytes);
-	if (span->backing)
-		run_release(r, span->backing);
+	for (unsigned i = 0; i < BACKING_RUNS; i++)
+		if (span->backing[i])
+			run_release(r, span->backing[i]);
 	free(span);
 }
 
@@ -72,7 +73,7 @@ bool span_evict_backed(struct reader *r)
 
 	TAILQ_FOREACH(span, &r->idle_spans, lru)
 	{
-		if (!span->backing)
+		if (!span->in_place)
 			continue;
 		TAILQ_REMOVE(&r->idle_spans, span, lru);
 		span_free(r, span);
@@ -323,7 +324,7 @@ static int decode_plain(const mfs_frame *frame, uint32_t bytes, uint8_t *out)
 
 /* The stored bytes of a source's frames, checked: false if one is damaged. */
 static bool gather_frames(struct span *span, unsigned source, mfs_frame frame[MFS_SLOTS],
-			  struct run *holder[MFS_SLOTS], uint8_t **scratch)
+			  uint8_t **scratch)
 {
 	const struct source *from = &span->source[source];
 
@@ -331,7 +332,7 @@ static bool gather_frames(struct span *span, unsigned source, mfs_frame frame[MF
 		unsigned range = source * MFS_SLOTS + s;
 
 		frame[s] = (mfs_frame){.size = from->frame[s].size};
-		frame[s].stored = job_bytes(&span->job, range, *scratch, &holder[s]);
+		frame[s].stored = job_bytes(&span->job, range, *scratch);
 		frame[s].tables = from->tables[s] ? from->tables[s]->tables : NULL;
 		*scratch += from->frame[s].size;
 		/* Frames of no bytes have a hash too; a slot that is not there has none. */
@@ -354,11 +355,10 @@ static bool decode_source(struct reader *r, struct span *span, unsigned source,
 {
 	const struct source *from = &span->source[source];
 	mfs_frame frame[MFS_SLOTS];
-	struct run *holder[MFS_SLOTS];
 	mfs_root_tensor t;
 
 	mfs_root_get_tensor(&r->c->root, from->tensor, &t);
-	if (!gather_frames(span, source, frame, holder, scratch))
+	if (!gather_frames(span, source, frame, scratch))
 		return false;
 	span->bad_source = (uint8_t)source;
 	if (t.cls == MFS_DISK_PLAIN)
@@ -389,39 +389,48 @@ static bool decode_blocks(struct reader *r, struct span *span, mfs_decoder *deco
 	return true;
 }
 
-/* A plain span needs no memory of its own if one run holds all its bytes. */
-static bool plain_in_place(const struct reader *r, struct span *span, uint8_t *scratch)
+/* A plain span needs no memory of its own if its bytes lie together where they
+ * were read. */
+static void decode_plain_span(struct span *span, uint8_t *scratch)
 {
 	mfs_frame frame[MFS_SLOTS];
-	struct run *holder[MFS_SLOTS];
-	mfs_root_tensor t;
+	uint8_t *rest = scratch;
 
-	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
-	if (t.cls != MFS_DISK_PLAIN || (t.flags & MFS_TENSOR_DERIVED) ||
-	    span->source[0].frame[0].size != span->place.bytes)
-		return false;
-	if (!gather_frames(span, 0, frame, holder, &scratch))
-		return true; /* its error is set */
-	if (!holder[0])
-		return false;
-	span->backing = holder[0];
-	span->data = (uint8_t *)frame[0].stored;
-	return true;
+	if (!gather_frames(span, 0, frame, &rest))
+		return;
+	if (frame[0].size == span->place.bytes && frame[0].stored != scratch &&
+	    span->job.run_count <= BACKING_RUNS) {
+		span->in_place = true;
+		span->data = (uint8_t *)frame[0].stored;
+	} else {
+		span->job.error = decode_plain(&frame[0], span->place.bytes, span->buffer);
+	}
 }
 
 void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint8_t *scratch)
 {
 	mfs_root_tensor t;
 
-	if (plain_in_place(r, span, scratch))
-		return;
 	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
-	if (!(t.flags & MFS_TENSOR_DERIVED)) {
+	if (t.flags & MFS_TENSOR_DERIVED) {
+		if (decode_blocks(r, span, decoder, scratch + span->source[0].place.bytes, scratch))
+			span->job.error = operands_apply(r, span, scratch);
+	} else if (t.cls == MFS_DISK_PLAIN && span->sources == 1) {
+		decode_plain_span(span, scratch);
+	} else {
 		decode_blocks(r, span, decoder, scratch, span->buffer);
-	} else if (decode_blocks(r, span, decoder, scratch + span->source[0].place.bytes,
-				 scratch)) {
-		span->job.error = operands_apply(r, span, scratch);
 	}
+}
+
+/* Its bytes stay where they are for as long as it does. */
+static void keep_in_place(struct reader *r, struct span *span)
+{
+	for (unsigned i = 0; i < span->job.run_count; i++) {
+		span->backing[i] = span->job.runs[i];
+		run_hold(r, span->backing[i]);
+	}
+	mfs_arena_give(&r->span_arena, span->buffer, span->place.bytes);
+	span->buffer = NULL;
 }
 
 static void report_span(struct reader *r, const struct span *span)
@@ -461,7 +470,7 @@ void span_done(struct reader *r, struct span *span)
 	use_parts(r, span, -1);
 	span->job.state = span->job.error ? JOB_FAILED : JOB_READY;
 	if (span->job.error) {
-		span->backing = NULL;
+		span->in_place = false;
 		/* What fails ahead of demand is nobody's last problem. */
 		if (span->waiters)
 			span_problem(r, span);
@@ -471,11 +480,8 @@ void span_done(struct reader *r, struct span *span)
 		r->stats.decoded_spans++;
 		r->stats.decoded_bytes += span->place.bytes;
 	}
-	if (span->backing) {
-		run_hold(r, span->backing);
-		mfs_arena_give(&r->span_arena, span->buffer, span->place.bytes);
-		span->buffer = NULL;
-	}
+	if (span->in_place)
+		keep_in_place(r, span);
 	job_drop_runs(r, &span->job, span->job.error && !span->bad_tables);
 	span->waiters = NULL;
 	for (; piece; piece = piece->next_waiter) {
