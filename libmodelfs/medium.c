@@ -34,10 +34,10 @@ static const struct {
     [MEDIUM_UAS] = {"uas", MFS_PROFILE_SATA, 8, 8},
     [MEDIUM_SSD] = {"ssd", MFS_PROFILE_SATA, 8, 8},
     [MEDIUM_HDD] = {"hdd", MFS_PROFILE_SD, 4, 4},
-    [MEDIUM_NVME] = {"nvme", MFS_PROFILE_NVME, 16, 16},
+    [MEDIUM_NVME] = {"nvme", MFS_PROFILE_NVME, 8, 8},
     [MEDIUM_NAND] = {"nand", MFS_PROFILE_NAND, 1, 1},
     [MEDIUM_NOR] = {"nor", MFS_PROFILE_NOR, 1, 1},
-    [MEDIUM_MEMORY] = {"memory", MFS_PROFILE_NVME, 8, 8},
+    [MEDIUM_MEMORY] = {"memory", MFS_PROFILE_NVME, 4, 4},
 };
 
 /* Small windows would let the decoders run dry between two requests. */

@@ -191,9 +191,8 @@ static void apply(struct reader *r, const mfs_medium *measured)
 	c->medium.bytes_per_second = measured->bytes_per_second;
 	if (!medium_queue_of_probe(&queue, measured))
 		return;
-	c->queue = queue;
 	c->medium.source = "probe";
-	r->request = (uint32_t)round_up(queue.request_bytes, r->unit);
+	reader_queue_as(r, &queue);
 }
 
 void reader_probe(struct reader *r, unsigned most_ms)

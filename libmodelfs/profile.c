@@ -12,7 +12,7 @@ static const mfs_profile profiles[MFS_PROFILES] = {
     [MFS_PROFILE_EMMC] = {sizeof(mfs_profile), "emmc", 16 * KIB, 128 * KIB, 1024 * KIB, 2},
     [MFS_PROFILE_USB] = {sizeof(mfs_profile), "usb", 16 * KIB, 256 * KIB, 1024 * KIB, 1},
     [MFS_PROFILE_SATA] = {sizeof(mfs_profile), "sata", 16 * KIB, 128 * KIB, 512 * KIB, 8},
-    [MFS_PROFILE_NVME] = {sizeof(mfs_profile), "nvme", 4 * KIB, 128 * KIB, 1024 * KIB, 16},
+    [MFS_PROFILE_NVME] = {sizeof(mfs_profile), "nvme", 4 * KIB, 128 * KIB, 2048 * KIB, 8},
     [MFS_PROFILE_NAND] = {sizeof(mfs_profile), "nand", 4 * KIB, 64 * KIB, 128 * KIB, 1},
     [MFS_PROFILE_NOR] = {sizeof(mfs_profile), "nor", 4 * KIB, 8 * KIB, 64 * KIB, 1},
 };

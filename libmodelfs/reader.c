@@ -643,6 +643,16 @@ static int arenas_open(struct reader *r)
 	return err ? err : mfs_arena_open(&r->span_arena, half);
 }
 
+/* A job takes all its runs or none, so there is room for one of each range. */
+void reader_queue_as(struct reader *r, const medium_queue *queue)
+{
+	uint64_t most = round_down(r->run_arena.bytes / JOB_RANGES, r->unit);
+	uint64_t wanted = round_up(queue->request_bytes, r->unit);
+
+	r->c->queue = *queue;
+	r->request = (uint32_t)(wanted < most ? wanted : most);
+}
+
 static int threads_start(struct reader *r)
 {
 	unsigned i;
@@ -699,12 +709,13 @@ int reader_new(struct reader **out, mfs_container *c)
 	r->c = c;
 	r->io = c->io;
 	r->unit = c->sb.page_size > c->io->alignment ? c->sb.page_size : c->io->alignment;
-	r->request = (uint32_t)round_up(c->queue.request_bytes, r->unit);
 	r->decoder_count = decoder_count(c);
 	init_lists(r);
 	err = arenas_open(r);
-	if (!err)
+	if (!err) {
+		reader_queue_as(r, &c->queue);
 		err = caching_open(r);
+	}
 	if (!err)
 		err = contexts_new(r);
 	if (!err)

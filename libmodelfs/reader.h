@@ -405,6 +405,9 @@ struct reader {
 int reader_new(struct reader **out, mfs_container *c);
 void reader_free(struct reader *r);
 
+/* How requests are queued from now on. Lock held, once there are threads. */
+void reader_queue_as(struct reader *r, const medium_queue *queue);
+
 /* Nanoseconds on the monotonic clock. */
 uint64_t reader_now(void);
 /* Nanoseconds with at least one request in flight. Lock held. */

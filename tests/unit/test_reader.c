@@ -649,35 +649,74 @@ static void random_reads_of_any_size_are_right(void **state)
 	mfs_close(o.c);
 }
 
-static void plain_tensors_larger_than_the_arena_are_read(void **state)
+/* A model whose tensors are stored as they are, and the container it is in. */
+struct plain {
+	uint8_t *model;
+	size_t size;
+	fixture f;
+};
+
+static struct plain pack_plain(void)
 {
 	mfs_pack_options how = MFS_PACK_OPTIONS_INIT;
-	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
-	uint8_t *model, *buffer = malloc(MIB);
-	size_t size = fixture_q8_0(&model, 20000, 5);
+	struct plain p;
+
+	p.size = fixture_q8_0(&p.model, 20000, 5);
+	how.codec = "plain";
+	fixture_begin(&p.f, &how);
+	fixture_add(&p.f, "plain.gguf", p.model, p.size);
+	fixture_end(&p.f);
+	return p;
+}
+
+static void free_plain(struct plain *p)
+{
+	fixture_free(&p->f);
+	free(p->model);
+}
+
+static void read_all_plain(const struct plain *p, const mfs_open_options *options)
+{
+	uint8_t *buffer = malloc(MIB);
 	mfs_problem why = {0};
 	mfs_container *c;
-	fixture f;
 
-	(void)state;
-	how.codec = "plain";
-	fixture_begin(&f, &how);
-	fixture_add(&f, "plain.gguf", model, size);
-	fixture_end(&f);
-	options.arena_bytes = 1; /* the least that works */
-	assert_int_equal(
-	    mfs_open_io(&c, &memory_io_new(f.container, f.size)->head, "memory", &options, &why),
-	    0);
-	for (uint64_t at = 0; at < size; at += MIB) {
-		size_t length = size - at < MIB ? size - at : MIB;
+	assert_int_equal(mfs_open_io(&c, &memory_io_new(p->f.container, p->f.size)->head, "memory",
+				     options, &why),
+			 0);
+	for (uint64_t at = 0; at < p->size; at += MIB) {
+		size_t length = p->size - at < MIB ? p->size - at : MIB;
 
 		assert_int_equal(mfs_read(c, 0, at, buffer, MIB), length);
-		assert_memory_equal(buffer, model + at, length);
+		assert_memory_equal(buffer, p->model + at, length);
 	}
 	mfs_close(c);
-	fixture_free(&f);
 	free(buffer);
-	free(model);
+}
+
+static void plain_tensors_larger_than_the_arena_are_read(void **state)
+{
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+	struct plain p = pack_plain();
+
+	(void)state;
+	options.arena_bytes = 1; /* the least that works */
+	read_all_plain(&p, &options);
+	free_plain(&p);
+}
+
+/* Of 64 KiB to 2 MiB: a span lies in one request, in two, or in more. */
+static void plain_spans_are_right_whatever_the_length_of_requests(void **state)
+{
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+	struct plain p = pack_plain();
+
+	(void)state;
+	for (int id = 0; id < MFS_PROFILES; id++) {
+		options.profile = id;
+		read_all_plain(&p, &options);
+	}
+	free_plain(&p);
 }
 
 int main(void)
@@ -705,6 +744,7 @@ int main(void)
 	    cmocka_unit_test(read_past_end_returns_zero),
 	    cmocka_unit_test(random_reads_of_any_size_are_right),
 	    cmocka_unit_test(plain_tensors_larger_than_the_arena_are_read),
+	    cmocka_unit_test(plain_spans_are_right_whatever_the_length_of_requests),
 	};
 
 	return cmocka_run_group_tests(tests, pack, unpack);
