@@ -105,6 +105,7 @@ static void match(mfs_plan *plan, const struct names *names, uint32_t tensor)
 	t->delta_base = number;
 	t->record.span_blocks = base->record.span_blocks;
 	t->spans = base->spans;
+	mfs_plan_note_span(plan, t);
 	t->last_stored = t->spans - 1;
 	plan->runs[tensor] = (mfs_plan_run){tensor, 0, t->spans};
 }

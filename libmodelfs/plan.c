@@ -466,19 +466,24 @@ static uint32_t span_blocks(uint64_t budget, uint32_t block_bytes, uint64_t row_
 	return block_bytes <= budget ? (uint32_t)(budget / block_bytes) : 1;
 }
 
+void mfs_plan_note_span(mfs_plan *plan, const mfs_plan_tensor *t)
+{
+	uint64_t bytes = (uint64_t)t->record.span_blocks * t->layout->block_bytes;
+
+	if (bytes > plan->span_max)
+		plan->span_max = bytes;
+}
+
 static void set_spans(mfs_plan *plan, mfs_plan_tensor *t, uint64_t frame_bytes)
 {
 	mfs_root_tensor *r = &t->record;
 	uint32_t block = t->layout->block_bytes;
-	uint64_t bytes;
 
 	r->span_blocks = span_blocks(frame_bytes, block, t->row_bytes);
 	if (r->span_blocks > r->slice_blocks)
 		r->span_blocks = (uint32_t)r->slice_blocks;
 	t->spans = mfs_tensor_spans(r, block);
-	bytes = (uint64_t)r->span_blocks * block;
-	if (bytes > plan->span_max)
-		plan->span_max = bytes;
+	mfs_plan_note_span(plan, t);
 }
 
 /* ---- tensors and literal bytes ---- */

@@ -259,6 +259,9 @@ int mfs_plan_add_derived(mfs_plan *plan, uint32_t file, const mfs_import_tensor 
 /* Terms are added in the order of their tensors. */
 int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *why);
 
+/* Sees to it that buffers have room for the spans of a tensor. */
+void mfs_plan_note_span(mfs_plan *plan, const mfs_plan_tensor *tensor);
+
 /* Opens the tables of a tensor, and closes them. */
 int mfs_plan_open_tables(mfs_plan_tensor *tensor, enum mfs_tables_use use);
 void mfs_plan_close_tables(mfs_plan_tensor *tensor);

@@ -46,6 +46,11 @@ same mnt/one tuned.gguf
 same mnt/other.gguf other.gguf
 unmount_container "$tmp/mnt" "$daemon"
 
+# A fine-tune is cut as its base, whatever is asked for.
+pack coarse.mfs --frame-size=1M base.gguf
+pack --append coarse.mfs --frame-size=8K --base base.gguf --delta tuned.gguf
+modelfs-check --quiet coarse.mfs || fail "modelfs-check finds damage: frames of 1 MiB"
+
 if mkmodelfs no.mfs base.gguf other.gguf --delta tuned.gguf 2>errors; then
 	fail "mkmodelfs takes a fine-tune of it does not know what"
 fi
