@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "../format/check.h"
 #include "container.h"
@@ -166,7 +167,10 @@ static int carry_tensor(mfs_plan *plan, uint32_t file, uint32_t number, mfs_prob
 {
 	mfs_carried *carried = plan->carried;
 	mfs_container *c = carried->container;
-	mfs_plan_tensor t = {.twin = MFS_NO_TENSOR, .delta_base = MFS_NO_TENSOR, .stored = true};
+	mfs_plan_tensor t = {.twin = MFS_NO_TENSOR,
+			     .delta_base = MFS_NO_TENSOR,
+			     .leader = MFS_NO_TENSOR,
+			     .stored = true};
 	int error;
 
 	mfs_root_get_tensor(&c->root, number, &t.record);
@@ -320,6 +324,54 @@ int mfs_carried_copy_tail(const mfs_plan *plan, unsigned kind, uint8_t *out)
 void mfs_carried_get_tables(const mfs_carried *carried, uint32_t i, mfs_root_tables *out)
 {
 	mfs_root_get_tables(&carried->container->root, i, out);
+}
+
+int mfs_carried_read(const mfs_carried *carried, uint64_t offset, void *out, size_t length)
+{
+	mfs_io *io = carried->container->io;
+	int64_t got = io->table->read_at(io, offset, out, length);
+
+	if (got < 0)
+		return (int)got;
+	return (size_t)got == length ? 0 : MFS_E_TRUNCATED;
+}
+
+int mfs_carried_frame_place(const mfs_carried *carried, const mfs_plan_tensor *t,
+			    const mfs_root_frames *frames, unsigned slot, const mfs_span *span,
+			    mfs_frame_place *out)
+{
+	uint64_t number = frames->first + span->index;
+	struct part *segment;
+	struct reader *r;
+	int error;
+
+	r = container_reader(carried->container, &error);
+	if (!r)
+		return error;
+	segment = frame_segment(r, number);
+	error = reader_wait_part(r, segment);
+	if (error)
+		return error;
+	return mfs_frame_place_decode(
+	    out, segment->bytes + number % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame),
+	    frames->base, mfs_plan_slot_bytes(t, slot, span->blocks),
+	    carried->container->sb.container_size);
+}
+
+int mfs_carried_load_tables(const mfs_carried *carried, mfs_plan_tensor *t, unsigned slot)
+{
+	mfs_root_tables tables;
+	int error;
+
+	mfs_carried_get_tables(carried, t->record.slot[slot].tables, &tables);
+	t->tables[slot] = malloc(tables.size);
+	if (!t->tables[slot])
+		return MFS_E_MEMORY;
+	t->tables_bytes[slot] = tables.size;
+	error = mfs_carried_read(carried, tables.offset, t->tables[slot], tables.size);
+	if (!error && XXH3_64bits(t->tables[slot], tables.size) != tables.hash)
+		error = MFS_E_CORRUPT;
+	return error;
 }
 
 int mfs_carried_get_chunk(const mfs_carried *carried, uint64_t i, mfs_chunk *out)

@@ -58,6 +58,14 @@ void mfs_carried_segment(const mfs_plan *plan, unsigned kind, uint32_t i, mfs_ro
 void mfs_carried_get_tables(const mfs_carried *carried, uint32_t i, mfs_root_tables *out);
 /* May fail as a read may. */
 int mfs_carried_get_chunk(const mfs_carried *carried, uint64_t i, mfs_chunk *out);
+/* Reads stored bytes: 0, MFS_E_IO, or MFS_E_TRUNCATED. */
+int mfs_carried_read(const mfs_carried *carried, uint64_t offset, void *out, size_t length);
+/* Where frame i of a slot lies that `frames` tells of; `t` says how it is cut. */
+int mfs_carried_frame_place(const mfs_carried *carried, const mfs_plan_tensor *t,
+			    const mfs_root_frames *frames, unsigned slot, const mfs_span *span,
+			    mfs_frame_place *out);
+/* Gives the tensor the tables that a slot of it names. May fail as a read may. */
+int mfs_carried_load_tables(const mfs_carried *carried, mfs_plan_tensor *t, unsigned slot);
 /* Copies the records of the last segment of a kind, if it is not full: new ones go
  * behind them into the same segment. */
 int mfs_carried_copy_tail(const mfs_plan *plan, unsigned kind, uint8_t *out);

@@ -45,6 +45,88 @@ static uint8_t *frame_record(const mfs_chunk_writer *w, uint64_t number)
 	return w->frames + (number - w->first_frame) * sizeof(struct mfs_disk_frame);
 }
 
+/* ---- frames ---- */
+
+/* Writes the record of frame `index` of a tensor's slot. Places only rise, whichever
+ * frame comes first: that has the lowest place. */
+static void put_record(mfs_chunk_writer *w, const mfs_plan_tensor *t, unsigned slot, uint64_t index,
+		       const mfs_frame_place *place)
+{
+	uint32_t lead = t->leader == MFS_NO_TENSOR ? (uint32_t)(t - w->plan->tensors) : t->leader;
+	mfs_plan_tensor *leader = &w->plan->tensors[lead];
+	uint64_t *base = &leader->record.slot[slot].base;
+	uint8_t *record = frame_record(w, t->record.slot[slot].first + index);
+
+	if (!place->size) {
+		/* Nothing is stored, so nothing is placed: any offset will do. */
+		mfs_frame_place_encode(&(mfs_frame_place){.hash = place->hash}, 0, record);
+		return;
+	}
+	if (!*base && !leader->stored)
+		*base = place->offset;
+	mfs_frame_place_encode(place, *base, record);
+}
+
+/* Writes the records of those that have the same frame; `bytes` is what is stored. */
+static void put_aliases(mfs_chunk_writer *w, uint32_t tensor, unsigned slot, uint64_t index,
+			mfs_frame_place place, const uint8_t *bytes)
+{
+	uint64_t count;
+	const mfs_plan_alias *alias = mfs_plan_aliases(w->plan, tensor, index, &count);
+
+	for (uint64_t i = 0; i < count; i++) {
+		const mfs_plan_tensor *t = &w->plan->tensors[alias[i].tensor];
+
+		place.hash =
+		    mfs_frame_hash(bytes, place.size, t->record.slot[slot].first + alias[i].index);
+		put_record(w, t, slot, alias[i].index, &place);
+	}
+}
+
+/* The same where the frame lies in the container already. */
+static int put_stored_aliases(mfs_chunk_writer *w, const mfs_plan_alias *alias, uint8_t *buffer)
+{
+	const mfs_plan_tensor *t = &w->plan->tensors[alias->owner];
+	mfs_frame_place place;
+	mfs_span span;
+	int error = 0;
+
+	mfs_tensor_span(&t->record, t->layout->block_bytes, alias->owner_index, &span);
+	for (unsigned s = 0; s < MFS_SLOTS && !error; s++) {
+		const mfs_root_frames *frames = &t->record.slot[s];
+
+		if (!mfs_plan_has_slot(t, s))
+			continue;
+		error = mfs_carried_frame_place(w->plan->carried, t, frames, s, &span, &place);
+		if (!error && place.size)
+			error =
+			    mfs_carried_read(w->plan->carried, place.offset, buffer, place.size);
+		if (!error &&
+		    mfs_frame_hash(buffer, place.size, frames->first + span.index) != place.hash)
+			error = MFS_E_CORRUPT;
+		if (!error)
+			put_aliases(w, alias->owner, s, alias->owner_index, place, buffer);
+	}
+	return error;
+}
+
+static int put_all_stored_aliases(mfs_chunk_writer *w)
+{
+	const mfs_plan *plan = w->plan;
+	uint8_t *buffer = malloc(MFS_FRAME_MAX);
+	int error = buffer ? 0 : MFS_E_MEMORY;
+
+	for (uint64_t i = 0; i < plan->alias_count && !error; i++) {
+		const mfs_plan_alias *a = &plan->aliases[i];
+
+		if (plan->tensors[a->owner].stored &&
+		    (!i || a->owner != a[-1].owner || a->owner_index != a[-1].owner_index))
+			error = put_stored_aliases(w, a, buffer);
+	}
+	free(buffer);
+	return error;
+}
+
 int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_placement *placement,
 			  mfs_output *output)
 {
@@ -69,6 +151,8 @@ int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_place
 		return MFS_E_MEMORY;
 	}
 	error = plan->carried ? carry_over(&w) : 0;
+	if (!error && plan->carried)
+		error = put_all_stored_aliases(&w);
 	if (error)
 		mfs_chunk_writer_close(&w);
 	else
@@ -139,13 +223,12 @@ static uint32_t cut(const mfs_chunk_writer *w, const mfs_chunk_list *list)
 
 static void place_frame(mfs_chunk_writer *w, const mfs_chunk_item *item, uint64_t offset)
 {
-	mfs_root_frames *run = &item->tensor->record.slot[item->slot];
+	uint64_t index = item->number - item->tensor->record.slot[item->slot].first;
 	const mfs_frame_place place = {offset, item->stored, item->hash};
 
-	/* Places only rise, whichever frame comes first: that has the lowest place. */
-	if (!run->base)
-		run->base = offset;
-	mfs_frame_place_encode(&place, run->base, frame_record(w, item->number));
+	put_record(w, item->tensor, item->slot, index, &place);
+	put_aliases(w, (uint32_t)(item->tensor - w->plan->tensors), item->slot, index, place,
+		    w->arena + item->arena);
 	w->frame_bytes += item->stored;
 }
 
@@ -326,9 +409,7 @@ static int push_frame(mfs_chunk_writer *w, const mfs_coder_job *job, unsigned sl
 	memcpy(item.by_coding, job->info[slot].by_coding, sizeof(item.by_coding));
 	if (item.stored)
 		return push(w, item, job->stored[slot], why);
-	/* Nothing is stored, so nothing is placed: any offset will do. */
-	mfs_frame_place_encode(&(mfs_frame_place){.hash = item.hash}, 0,
-			       frame_record(w, item.number));
+	place_frame(w, &item, 0);
 	return 0;
 }
 

@@ -8,7 +8,7 @@
 #include "container.h"
 #include "mfs_xxhash.h"
 #include "problem.h"
-#include "reader.h"
+#include "share.h"
 
 /* Stored bytes are read in runs of this: frames lie back to back. */
 #define WINDOW_BYTES (1u << 20)
@@ -27,11 +27,11 @@ struct mfs_compactor {
 	uint32_t chunk; /* the one that held the last frame, probably */
 };
 
-static int damaged(const mfs_compactor *k, uint32_t tensor, int error, uint64_t offset,
-		   mfs_problem *why)
+int mfs_compact_damaged(const mfs_plan *plan, uint32_t tensor, int error, uint64_t offset,
+			mfs_problem *why)
 {
-	const mfs_plan_tensor *t = &k->plan->tensors[tensor];
-	const mfs_plan_file *f = &k->plan->files[t->record.file];
+	const mfs_plan_tensor *t = &plan->tensors[tensor];
+	const mfs_plan_file *f = &plan->files[t->record.file];
 
 	return mfs_problem_set(why, error, offset, "%s: %s: %s%.*s at 0x%" PRIx64 ": %s", f->path,
 			       f->name, t->record.name_length ? "tensor " : "literal bytes",
@@ -40,16 +40,6 @@ static int damaged(const mfs_compactor *k, uint32_t tensor, int error, uint64_t 
 }
 
 /* ---- stored bytes ---- */
-
-static int read_stored(mfs_compactor *k, uint64_t offset, void *out, size_t length)
-{
-	mfs_io *io = k->carried->container->io;
-	int64_t got = io->table->read_at(io, offset, out, length);
-
-	if (got < 0)
-		return (int)got;
-	return (size_t)got == length ? 0 : MFS_E_TRUNCATED;
-}
 
 static const uint8_t *stored_bytes(mfs_compactor *k, struct window *w, uint64_t offset,
 				   size_t length, int *error)
@@ -61,102 +51,25 @@ static const uint8_t *stored_bytes(mfs_compactor *k, struct window *w, uint64_t 
 		if (w->length < length)
 			w->length = length;
 		w->offset = offset;
-		*error = read_stored(k, offset, w->bytes, w->length);
+		*error = mfs_carried_read(k->carried, offset, w->bytes, w->length);
 		if (*error)
 			w->length = 0;
 	}
 	return w->bytes + (offset - w->offset);
 }
 
-static int frame_place(mfs_compactor *k, const mfs_plan_tensor *t, const mfs_root_frames *run,
-		       unsigned slot, const mfs_span *span, mfs_frame_place *out)
-{
-	uint64_t number = run->first + span->index;
-	struct part *segment;
-	struct reader *r;
-	int error;
-
-	r = container_reader(k->carried->container, &error);
-	if (!r)
-		return error;
-	segment = frame_segment(r, number);
-	error = reader_wait_part(r, segment);
-	if (error)
-		return error;
-	return mfs_frame_place_decode(
-	    out, segment->bytes + number % MFS_SEGMENT_FRAME_COUNT * sizeof(struct mfs_disk_frame),
-	    run->base, mfs_plan_slot_bytes(t, slot, span->blocks),
-	    k->carried->container->sb.container_size);
-}
-
 /* ---- the plan ---- */
-
-/* Tensors that share frames begin with the same one. */
-static uint64_t first_frame(const mfs_plan_tensor *t)
-{
-	return t->record.slot[mfs_plan_has_slot(t, 0) ? 0 : 1].first;
-}
-
-static bool same_frames(const mfs_plan_tensor *a, const mfs_plan_tensor *b)
-{
-	return a->layout == b->layout && a->record.cls == b->record.cls && a->spans == b->spans &&
-	       a->record.size == b->record.size &&
-	       a->record.slice_blocks == b->record.slice_blocks &&
-	       a->record.span_blocks == b->record.span_blocks &&
-	       !memcmp(a->record.slot, b->record.slot, sizeof(a->record.slot));
-}
-
-struct frame_user {
-	uint64_t frame;
-	uint32_t tensor;
-};
-
-static int by_frame(const void *a, const void *b)
-{
-	const struct frame_user *x = a, *y = b;
-
-	if (x->frame != y->frame)
-		return x->frame < y->frame ? -1 : 1;
-	return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
-}
-
-static int find_twins(mfs_plan *plan, mfs_problem *why)
-{
-	struct frame_user *users = calloc(plan->tensor_count + 1u, sizeof(*users));
-	uint32_t n = 0, from = 0;
-
-	if (!users)
-		return mfs_problem_no_memory(why);
-	for (uint32_t i = 0; i < plan->tensor_count; i++)
-		if (!(plan->tensors[i].record.flags & MFS_TENSOR_DERIVED))
-			users[n++] = (struct frame_user){first_frame(&plan->tensors[i]), i};
-	qsort(users, n, sizeof(*users), by_frame);
-	for (uint32_t i = 1; i < n; i++) {
-		if (users[i].frame != users[from].frame)
-			from = i;
-		else if (same_frames(&plan->tensors[users[from].tensor],
-				     &plan->tensors[users[i].tensor]))
-			plan->tensors[users[i].tensor].twin = users[from].tensor;
-	}
-	free(users);
-	return 0;
-}
 
 static int load_tables(mfs_compactor *k, uint32_t tensor, unsigned slot, mfs_problem *why)
 {
 	mfs_plan_tensor *t = &k->plan->tensors[tensor];
+	int error = mfs_carried_load_tables(k->carried, t, slot);
 	mfs_root_tables tables;
-	int error;
 
+	if (!error)
+		return 0;
 	mfs_carried_get_tables(k->carried, t->record.slot[slot].tables, &tables);
-	t->tables[slot] = malloc(tables.size);
-	if (!t->tables[slot])
-		return mfs_problem_no_memory(why);
-	t->tables_bytes[slot] = tables.size;
-	error = read_stored(k, tables.offset, t->tables[slot], tables.size);
-	if (!error && XXH3_64bits(t->tables[slot], tables.size) != tables.hash)
-		error = MFS_E_CORRUPT;
-	return error ? damaged(k, tensor, error, tables.offset, why) : 0;
+	return mfs_compact_damaged(k->plan, tensor, error, tables.offset, why);
 }
 
 /* A tensor's frames and tables get new numbers and places. */
@@ -168,7 +81,8 @@ static int free_tensor(mfs_compactor *k, uint32_t tensor, mfs_problem *why)
 	k->old[tensor] = t->record;
 	t->stored = false;
 	for (unsigned s = 0; s < MFS_SLOTS && !error; s++) {
-		if (t->twin == MFS_NO_TENSOR && t->record.slot[s].tables != MFS_NO_TABLES)
+		if (t->twin == MFS_NO_TENSOR && t->leader == MFS_NO_TENSOR &&
+		    t->record.slot[s].tables != MFS_NO_TABLES)
 			error = load_tables(k, tensor, s, why);
 		t->record.slot[s] = (mfs_root_frames){.tables = MFS_NO_TABLES};
 	}
@@ -194,30 +108,44 @@ static int by_offset(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
-/* Frames of nothing but zeros lie nowhere: they stay behind the span before. */
-static int place_spans(mfs_compactor *k, uint32_t tensor, struct placed_span *out, mfs_problem *why)
+/* Takes the spans of the tensor's own and adds up their number. Frames of nothing but
+ * zeros lie nowhere: they stay behind the span before, those at the head before the
+ * first that lies somewhere. */
+static int place_spans(mfs_compactor *k, uint32_t tensor, struct placed_span *out, uint64_t *count,
+		       mfs_problem *why)
 {
 	const mfs_plan_tensor *t = &k->plan->tensors[tensor];
-	uint64_t offset = k->old[tensor].slot[mfs_plan_has_slot(t, 0) ? 0 : 1].base;
+	uint64_t offset = 0, n = 0;
 
 	for (uint64_t i = 0; i < t->spans; i++) {
 		mfs_frame_place place = {0};
 		mfs_span span;
 
+		if (!mfs_plan_owns(t, i))
+			continue;
 		mfs_tensor_span(&t->record, t->layout->block_bytes, i, &span);
 		for (unsigned s = MFS_SLOTS; s-- > 0;) {
 			int error =
 			    mfs_plan_has_slot(t, s)
-				? frame_place(k, t, &k->old[tensor].slot[s], s, &span, &place)
+				? mfs_carried_frame_place(k->carried, t, &k->old[tensor].slot[s], s,
+							  &span, &place)
 				: 0;
 
 			if (error)
-				return damaged(k, tensor, error, k->old[tensor].slot[s].base, why);
+				return mfs_compact_damaged(k->plan, tensor, error,
+							   k->old[tensor].slot[s].base, why);
 			if (place.size)
 				offset = place.offset;
 		}
-		out[i] = (struct placed_span){offset, tensor, i};
+		out[n++] = (struct placed_span){offset, tensor, i};
 	}
+	offset = k->old[tensor].slot[mfs_plan_has_slot(t, 0) ? 0 : 1].base;
+	for (uint64_t i = n; i-- > 0;)
+		if (out[i].offset)
+			offset = out[i].offset;
+		else
+			out[i].offset = offset;
+	*count += n;
 	return 0;
 }
 
@@ -270,7 +198,7 @@ static int order_spans(mfs_compactor *k, mfs_problem *why)
 	int error = 0;
 
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
-		plan->tensors[i].last_stored = UINT64_MAX;
+		plan->tensors[i].first_stored = plan->tensors[i].last_stored = UINT64_MAX;
 		if (mfs_plan_writes(&plan->tensors[i]))
 			count += plan->tensors[i].spans;
 	}
@@ -282,10 +210,8 @@ static int order_spans(mfs_compactor *k, mfs_problem *why)
 		error = mfs_problem_no_memory(why);
 	count = 0;
 	for (uint32_t i = 0; i < plan->tensor_count && !error; i++)
-		if (mfs_plan_writes(&plan->tensors[i])) {
-			error = place_spans(k, i, spans + count, why);
-			count += plan->tensors[i].spans;
-		}
+		if (mfs_plan_writes(&plan->tensors[i]))
+			error = place_spans(k, i, spans + count, &count, why);
 	if (!error) {
 		if (!in_file_order(plan, spans, count))
 			qsort(spans, count, sizeof(*spans), by_offset);
@@ -314,10 +240,12 @@ static void drop_layouts(mfs_plan *plan)
 static int make_plan_new(mfs_compactor *k, mfs_problem *why)
 {
 	mfs_plan *plan = k->plan;
-	int error = find_twins(plan, why);
+	int error = mfs_compact_find_shared(plan, why);
 
 	for (uint32_t i = 0; i < plan->tensor_count && !error; i++)
 		error = free_tensor(k, i, why);
+	if (!error)
+		error = mfs_plan_settle_shared(plan, why);
 	if (!error)
 		error = order_spans(k, why);
 	drop_layouts(plan);
@@ -396,7 +324,7 @@ static int copy_frame(mfs_compactor *k, uint32_t tensor, unsigned slot, mfs_code
 	const mfs_plan_tensor *t = &k->plan->tensors[tensor];
 	const mfs_root_frames *run = &k->old[tensor].slot[slot];
 	mfs_frame_place place = {0};
-	int error = frame_place(k, t, run, slot, &job->span, &place);
+	int error = mfs_carried_frame_place(k->carried, t, run, slot, &job->span, &place);
 
 	if (!error && place.size)
 		job->stored[slot] =
@@ -405,7 +333,7 @@ static int copy_frame(mfs_compactor *k, uint32_t tensor, unsigned slot, mfs_code
 			  place.hash)
 		error = MFS_E_CORRUPT;
 	if (error)
-		return damaged(k, tensor, error, place.offset, why);
+		return mfs_compact_damaged(k->plan, tensor, error, place.offset, why);
 	job->info[slot].stored = place.size;
 	job->hash[slot] = mfs_frame_hash(job->stored[slot], place.size,
 					 t->record.slot[slot].first + job->span.index);

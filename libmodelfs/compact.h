@@ -14,7 +14,8 @@
 typedef struct mfs_compactor mfs_compactor;
 
 /* Turns a built plan of nothing but carried files into that of a new container:
- * tensors with the same frames become twins, and tables are loaded. */
+ * tensors with the same frames become twins, spans with the same frames are stored once
+ * again, and tables are loaded. */
 int mfs_compactor_new(mfs_compactor **out, mfs_plan *plan, mfs_problem *why);
 void mfs_compactor_free(mfs_compactor *compactor); /* NULL is fine */
 
@@ -22,5 +23,14 @@ void mfs_compactor_free(mfs_compactor *compactor); /* NULL is fine */
  * valid until the next call. Damage is an error that names the tensor. */
 int mfs_compactor_span(mfs_compactor *compactor, uint32_t tensor, uint64_t i, mfs_coder_job *job,
 		       mfs_problem *why);
+
+/* ---- inside ---- */
+
+/* Finds out which tensors and spans of the plan lie in the same places: sets their
+ * `twin`, `leader` and `owners` (compact_shared.c). */
+int mfs_compact_find_shared(mfs_plan *plan, mfs_problem *why);
+/* Says that the tensor is damaged at `offset`; returns `error`. */
+int mfs_compact_damaged(const mfs_plan *plan, uint32_t tensor, int error, uint64_t offset,
+			mfs_problem *why);
 
 #endif

@@ -87,7 +87,8 @@ static bool same_shape(const mfs_plan_tensor *a, const mfs_plan_tensor *b)
 }
 
 /* What a base shares with an earlier tensor is stored there; of a delta's base it
- * must be the bytes themselves. Storage is still in the order of the files. */
+ * must be the bytes themselves. A tensor that is cut as its base cannot share spans that
+ * are cut otherwise. */
 static void match(mfs_plan *plan, const struct names *names, uint32_t tensor)
 {
 	mfs_plan_tensor *t = &plan->tensors[tensor];
@@ -103,11 +104,11 @@ static void match(mfs_plan *plan, const struct names *names, uint32_t tensor)
 	if (plan->files[base->record.file].delta_of)
 		return;
 	t->delta_base = number;
+	if (t->record.span_blocks != base->record.span_blocks)
+		mfs_plan_unshare(t);
 	t->record.span_blocks = base->record.span_blocks;
 	t->spans = base->spans;
 	mfs_plan_note_span(plan, t);
-	t->last_stored = t->spans - 1;
-	plan->runs[tensor] = (mfs_plan_run){tensor, 0, t->spans};
 }
 
 static uint32_t file_named(const mfs_plan *plan, const char *name)

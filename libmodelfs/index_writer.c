@@ -199,13 +199,14 @@ static void put_tensor(struct builder *b, uint32_t i)
 	mfs_root_tensor record = t->record;
 
 	if (t->twin != MFS_NO_TENSOR) {
-		const mfs_root_tensor *twin = &b->plan->tensors[t->twin].record;
-
-		record.cls = twin->cls;
-		record.flags = twin->flags;
-		record.base = twin->base;
-		memcpy(record.slot, twin->slot, sizeof(record.slot));
+		t = &b->plan->tensors[t->twin];
+		record.cls = t->record.cls;
+		record.flags = t->record.flags;
+		record.base = t->record.base;
+		memcpy(record.slot, t->record.slot, sizeof(record.slot));
 	}
+	for (unsigned s = 0; s < MFS_SLOTS && t->leader != MFS_NO_TENSOR; s++)
+		record.slot[s].base = b->plan->tensors[t->leader].record.slot[s].base;
 	record.first_dim = b->own[own].first_dim;
 	mfs_root_put_tensor(&b->root, b->bytes, i, &record, b->own[own].name);
 }

@@ -34,9 +34,13 @@ struct stored {
 	uint64_t tables;
 };
 
-static int frames_stored(struct reader *r, const mfs_root_tensor *t, const mfs_layout *layout,
-			 unsigned s, uint64_t *out)
+/* Where the frames of a tensor's slot lie: calls `see` for each. */
+typedef void see_place(void *user, const mfs_frame_place *place);
+
+static int each_place(struct reader *r, const mfs_root_tensor *t, unsigned s, see_place *see,
+		      void *user)
 {
+	const mfs_layout *layout = &r->c->layouts[t->layout];
 	uint64_t spans = mfs_tensor_spans(t, layout->block_bytes);
 	mfs_frame_place place;
 	mfs_span span;
@@ -58,9 +62,14 @@ static int frames_stored(struct reader *r, const mfs_root_tensor *t, const mfs_l
 					     mfs_slot_bytes(t, layout, s, span.blocks),
 					     r->c->sb.container_size);
 		if (!err)
-			*out += place.size;
+			see(user, &place);
 	}
 	return err;
+}
+
+static void add_size(void *user, const mfs_frame_place *place)
+{
+	*(uint64_t *)user += place->size;
 }
 
 static int tensor_stored(mfs_container *c, uint32_t tensor, struct stored *out)
@@ -80,7 +89,7 @@ static int tensor_stored(mfs_container *c, uint32_t tensor, struct stored *out)
 	for (unsigned s = 0; s < MFS_SLOTS && !err; s++) {
 		if (!mfs_tensor_has_slot(&t, layout, s))
 			continue;
-		err = frames_stored(r, &t, layout, s, &out->slot[s]);
+		err = each_place(r, &t, s, add_size, &out->slot[s]);
 		if (t.slot[s].tables == MFS_NO_TABLES)
 			continue;
 		mfs_root_get_tables(&c->root, t.slot[s].tables, &tables);
@@ -331,49 +340,162 @@ static int chunks_stored(mfs_container *c, uint64_t *out)
 	return err;
 }
 
-struct first_frame {
-	uint64_t frame;
+/* ---- what several tensors have ---- */
+
+/* The frames of a tensor's slot. Those that have places in common count them from the
+ * same one; and who has the same tables names them. */
+struct user {
+	uint64_t base;
+	uint64_t first, count; /* frames */
+	uint32_t tables;
 	uint32_t tensor;
+	unsigned slot;
 };
 
-static int by_frame(const void *a, const void *b)
+static int by_base(const void *a, const void *b)
 {
-	const struct first_frame *x = a, *y = b;
+	const struct user *x = a, *y = b;
 
-	if (x->frame != y->frame)
-		return x->frame < y->frame ? -1 : 1;
-	return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
+	if (x->base != y->base)
+		return x->base < y->base ? -1 : 1;
+	return (x->first > y->first) - (x->first < y->first);
 }
 
-/* Tensors that share their frames begin with the same one. */
-static int shared_stored(mfs_container *c, uint64_t *out)
+static int by_tables(const void *a, const void *b)
 {
-	uint32_t n = 0, count = c->root.count[MFS_SEC_TENSORS];
-	struct first_frame *first = calloc(count + 1u, sizeof(*first));
-	struct stored stored;
-	int err = first ? 0 : MFS_E_MEMORY;
+	const struct user *x = a, *y = b;
 
-	for (uint32_t i = 0; i < count && !err; i++) {
+	return (x->tables > y->tables) - (x->tables < y->tables);
+}
+
+static uint32_t find_users(const mfs_container *c, struct user *out)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < c->root.count[MFS_SEC_TENSORS]; i++) {
 		const mfs_layout *layout;
 		mfs_root_tensor t;
 
 		mfs_root_get_tensor(&c->root, i, &t);
 		layout = &c->layouts[t.layout];
-		for (unsigned s = MFS_SLOTS; s-- > 0;)
+		for (unsigned s = 0; s < MFS_SLOTS; s++)
 			if (mfs_tensor_has_slot(&t, layout, s))
-				first[n] = (struct first_frame){t.slot[s].first, i};
-		if (!(t.flags & MFS_TENSOR_DERIVED))
-			n++;
+				out[n++] = (struct user){t.slot[s].base,
+							 t.slot[s].first,
+							 mfs_tensor_spans(&t, layout->block_bytes),
+							 t.slot[s].tables,
+							 i,
+							 s};
 	}
-	if (n)
-		qsort(first, n, sizeof(*first), by_frame);
-	for (uint32_t i = 1; i < n && !err; i++) {
-		if (first[i].frame != first[i - 1].frame)
+	return n;
+}
+
+struct places {
+	mfs_frame_place *items;
+	uint64_t count;
+};
+
+static void add_place(void *user, const mfs_frame_place *place)
+{
+	struct places *places = user;
+
+	if (place->size)
+		places->items[places->count++] = *place;
+}
+
+static int by_offset(const void *a, const void *b)
+{
+	const mfs_frame_place *x = a, *y = b;
+
+	return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+/* Puts the places of the users' frames together; those of a user that has the same
+ * frames as the one before are counted at once, so that the places are no more than the
+ * container has frames. */
+static int gather_places(struct reader *r, const struct user *users, uint32_t count,
+			 struct places *out, uint64_t *bytes)
+{
+	uint64_t end = 0;
+	mfs_root_tensor t;
+	int err = 0;
+
+	for (uint32_t i = 0; i < count && !err; i++) {
+		const struct user *u = &users[i];
+
+		mfs_root_get_tensor(&r->c->root, u->tensor, &t);
+		if (u->first < end) {
+			err = each_place(r, &t, u->slot, add_size, bytes);
 			continue;
-		err = tensor_stored(c, first[i].tensor, &stored);
-		*out += stored.slot[0] + stored.slot[1] + stored.tables;
+		}
+		end = u->first + u->count;
+		err = each_place(r, &t, u->slot, add_place, out);
 	}
-	free(first);
+	return err;
+}
+
+/* Stored bytes of frames that some of these users have in common, but for once. */
+static int common_frames(struct reader *r, const struct user *users, uint32_t count, uint64_t *out)
+{
+	struct places places = {0};
+	uint64_t end = 0, room = 0;
+	int err;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (users[i].first >= end) {
+			end = users[i].first + users[i].count;
+			room += users[i].count;
+		}
+	places.items = calloc(room + 1, sizeof(*places.items));
+	if (!places.items)
+		return MFS_E_MEMORY;
+	err = gather_places(r, users, count, &places, out);
+	qsort(places.items, places.count, sizeof(*places.items), by_offset);
+	for (uint64_t i = 1; i < places.count && !err; i++)
+		if (places.items[i].offset == places.items[i - 1].offset)
+			*out += places.items[i].size;
+	free(places.items);
+	return err;
+}
+
+static uint64_t common_tables(const mfs_container *c, struct user *users, uint32_t count)
+{
+	uint64_t bytes = 0;
+	mfs_root_tables tables;
+
+	qsort(users, count, sizeof(*users), by_tables);
+	for (uint32_t i = 1; i < count; i++) {
+		if (users[i].tables == MFS_NO_TABLES || users[i].tables != users[i - 1].tables)
+			continue;
+		mfs_root_get_tables(&c->root, users[i].tables, &tables);
+		bytes += tables.size;
+	}
+	return bytes;
+}
+
+/* Bytes that more than one tensor has, each but for once. */
+static int shared_stored(mfs_container *c, uint64_t *out)
+{
+	uint32_t tensors = c->root.count[MFS_SEC_TENSORS], n, end;
+	struct user *users = calloc((size_t)tensors * MFS_SLOTS + 1, sizeof(*users));
+	struct reader *r;
+	int err = 0;
+
+	if (!users)
+		return MFS_E_MEMORY;
+	r = container_reader(c, &err);
+	n = r ? find_users(c, users) : 0;
+	if (n)
+		qsort(users, n, sizeof(*users), by_base);
+	for (uint32_t i = 0; i < n && !err; i = end) {
+		for (end = i + 1; end < n && users[end].base == users[i].base;)
+			end++;
+		if (end - i > 1)
+			err = common_frames(r, users + i, end - i, out);
+	}
+	if (n && !err)
+		*out += common_tables(c, users, n);
+	free(users);
 	return err;
 }
 

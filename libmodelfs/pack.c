@@ -59,6 +59,12 @@ static int make_plan_compact(mfs_pack_work *w)
 	return mfs_pack_make_types(w);
 }
 
+static int order_plan(mfs_pack_work *w)
+{
+	return w->packer->order ? mfs_plan_order(w->plan, w->packer->order, w->why)
+				: mfs_plan_order_by_file(w->plan, w->why);
+}
+
 static int make_plan(mfs_pack_work *w)
 {
 	int error = mfs_plan_open_models(w->plan, w->why);
@@ -73,13 +79,16 @@ static int make_plan(mfs_pack_work *w)
 		error = mfs_plan_share(w->plan, &w->packer->cancel, w->why);
 	if (!error)
 		error = mfs_plan_match_deltas(w->plan, w->why);
+	mfs_plan_cut_twins(w->plan);
 	if (!error)
 		error = mfs_views_cut(w->plan, w->why);
-	if (!error && w->packer->order)
-		error = mfs_plan_order(w->plan, w->packer->order, w->why);
 	if (!error)
 		error = mfs_plan_sample(w->plan, w->packer->threads, &w->packer->cancel,
 					report_sampling, w, w->why);
+	if (!error)
+		error = mfs_plan_settle_shared(w->plan, w->why);
+	if (!error)
+		error = order_plan(w);
 	if (error)
 		return error;
 	mfs_plan_number(w->plan);
@@ -97,15 +106,16 @@ static unsigned job_count(const mfs_pack_work *w, size_t span_max)
 }
 
 /* Spans are proven while they are coded, if they are to be verified at all. What a delta
- * decodes to is no span yet, and frames that are copied were never decoded: containers
- * with these are read back whole. */
+ * decodes to is no span yet, and frames that are copied or shared were not decoded for
+ * the tensor: containers with these are read back whole. */
 static bool can_prove(const mfs_pack_work *w)
 {
 	if (!w->output || w->packer->no_verify || w->compactor)
 		return false;
 	for (uint32_t i = 0; i < w->plan->tensor_count; i++)
 		if (!w->plan->tensors[i].stored &&
-		    w->plan->tensors[i].record.flags & MFS_TENSOR_DELTA)
+		    (w->plan->tensors[i].owners ||
+		     w->plan->tensors[i].record.flags & MFS_TENSOR_DELTA))
 			return false;
 	return true;
 }
@@ -147,7 +157,8 @@ static void close_writers(mfs_pack_work *w)
 	XXH3_freeState(w->tensor_hash);
 	w->file_hash = w->tensor_hash = NULL;
 	free(w->base_span);
-	w->base_span = NULL;
+	free(w->passed_span);
+	w->base_span = w->passed_span = NULL;
 }
 
 double mfs_pack_seconds(void)

@@ -168,7 +168,8 @@ static int pack_twin(mfs_pack_work *w, mfs_plan_tensor *t)
 
 static int open_tables(mfs_pack_work *w, mfs_plan_tensor *t)
 {
-	int error = mfs_plan_open_tables(t, w->prove ? MFS_TABLES_BOTH : MFS_TABLES_ENCODE);
+	const mfs_plan_tensor *of = t->leader == MFS_NO_TENSOR ? t : &w->plan->tensors[t->leader];
+	int error = mfs_plan_open_tables(t, of, w->prove ? MFS_TABLES_BOTH : MFS_TABLES_ENCODE);
 
 	if (error)
 		mfs_problem_set(w->why, error, UINT64_MAX, "cannot open the tables of '%.*s'",
@@ -197,28 +198,47 @@ static int read_ahead(mfs_pack_work *w, const mfs_plan_run *run)
 	return 0;
 }
 
+/* The frames of the span are another one's; the hashes need its bytes. */
+static int pass_span(mfs_pack_work *w, uint32_t number, uint64_t index)
+{
+	mfs_coder_job job;
+	int error;
+
+	if (!w->passed_span && !(w->passed_span = malloc(w->plan->span_max)))
+		return mfs_problem_no_memory(w->why);
+	job.in = w->passed_span;
+	error = read_span(w, number, index, &job);
+	w->original_done += job.span.bytes;
+	return error;
+}
+
+static int submit_span(mfs_pack_work *w, uint32_t number, uint64_t index)
+{
+	mfs_plan_tensor *t = &w->plan->tensors[number];
+	int error = index == t->first_stored ? open_tables(w, t) : 0;
+	mfs_coder_job *job;
+
+	while (!error && !(job = mfs_coders_take(w->coders)))
+		error = store_one(w);
+	if (!error)
+		error = read_span(w, number, index, job);
+	if (!error)
+		mfs_coders_submit(w->coders);
+	return error;
+}
+
 static int pack_run(mfs_pack_work *w, const mfs_plan_run *run)
 {
-	mfs_plan_tensor *t = &w->plan->tensors[run->tensor];
-	int error = run->first == t->first_stored ? open_tables(w, t) : 0;
+	const mfs_plan_tensor *t = &w->plan->tensors[run->tensor];
+	int error = read_ahead(w, run);
 
-	if (!error)
-		error = read_ahead(w, run);
-	if (error)
-		return error;
-	for (uint64_t i = run->first; i < run->first + run->count; i++) {
-		mfs_coder_job *job;
-
+	for (uint64_t i = run->first; i < run->first + run->count && !error; i++) {
 		error = mfs_pack_check_cancel(w);
-		while (!error && !(job = mfs_coders_take(w->coders)))
-			error = store_one(w);
 		if (!error)
-			error = read_span(w, run->tensor, i, job);
-		if (error)
-			return error;
-		mfs_coders_submit(w->coders);
+			error = mfs_plan_owns(t, i) ? submit_span(w, run->tensor, i)
+						    : pass_span(w, run->tensor, i);
 	}
-	return 0;
+	return error;
 }
 
 static int pack_tensor(mfs_pack_work *w, uint32_t number)
@@ -326,6 +346,20 @@ int mfs_pack_copy_runs(mfs_pack_work *w)
 
 /* ---- packing in another order than the files' ---- */
 
+/* Bytes of the spans that have another one's frames. */
+static uint64_t others_bytes(const mfs_plan_tensor *t)
+{
+	uint64_t bytes = 0;
+	mfs_span span;
+
+	for (uint64_t i = 0; t->owners && i < t->spans; i++)
+		if (!mfs_plan_owns(t, i)) {
+			mfs_tensor_span(&t->record, t->layout->block_bytes, i, &span);
+			bytes += span.bytes;
+		}
+	return bytes;
+}
+
 static int hash_tensor(mfs_pack_work *w, mfs_plan_file *file, mfs_plan_tensor *t, uint8_t *buffer)
 {
 	uint64_t size = t->record.size;
@@ -346,8 +380,7 @@ static int hash_tensor(mfs_pack_work *w, mfs_plan_file *file, mfs_plan_tensor *t
 		posix_fadvise(file->source.u.fd, (off_t)offset, (off_t)n, POSIX_FADV_DONTNEED);
 	}
 	take_hash(w->tensor_hash, t->record.hash);
-	if (t->twin != MFS_NO_TENSOR)
-		w->original_done += size;
+	w->original_done += t->twin != MFS_NO_TENSOR ? size : others_bytes(t);
 	return 0;
 }
 

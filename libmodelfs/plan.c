@@ -352,12 +352,14 @@ void mfs_plan_free(mfs_plan *plan)
 		mfs_plan_close_tables(&plan->tensors[i]);
 		for (int s = 0; s < MFS_SLOTS; s++)
 			free(plan->tensors[i].tables[s]);
+		free(plan->tensors[i].owners);
 	}
 	mfs_plan_forget(plan, 0);
 	free(plan->files);
 	free(plan->tensors);
 	free(plan->extents);
 	free(plan->runs);
+	free(plan->aliases);
 	free(plan->terms);
 	free(plan->layouts);
 	memset(plan, 0, sizeof(*plan));
@@ -514,7 +516,10 @@ static int add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem
 static mfs_plan_tensor new_tensor(uint32_t file, const mfs_layout *layout, uint64_t offset,
 				  uint64_t size)
 {
-	mfs_plan_tensor t = {.layout = layout, .twin = MFS_NO_TENSOR, .delta_base = MFS_NO_TENSOR};
+	mfs_plan_tensor t = {.layout = layout,
+			     .twin = MFS_NO_TENSOR,
+			     .delta_base = MFS_NO_TENSOR,
+			     .leader = MFS_NO_TENSOR};
 
 	t.record.file = file;
 	t.record.file_offset = offset;
@@ -908,13 +913,46 @@ bool mfs_plan_writes(const mfs_plan_tensor *t)
 	return !t->stored && t->twin == MFS_NO_TENSOR && !(t->record.flags & MFS_TENSOR_DERIVED);
 }
 
-int mfs_plan_open_tables(mfs_plan_tensor *t, enum mfs_tables_use use)
+bool mfs_plan_owns(const mfs_plan_tensor *t, uint64_t span)
+{
+	return !t->owners || t->owners[span].tensor == MFS_NO_TENSOR;
+}
+
+void mfs_plan_unshare(mfs_plan_tensor *t)
+{
+	free(t->owners);
+	t->owners = NULL;
+	t->leader = MFS_NO_TENSOR;
+}
+
+const mfs_plan_alias *mfs_plan_aliases(const mfs_plan *plan, uint32_t tensor, uint64_t span,
+				       uint64_t *count)
+{
+	uint64_t low = 0, high = plan->alias_count, end;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+		const mfs_plan_alias *a = &plan->aliases[middle];
+
+		if (a->owner < tensor || (a->owner == tensor && a->owner_index < span))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (end = low; end < plan->alias_count; end++)
+		if (plan->aliases[end].owner != tensor || plan->aliases[end].owner_index != span)
+			break;
+	*count = end - low;
+	return *count ? &plan->aliases[low] : NULL;
+}
+
+int mfs_plan_open_tables(mfs_plan_tensor *t, const mfs_plan_tensor *of, enum mfs_tables_use use)
 {
 	for (int s = 0; s < MFS_SLOTS; s++) {
-		int error = t->tables[s] ? mfs_tables_open(&t->open_tables[s], t->tables[s],
-							   t->tables_bytes[s],
-							   t->layout->slot_streams[s], use)
-					 : 0;
+		int error = of->tables[s] ? mfs_tables_open(&t->open_tables[s], of->tables[s],
+							    of->tables_bytes[s],
+							    t->layout->slot_streams[s], use)
+					  : 0;
 
 		if (error)
 			return error;
@@ -990,7 +1028,9 @@ static void close_group(mfs_plan *plan, mfs_group *group)
 static void number_tensor(mfs_plan *plan, mfs_plan_tensor *t)
 {
 	for (unsigned s = 0; s < MFS_SLOTS; s++) {
-		if (t->tables_bytes[s])
+		if (t->leader != MFS_NO_TENSOR)
+			t->record.slot[s].tables = plan->tensors[t->leader].record.slot[s].tables;
+		else if (t->tables_bytes[s])
 			t->record.slot[s].tables = plan->tables_count++;
 		if (!mfs_plan_has_slot(t, s))
 			continue;

@@ -78,6 +78,12 @@ typedef struct {
 	const char *reason;	      /* a constant string */
 } mfs_plan_choice;
 
+/* Where the frames of a span come from, if not from its own tensor. */
+typedef struct {
+	uint32_t tensor; /* MFS_NO_TENSOR: its own */
+	uint32_t index;	 /* of the span there */
+} mfs_plan_owner;
+
 typedef struct {
 	mfs_root_tensor record; /* hash, bases and tables numbers come from writing */
 	const mfs_layout *layout;
@@ -85,11 +91,16 @@ typedef struct {
 	uint32_t delta_base;  /* a tensor that it may be stored as a difference to, or
 			       * MFS_NO_TENSOR; record.base if it is */
 	uint32_t twin; /* a tensor with the same bytes, stored or earlier; MFS_NO_TENSOR: none */
-	bool stored;   /* carried over: its frames lie in the container already */
+	/* Whose class and tables it takes, and what its places count from, to have spans in
+	 * common (share.h); MFS_NO_TENSOR: nobody's. A leader has none itself. */
+	uint32_t leader;
+	mfs_plan_owner *owners; /* by span; NULL: all are its own */
+	bool stored;		/* carried over: its frames lie in the container already */
 	uint64_t row_bytes;
 	uint64_t base_block_weights; /* of a derived one: weights in a block of its base */
 	uint64_t spans;
-	uint64_t first_stored, last_stored; /* spans: before and behind all others of it */
+	/* Spans of its own: before and behind all others of it. UINT64_MAX: none. */
+	uint64_t first_stored, last_stored;
 	mfs_coding_rules rules;
 	mfs_plan_choice choice;	    /* if the plan is to explain itself */
 	uint8_t *tables[MFS_SLOTS]; /* stored tables, or NULL */
@@ -102,6 +113,12 @@ typedef struct {
 	uint32_t tensor;
 	uint64_t first, count;
 } mfs_plan_run;
+
+/* A span whose frames are those of another one. */
+typedef struct {
+	uint32_t owner, owner_index; /* tensor and span whose frames are stored */
+	uint32_t tensor, index;
+} mfs_plan_alias;
 
 typedef struct mfs_carried mfs_carried;
 
@@ -131,6 +148,8 @@ typedef struct {
 	bool reordered;	      /* that is not the order of the files */
 	mfs_root_term *terms; /* sorted by tensor */
 	uint32_t term_count;
+	mfs_plan_alias *aliases; /* sorted by owner */
+	uint64_t alias_count;
 	const mfs_layout **layouts;
 	uint32_t layout_count;
 	uint64_t original_bytes; /* of the files that are new */
@@ -202,7 +221,7 @@ int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
 /* Stores the spans in the order of the trace at `path` (trace.h), the rest behind
  * them in the order of the files; after mfs_plan_build(). storage.c */
 int mfs_plan_order(mfs_plan *plan, const char *path, mfs_problem *why);
-/* In the order of the files. */
+/* In the order of the files, once it is known who owns which span. */
 int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why);
 
 /* ---- adapters of PEFT on safetensors models (plan_peft.c) ---- */
@@ -262,8 +281,10 @@ int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *wh
 /* Sees to it that buffers have room for the spans of a tensor. */
 void mfs_plan_note_span(mfs_plan *plan, const mfs_plan_tensor *tensor);
 
-/* Opens the tables of a tensor, and closes them. */
-int mfs_plan_open_tables(mfs_plan_tensor *tensor, enum mfs_tables_use use);
+/* Opens the tables that `of`, the tensor itself or its leader, has for a tensor, and
+ * closes them. */
+int mfs_plan_open_tables(mfs_plan_tensor *tensor, const mfs_plan_tensor *of,
+			 enum mfs_tables_use use);
 void mfs_plan_close_tables(mfs_plan_tensor *tensor);
 /* Forgets the tables of a tensor that is stored plain. */
 void mfs_plan_drop_tables(mfs_plan_tensor *tensor);
@@ -280,6 +301,13 @@ int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why);
 /* Whether frames of the tensor are written: not where they lie in the container
  * already, where a twin has them, or where there are none. */
 bool mfs_plan_writes(const mfs_plan_tensor *tensor);
+/* Whether the tensor has frames of its own for a span. */
+bool mfs_plan_owns(const mfs_plan_tensor *tensor, uint64_t span);
+/* Makes all spans of a tensor that is no leader and no owner its own again. */
+void mfs_plan_unshare(mfs_plan_tensor *tensor);
+/* The aliases of a span: NULL or the first of them; they follow each other. */
+const mfs_plan_alias *mfs_plan_aliases(const mfs_plan *plan, uint32_t tensor, uint64_t span,
+				       uint64_t *count);
 /* Whether `slot` of the tensor has frames, and its bytes in a span of `blocks`. */
 bool mfs_plan_has_slot(const mfs_plan_tensor *tensor, unsigned slot);
 uint32_t mfs_plan_slot_bytes(const mfs_plan_tensor *tensor, unsigned slot, uint32_t blocks);

@@ -204,7 +204,7 @@ static int choose_class(struct sampler *s, struct scratch *w, const struct deman
 	/* Then nothing depends on the sample. */
 	if (constants_split && (adapter || s->plan->codec != MFS_PLAN_PLAIN) && !s->plan->explain)
 		return 0;
-	stored = mfs_plan_open_tables(t, MFS_TABLES_ENCODE);
+	stored = mfs_plan_open_tables(t, t, MFS_TABLES_ENCODE);
 	if (!stored)
 		stored = code_sample(w, t);
 	if (stored < 0)
@@ -253,7 +253,7 @@ static int try_sample(struct scratch *w, mfs_plan_tensor *t, int64_t *least)
 	}
 	stored = build_tables(w, &trial);
 	if (!stored)
-		stored = mfs_plan_open_tables(&trial, MFS_TABLES_ENCODE);
+		stored = mfs_plan_open_tables(&trial, &trial, MFS_TABLES_ENCODE);
 	if (!stored)
 		stored = code_sample(w, &trial);
 	mfs_plan_close_tables(&trial);
@@ -270,7 +270,17 @@ static int try_sample(struct scratch *w, mfs_plan_tensor *t, int64_t *least)
 /* Differences are mostly zeros in runs, which trees alone take a bit each for. */
 #define MATCH_LEVEL_DELTA 6
 
-/* Alone, or as a difference of either kind: whichever makes the smallest sample.
+static uint64_t own_spans(const mfs_plan_tensor *t)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < t->spans; i++)
+		n += mfs_plan_owns(t, i);
+	return n;
+}
+
+/* Alone, but for the spans that it shares, or as a difference of either kind: whichever
+ * makes the smallest sample.
  * The sample of the tensor is in `w`. */
 static int choose_delta(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 {
@@ -280,6 +290,8 @@ static int choose_delta(struct sampler *s, struct scratch *w, mfs_plan_tensor *t
 
 	if (!error)
 		error = try_sample(w, t, &least);
+	if (error > 0 && t->owners)
+		least = (int64_t)((uint64_t)least * own_spans(t) / t->spans);
 	t->rules.match_level = MATCH_LEVEL_DELTA;
 	for (int integer = 1; integer >= 0 && error >= 0; integer--) {
 		if (integer)
@@ -298,6 +310,7 @@ static int choose_delta(struct sampler *s, struct scratch *w, mfs_plan_tensor *t
 					   : "as a difference to its base";
 	}
 	if (t->record.flags & MFS_TENSOR_DELTA) {
+		mfs_plan_unshare(t);
 		t->choice.sample_bytes = (uint64_t)w->blocks * t->layout->block_bytes;
 		t->choice.chosen = (uint64_t)least;
 	}
@@ -315,8 +328,11 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 	set_rules(s->plan, &demands, t);
 	if (t->twin != MFS_NO_TENSOR)
 		t->choice.reason = "stored once with an equal tensor";
+	else if (t->leader != MFS_NO_TENSOR)
+		t->choice.reason = "stored like the tensor that it shares spans with";
 	if ((t->record.flags & (MFS_TENSOR_LITERAL | MFS_TENSOR_DERIVED)) ||
-	    t->twin != MFS_NO_TENSOR)
+	    t->twin != MFS_NO_TENSOR ||
+	    (t->leader != MFS_NO_TENSOR && t->delta_base == MFS_NO_TENSOR))
 		return 0;
 	error = read_sample(s, w, t, w->sample);
 	if (!error && t->delta_base != MFS_NO_TENSOR) {
@@ -324,6 +340,8 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 		if (error || (t->record.flags & MFS_TENSOR_DELTA))
 			return error;
 		mfs_plan_drop_tables(t);
+		if (t->leader != MFS_NO_TENSOR)
+			return 0;
 		error = read_sample(s, w, t, w->sample);
 	}
 	if (!error)

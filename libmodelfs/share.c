@@ -8,7 +8,6 @@
 
 /* A fingerprint is taken from so many bytes at the head, middle and end. */
 #define PRINT_BYTES 4096u
-#define STEP	    (256u << 10)
 
 struct candidate {
 	uint64_t print;
@@ -16,15 +15,8 @@ struct candidate {
 	uint32_t tensor;
 };
 
-struct sharing {
-	mfs_plan *plan;
-	const atomic_int *cancel;
-	mfs_problem *why;
-	uint8_t *buffer[2]; /* of STEP bytes */
-};
-
-static int read_tensor(struct sharing *s, const mfs_plan_tensor *t, uint64_t offset, void *out,
-		       size_t length)
+int mfs_sharing_read(mfs_sharing *s, const mfs_plan_tensor *t, uint64_t offset, void *out,
+		     size_t length)
 {
 	mfs_plan_file *file = &s->plan->files[t->record.file];
 	uint64_t at = t->record.file_offset + offset;
@@ -36,8 +28,7 @@ static int read_tensor(struct sharing *s, const mfs_plan_tensor *t, uint64_t off
 	return 0;
 }
 
-/* Whether a tensor is stored plain is decided later. */
-static unsigned planned_class(const mfs_root_tensor *r)
+unsigned mfs_sharing_class(const mfs_root_tensor *r)
 {
 	return r->cls == MFS_DISK_PLAIN ? MFS_DISK_WEIGHTS : r->cls;
 }
@@ -46,12 +37,12 @@ static unsigned planned_class(const mfs_root_tensor *r)
 static uint64_t cut_print(const mfs_root_tensor *r)
 {
 	const uint64_t cut[4] = {r->layout, r->size, r->slice_blocks,
-				 r->flags | (uint64_t)planned_class(r) << 8};
+				 r->flags | (uint64_t)mfs_sharing_class(r) << 8};
 
 	return XXH3_64bits(cut, sizeof(cut));
 }
 
-static int fingerprint(struct sharing *s, const mfs_plan_tensor *t, uint64_t *out)
+static int fingerprint(mfs_sharing *s, const mfs_plan_tensor *t, uint64_t *out)
 {
 	uint64_t size = t->record.size, part = size < PRINT_BYTES ? size : PRINT_BYTES;
 	const uint64_t at[3] = {0, (size - part) / 2, size - part};
@@ -59,7 +50,7 @@ static int fingerprint(struct sharing *s, const mfs_plan_tensor *t, uint64_t *ou
 	int error = 0;
 
 	for (int i = 0; i < (size > part ? 3 : 1) && !error; i++) {
-		error = read_tensor(s, t, at[i], s->buffer[0], part);
+		error = mfs_sharing_read(s, t, at[i], s->buffer[0], part);
 		print = XXH3_64bits_withSeed(s->buffer[0], part, print);
 	}
 	*out = print;
@@ -69,29 +60,35 @@ static int fingerprint(struct sharing *s, const mfs_plan_tensor *t, uint64_t *ou
 static bool cut_alike(const mfs_root_tensor *a, const mfs_root_tensor *b)
 {
 	return a->layout == b->layout && a->size == b->size && a->slice_blocks == b->slice_blocks &&
-	       a->flags == b->flags && planned_class(a) == planned_class(b);
+	       a->flags == b->flags && mfs_sharing_class(a) == mfs_sharing_class(b);
 }
 
 /* A hash would do but for those who search for two inputs with the same one. */
-static int same_bytes(struct sharing *s, const mfs_plan_tensor *a, const mfs_plan_tensor *b,
-		      bool *same)
+int mfs_sharing_compare(mfs_sharing *s, const mfs_plan_tensor *a, uint64_t at_a,
+			const mfs_plan_tensor *b, uint64_t at_b, uint64_t bytes, bool *equal)
 {
-	int error = 0;
-
-	*same = cut_alike(&a->record, &b->record);
-	for (uint64_t at = 0; *same && at < a->record.size; at += STEP) {
-		size_t n = a->record.size - at < STEP ? a->record.size - at : STEP;
+	*equal = true;
+	for (uint64_t at = 0; *equal && at < bytes; at += MFS_SHARE_STEP) {
+		size_t n = bytes - at < MFS_SHARE_STEP ? bytes - at : MFS_SHARE_STEP;
+		int error;
 
 		if (atomic_load(s->cancel))
 			return mfs_problem_set(s->why, MFS_E_CANCELLED, UINT64_MAX, "cancelled");
-		error = read_tensor(s, a, at, s->buffer[0], n);
+		error = mfs_sharing_read(s, a, at_a + at, s->buffer[0], n);
 		if (!error)
-			error = read_tensor(s, b, at, s->buffer[1], n);
+			error = mfs_sharing_read(s, b, at_b + at, s->buffer[1], n);
 		if (error)
 			return error;
-		*same = !memcmp(s->buffer[0], s->buffer[1], n);
+		*equal = !memcmp(s->buffer[0], s->buffer[1], n);
 	}
 	return 0;
+}
+
+static int same_bytes(mfs_sharing *s, const mfs_plan_tensor *a, const mfs_plan_tensor *b,
+		      bool *same)
+{
+	*same = cut_alike(&a->record, &b->record);
+	return *same ? mfs_sharing_compare(s, a, 0, b, 0, a->record.size, same) : 0;
 }
 
 static int by_print(const void *a, const void *b)
@@ -108,7 +105,7 @@ static int by_print(const void *a, const void *b)
 /* Candidates with one fingerprint, stored ones first, else in the order of their
  * tensors: each is compared with the first; different ones that look alike are not
  * looked for. */
-static int share_run(struct sharing *s, const struct candidate *run, uint32_t count)
+static int share_run(mfs_sharing *s, const struct candidate *run, uint32_t count)
 {
 	const mfs_plan_tensor *first = &s->plan->tensors[run[0].tensor];
 	int error = 0;
@@ -124,11 +121,8 @@ static int share_run(struct sharing *s, const struct candidate *run, uint32_t co
 		 * not be read, packing it will say so. */
 		if (error && error != MFS_E_CANCELLED && first->stored)
 			error = same = 0;
-		if (!error && same) {
+		if (!error && same)
 			t->twin = run[0].tensor;
-			t->record.span_blocks = first->record.span_blocks;
-			t->spans = first->spans;
-		}
 	}
 	return error;
 }
@@ -155,7 +149,7 @@ static bool lies_in_its_file(const mfs_plan *plan, uint32_t number)
 	return false;
 }
 
-static bool may_share(const mfs_plan *plan, uint32_t number)
+bool mfs_sharing_allowed(const mfs_plan *plan, uint32_t number)
 {
 	const mfs_plan_tensor *t = &plan->tensors[number];
 
@@ -184,7 +178,7 @@ static uint32_t fresh_cuts(const mfs_plan *plan, uint64_t *cuts)
 	return n;
 }
 
-static int find_candidates(struct sharing *s, struct candidate *candidates, uint32_t *count)
+static int find_candidates(mfs_sharing *s, struct candidate *candidates, uint32_t *count)
 {
 	const mfs_plan *plan = s->plan;
 	uint64_t *cuts = calloc(plan->tensor_count + 1u, sizeof(*cuts));
@@ -198,7 +192,8 @@ static int find_candidates(struct sharing *s, struct candidate *candidates, uint
 		const mfs_plan_tensor *t = &plan->tensors[i];
 		uint64_t cut = cut_print(&t->record);
 
-		if (!may_share(plan, i) || !bsearch(&cut, cuts, fresh, sizeof(*cuts), by_value))
+		if (!mfs_sharing_allowed(plan, i) ||
+		    !bsearch(&cut, cuts, fresh, sizeof(*cuts), by_value))
 			continue;
 		candidates[n] = (struct candidate){.fresh = !t->stored, .tensor = i};
 		error = fingerprint(s, t, &candidates[n].print);
@@ -212,7 +207,7 @@ static int find_candidates(struct sharing *s, struct candidate *candidates, uint
 	return error;
 }
 
-static int share_alike(struct sharing *s, struct candidate *candidates)
+static int share_alike(mfs_sharing *s, struct candidate *candidates)
 {
 	uint32_t n = 0, from = 0;
 	int error = find_candidates(s, candidates, &n);
@@ -231,18 +226,32 @@ static int share_alike(struct sharing *s, struct candidate *candidates)
 
 int mfs_plan_share(mfs_plan *plan, const atomic_int *cancel, mfs_problem *why)
 {
-	struct sharing s = {.plan = plan, .cancel = cancel, .why = why};
+	mfs_sharing s = {.plan = plan, .cancel = cancel, .why = why};
 	struct candidate *candidates = calloc(plan->tensor_count + 1u, sizeof(*candidates));
 	int error;
 
-	s.buffer[0] = malloc(STEP);
-	s.buffer[1] = malloc(STEP);
+	s.buffer[0] = malloc(MFS_SHARE_STEP);
+	s.buffer[1] = malloc(MFS_SHARE_STEP);
 	if (candidates && s.buffer[0] && s.buffer[1])
 		error = share_alike(&s, candidates);
 	else
 		error = mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
 	free(candidates);
+	if (!error)
+		error = mfs_sharing_spans(&s);
 	free(s.buffer[0]);
 	free(s.buffer[1]);
 	return error;
+}
+
+void mfs_plan_cut_twins(mfs_plan *plan)
+{
+	for (uint32_t i = 0; i < plan->tensor_count; i++) {
+		mfs_plan_tensor *t = &plan->tensors[i];
+
+		if (t->twin == MFS_NO_TENSOR)
+			continue;
+		t->record.span_blocks = plan->tensors[t->twin].record.span_blocks;
+		t->spans = plan->tensors[t->twin].spans;
+	}
 }

@@ -6,19 +6,55 @@
 #include "problem.h"
 #include "trace.h"
 
+/* The first run of spans of the tensor's own from `from` on; of no spans: there is none. */
+static mfs_plan_run own_run(const mfs_plan_tensor *t, uint32_t number, uint64_t from)
+{
+	mfs_plan_run run = {.tensor = number, .first = from};
+
+	while (run.first < t->spans && !mfs_plan_owns(t, run.first))
+		run.first++;
+	if (!t->owners)
+		run.count = t->spans - from;
+	while (t->owners && run.first + run.count < t->spans &&
+	       mfs_plan_owns(t, run.first + run.count))
+		run.count++;
+	return run;
+}
+
+/* Puts the runs of a tensor to `out`, or counts them where it is NULL. */
+static uint32_t own_runs(mfs_plan_tensor *t, uint32_t number, mfs_plan_run *out)
+{
+	uint32_t n = 0;
+
+	t->first_stored = t->last_stored = UINT64_MAX;
+	for (mfs_plan_run run = own_run(t, number, 0); run.count;
+	     run = own_run(t, number, run.first + run.count)) {
+		if (!n)
+			t->first_stored = run.first;
+		t->last_stored = run.first + run.count - 1;
+		if (out)
+			out[n] = run;
+		n++;
+	}
+	return n;
+}
+
 int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why)
 {
-	plan->runs = calloc((size_t)plan->tensor_count + 1, sizeof(*plan->runs));
-	if (!plan->runs)
+	uint64_t count = 0;
+
+	for (uint32_t i = 0; i < plan->tensor_count; i++)
+		count += own_runs(&plan->tensors[i], i, NULL);
+	free(plan->runs);
+	plan->run_count = 0;
+	plan->runs = calloc(count + 1, sizeof(*plan->runs));
+	if (!plan->runs || count > UINT32_MAX)
 		return mfs_problem_no_memory(why);
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
 		mfs_plan_tensor *t = &plan->tensors[i];
 
-		if (t->record.flags & MFS_TENSOR_DERIVED)
-			continue; /* it is not stored */
-		plan->runs[plan->run_count++] = (mfs_plan_run){i, 0, t->spans};
-		t->first_stored = 0;
-		t->last_stored = t->spans - 1;
+		if (!(t->record.flags & MFS_TENSOR_DERIVED)) /* it is not stored */
+			plan->run_count += own_runs(t, i, plan->runs + plan->run_count);
 	}
 	return 0;
 }
@@ -77,6 +113,23 @@ static int put_span(struct ordering *o, uint32_t tensor, uint64_t span)
 	return 0;
 }
 
+/* The span, or the one whose frames it has, unless that has its place. */
+static int put_owner(struct ordering *o, uint32_t tensor, uint64_t span)
+{
+	const mfs_plan_tensor *t = &o->plan->tensors[tensor];
+	mfs_plan_owner owner;
+	uint32_t number;
+
+	if (mfs_plan_owns(t, span))
+		return put_span(o, tensor, span);
+	owner = t->owners[span];
+	number = (uint32_t)(o->first[owner.tensor] + owner.index);
+	if (o->next[number] != number)
+		return 0;
+	o->next[number] = number + 1;
+	return put_span(o, owner.tensor, owner.index);
+}
+
 /* Gives a place to the spans that hold bytes from..to of the tensor; for one that
  * is derived, to those of its base, which have the same numbers. */
 static int put_bytes(struct ordering *o, uint32_t tensor, uint64_t from, uint64_t to)
@@ -98,8 +151,8 @@ static int put_bytes(struct ordering *o, uint32_t tensor, uint64_t from, uint64_
 	base = o->first[tensor];
 	span = find_free(o, (uint32_t)(base + begin.index));
 	while (!error && span <= base + end.index) {
-		error = put_span(o, tensor, span - base);
 		o->next[span] = span + 1;
+		error = put_owner(o, tensor, span - base);
 		span = find_free(o, span + 1);
 	}
 	return error;

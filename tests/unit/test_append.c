@@ -30,6 +30,16 @@ static void make_model(const char *name, uint64_t seed)
 	free(w.bytes);
 }
 
+/* One tensor of `rows` rows; those of shorter ones are its first. */
+static void make_rows(const char *name, uint64_t rows)
+{
+	const sf_tensor t = {"token_embd.weight", SF_Q4_0, 2, {4096, rows}, rows * 2304};
+	struct gw w = sf_gguf(&t, 1, 0);
+
+	sf_write(name, w.bytes, w.size);
+	free(w.bytes);
+}
+
 static void make_noise(const char *name, size_t size, uint64_t seed)
 {
 	uint8_t *bytes = malloc(size);
@@ -243,6 +253,64 @@ static void equal_tensors_share_what_is_stored_already(void **state)
 	new = find_tensor(c, "tuned.gguf", "blk.0.ffn_up.weight");
 	assert_int_not_equal(old.slot[0].first, new.slot[0].first);
 	mfs_close(c);
+}
+
+static uint64_t shared_bytes(void)
+{
+	mfs_container_info info = {.size = sizeof(info)};
+	mfs_container *c = open_ok();
+
+	assert_int_equal(mfs_info(c, &info), 0);
+	mfs_close(c);
+	return info.shared_bytes;
+}
+
+/* A file of literal bytes that was continued, and a vocabulary that was extended. */
+static void equal_spans_share_what_is_stored_already(void **state)
+{
+	job j = JOB;
+	mfs_container *c;
+	mfs_root_tensor old, new;
+
+	(void)state;
+	make_rows("m.gguf", 300);
+	make_rows("longer.gguf", 400);
+	make_rows("longest.gguf", 500);
+	make_noise("log", 2000000, 1);
+	make_noise("log.1", 2200000, 1);
+	pack_ok(&j, NAMES("m.gguf", "log"));
+	change_ok(&j, NAMES("longer.gguf"));
+	assert_true(j.summary.frame_bytes < 150 * 2304);
+	assert_true(shared_bytes() > 200 * 2304);
+	change_ok(&j, NAMES("longest.gguf"));
+	assert_true(j.summary.frame_bytes < 150 * 2304);
+	change_ok(&j, NAMES("log.1"));
+	assert_true(j.summary.frame_bytes < 400000);
+	check_holds(NAMES("log", "log.1", "longer.gguf", "longest.gguf", "m.gguf"));
+	c = open_ok();
+	old = find_tensor(c, "m.gguf", "token_embd.weight");
+	new = find_tensor(c, "longest.gguf", "token_embd.weight");
+	for (int s = 0; s < MFS_SLOTS; s++) {
+		assert_int_equal(old.slot[s].tables, new.slot[s].tables);
+		assert_int_equal(old.slot[s].base, new.slot[s].base);
+		assert_int_not_equal(old.slot[s].first, new.slot[s].first);
+	}
+	mfs_close(c);
+}
+
+/* The same codes would decode to the same bytes, but plain bytes were asked for. */
+static void what_is_asked_for_goes_before_sharing(void **state)
+{
+	job j = JOB;
+
+	(void)state;
+	make_rows("m.gguf", 300);
+	make_rows("longer.gguf", 400);
+	pack_ok(&j, NAMES("m.gguf"));
+	j.options.codec = "plain";
+	change_ok(&j, NAMES("longer.gguf"));
+	assert_true(j.summary.frame_bytes >= 400 * 2304);
+	check_holds(NAMES("longer.gguf", "m.gguf"));
 }
 
 /* Frames of 4 KiB: full segments stay where they lie, the last one is written anew. */
@@ -558,6 +626,37 @@ static void compacting_keeps_what_is_shared(void **state)
 	assert_int_equal(unused_bytes(), 0);
 }
 
+static void compacting_keeps_equal_spans_together(void **state)
+{
+	job j = JOB;
+	size_t packed_size, compact_size;
+	uint8_t *packed, *compact;
+
+	(void)state;
+	make_rows("a.gguf", 300);
+	make_rows("b.gguf", 400);
+	make_rows("c.gguf", 500);
+	make_noise("noise", 20000000, 3); /* no tensor is cut small */
+	pack_ok(&j, NAMES("a.gguf", "b.gguf", "c.gguf", "noise"));
+	packed = container_bytes(&packed_size);
+	pack_ok(&j, NAMES("b.gguf", "noise"));
+	change_ok(&j, NAMES("c.gguf"));
+	change_ok(&j, NAMES("a.gguf"));
+	j.options.compact = 1;
+	change_ok(&j, NULL);
+	compact = container_bytes(&compact_size);
+	check_holds(NAMES("a.gguf", "b.gguf", "c.gguf", "noise"));
+	assert_true(compact_size <= packed_size + 65536);
+	free(packed);
+	free(compact);
+	/* Those that used the frames of a removed file keep them, once. */
+	j.remove = "b.gguf";
+	change_ok(&j, NULL);
+	check_holds(NAMES("a.gguf", "c.gguf", "noise"));
+	assert_int_equal(unused_bytes(), 0);
+	assert_true(shared_bytes() > 200 * 2304);
+}
+
 static void damage_stops_compacting(void **state)
 {
 	job j = JOB;
@@ -584,6 +683,8 @@ int main(void)
 	    TEST(an_append_writes_little_more_than_it_stores),
 	    TEST(many_appends_follow_each_other),
 	    TEST(equal_tensors_share_what_is_stored_already),
+	    TEST(equal_spans_share_what_is_stored_already),
+	    TEST(what_is_asked_for_goes_before_sharing),
 	    TEST(full_segments_are_referred_to_where_they_lie),
 	    TEST(a_container_keeps_its_profile),
 	    TEST(a_container_that_is_open_reads_as_before),
@@ -595,6 +696,7 @@ int main(void)
 	    TEST(a_removed_file_is_gone_and_the_rest_stays),
 	    TEST(compacting_gives_what_packing_would),
 	    TEST(compacting_keeps_what_is_shared),
+	    TEST(compacting_keeps_equal_spans_together),
 	    TEST(damage_stops_compacting),
 	};
 
