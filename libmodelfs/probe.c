@@ -14,20 +14,24 @@
 #include "reader.h"
 
 #define SMALL_BYTES 4096u
-#define SMALL_READS 4 /* one after the other, then (TRIES times) all at the same time */
+#define SMALL_READS 4 /* a try is one of them, then all at the same time */
 #define LARGE_BYTES (512u << 10)
 #define LARGE_READS 4 /* at the same time, after a single one of at most: */
 #define FAST_NS	    5000000
-/* Whatever else the machine does can only make a medium look slower than it is:
- * what decides is measured so often, and the best counts. */
-#define TRIES 2
+/* Whatever else the machine does can only make a medium look slower than it is, and
+ * never twice in the same way: the best of several tries counts, and when two come
+ * near to it there are no more. */
+#define TRIES	  2
+#define TRIES_MAX 6
+#define NEAR	  8 /* within an eighth of the best */
 /* Too little to read to be worth a probe. */
 #define CONTAINER_MIN (8u << 20)
 
 struct probe {
 	struct reader *r;
 	struct timespec deadline;
-	unsigned small; /* reads begun, each at a place of its own */
+	uint64_t patience; /* until when (reader_now()) tries that differ are repeated */
+	unsigned small;	   /* reads begun, each at a place of its own */
 };
 
 static bool all_done(struct run *const runs[], unsigned count)
@@ -68,7 +72,7 @@ static uint64_t time_runs(struct probe *p, struct run *const runs[], unsigned co
 /* `count` small reads at the same time, spread over the container. */
 static uint64_t time_small(struct probe *p, unsigned count)
 {
-	uint64_t step = p->r->c->sb.container_size / ((1 + TRIES) * SMALL_READS + 1);
+	uint64_t step = p->r->c->sb.container_size / (TRIES_MAX * (1 + SMALL_READS) + 1);
 	struct run *runs[SMALL_READS];
 	unsigned begun = 0;
 
@@ -118,27 +122,44 @@ static uint64_t first_frame(const struct reader *r)
 	return round_down(least, r->unit);
 }
 
+/* The best of several tries. */
+struct best {
+	uint64_t least; /* nanoseconds; 0: none */
+	unsigned tries, near;
+};
+
+/* Notes what a try took. True: there should be another one. */
+static bool another_try(const struct probe *p, struct best *best, uint64_t took)
+{
+	bool better = !best->least || took < best->least;
+	uint64_t least = better ? took : best->least;
+	uint64_t other = better ? best->least : took;
+
+	if (!took) /* failed, or the time is over: what is known has to do */
+		return false;
+	if (other && other - least <= least / NEAR)
+		best->near++;
+	best->least = least;
+	best->tries++;
+	if (best->tries < TRIES)
+		return true;
+	return !best->near && best->tries < TRIES_MAX && reader_now() < p->patience;
+}
+
 /* Sets latency and channels. False: not known. */
 static bool measure_small(struct probe *p, mfs_medium *out)
 {
-	uint64_t least = UINT64_MAX, together = UINT64_MAX;
+	struct best alone = {0}, together = {0};
 
-	for (unsigned i = 0; i < SMALL_READS; i++) {
-		uint64_t took = time_small(p, 1);
-
-		if (!took)
-			return false;
-		least = took < least ? took : least;
-	}
-	for (unsigned i = 0; i < TRIES; i++) {
-		uint64_t took = time_small(p, SMALL_READS);
-
-		if (!took)
-			return false;
-		together = took < together ? took : together;
-	}
-	out->latency_us = (uint32_t)(least / 1000 + 1);
-	out->channels = (uint32_t)((SMALL_READS * least + together / 2) / together);
+	while (another_try(p, &alone, time_small(p, 1)))
+		;
+	while (alone.least && another_try(p, &together, time_small(p, SMALL_READS)))
+		;
+	if (!together.least)
+		return false;
+	out->latency_us = (uint32_t)(alone.least / 1000 + 1);
+	out->channels =
+	    (uint32_t)((SMALL_READS * alone.least + together.least / 2) / together.least);
 	if (out->channels < 1)
 		out->channels = 1;
 	if (out->channels > SMALL_READS)
@@ -155,9 +176,12 @@ static uint64_t rate(uint64_t bytes, uint64_t nanoseconds)
  * best rate. Returns the nanoseconds it took, or 0. */
 static uint64_t try_large(struct probe *p, uint64_t *at, unsigned count, mfs_medium *out)
 {
-	uint64_t bytes = (uint64_t)count * large_bytes(p->r);
-	uint64_t took = time_large(p, *at, count), found = rate(bytes, took);
+	uint64_t bytes = (uint64_t)count * large_bytes(p->r), took, found;
 
+	if (!range_ok(*at, bytes, p->r->c->sb.container_size))
+		return 0;
+	took = time_large(p, *at, count);
+	found = rate(bytes, took);
 	*at += bytes;
 	if (found > out->bytes_per_second)
 		out->bytes_per_second = found;
@@ -167,17 +191,17 @@ static uint64_t try_large(struct probe *p, uint64_t *at, unsigned count, mfs_med
 /* Sets the rate. False: not known. */
 static bool measure_large(struct probe *p, mfs_medium *out)
 {
-	uint64_t at = first_frame(p->r), all = TRIES * (1 + LARGE_READS) * large_bytes(p->r);
-	uint64_t took = 0;
+	struct best alone = {0}, together = {0};
+	uint64_t at = first_frame(p->r);
+	bool again = true;
 
-	if (!range_ok(at, all, p->r->c->sb.container_size))
-		return false;
-	for (unsigned i = 0; i < TRIES && (i == 0 || took > FAST_NS); i++)
-		took = try_large(p, &at, 1, out);
+	while (again && !(alone.least && alone.least <= FAST_NS))
+		again = another_try(p, &alone, try_large(p, &at, 1, out));
 	/* A slow medium has no time for more; a fast one shows what it can do only
 	 * when it has enough to do. */
-	for (unsigned i = 0; i < TRIES && took && took <= FAST_NS; i++)
-		took = try_large(p, &at, LARGE_READS, out);
+	again = alone.least && alone.least <= FAST_NS;
+	while (again)
+		again = another_try(p, &together, try_large(p, &at, LARGE_READS, out));
 	return out->bytes_per_second != 0;
 }
 
@@ -202,6 +226,7 @@ void reader_probe(struct reader *r, unsigned most_ms)
 
 	if (r->c->sb.container_size < CONTAINER_MIN)
 		return;
+	p.patience = reader_now() + (uint64_t)most_ms * 1000000 / 2;
 	clock_gettime(CLOCK_MONOTONIC, &p.deadline);
 	p.deadline.tv_sec += most_ms / 1000;
 	p.deadline.tv_nsec += most_ms % 1000 * 1000000L;
