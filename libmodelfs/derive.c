@@ -201,13 +201,17 @@ static void scatter(const struct lora_shape *shape, const mfs_root_term *term, c
 	const uint64_t outer = turned ? shape->columns : term->rank;
 	const uint64_t each = mfs_merge_panel_floats(term->rank, shape->columns);
 
-	for (size_t i = 0; i < count; i++) {
-		uint64_t line = (first + i) / inner, at = (first + i) % inner;
-		uint64_t k = turned ? at : line % outer, j = turned ? line % outer : at;
+	for (size_t i = 0, n; i < count; i += n) {
+		const uint64_t line = (first + i) / inner, at = (first + i) % inner;
+		float *slice = panels + line / outer * each;
 
-		panels[line / outer * each +
-		       (j / MFS_MERGE_PANEL * term->rank + k) * MFS_MERGE_PANEL +
-		       j % MFS_MERGE_PANEL] = from[i];
+		n = count - i < inner - at ? count - i : (size_t)(inner - at);
+		for (uint64_t m = at; m < at + n; m++) {
+			const uint64_t k = turned ? m : line % outer, j = turned ? line % outer : m;
+
+			slice[(j / MFS_MERGE_PANEL * term->rank + k) * MFS_MERGE_PANEL +
+			      j % MFS_MERGE_PANEL] = from[i + (m - at)];
+		}
 	}
 }
 
