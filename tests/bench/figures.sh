@@ -32,7 +32,19 @@ fi
 
 # grouped NUMBER: 1234567 -> 1,234,567
 grouped() { sed ':a; s/\([0-9]\)\([0-9]\{3\}\)\($\|,\)/\1,\2\3/; ta' <<<"$1"; }
-share() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.1f %%", 100 * a / b }'; }
+# shares PLAIN SIZE...: cells of a table, the smallest in bold
+shares()
+{
+	awk 'BEGIN {
+		for (i = 2; i < ARGC; i++)
+			if (i == 2 || ARGV[i] + 0 < least)
+				least = ARGV[i] + 0
+		for (i = 2; i < ARGC; i++) {
+			mark = ARGV[i] + 0 == least ? "**" : ""
+			printf " %s%.1f %%%s |", mark, 100 * ARGV[i] / ARGV[1], mark
+		}
+	}' "$@"
+}
 
 row()
 {
@@ -44,8 +56,8 @@ row()
 	rm -f "$tmp/figure.mfs"
 	mkmodelfs --quiet "$tmp/figure.mfs" "$file"
 	stored=$(stat -c %s "$tmp/figure.mfs")
-	printf '| %s | %s | %s | %s | **%s** |\n' "$(basename "$file")" "$(grouped "$plain")" \
-		"$(share "$fast" "$plain")" "$(share "$best" "$plain")" "$(share "$stored" "$plain")"
+	printf '| %s | %s |%s\n' "$(basename "$file")" "$(grouped "$plain")" \
+		"$(shares "$plain" "$fast" "$best" "$stored")"
 }
 
 {

@@ -29,23 +29,35 @@ def run(*command, seconds=1800):
     return done.stdout
 
 
+class Signals:
+    """SIGTERM, SIGHUP and SIGINT as exceptions, so that everything is cleaned up."""
+    holding = 0
+    waiting = None
+
+    @classmethod
+    def handle(cls, number, _frame):
+        if not cls.holding:
+            raise SystemExit(128 + number)
+        cls.waiting = number
+
+
 def end_on_signals():
-    """SIGTERM and SIGHUP become exceptions, so that everything is cleaned up."""
-    def handler(number, _frame):
-        raise SystemExit(128 + number)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, handler)
+        signal.signal(number, Signals.handle)
 
 
 @contextlib.contextmanager
 def held_back():
-    """Signals wait while something is undone."""
-    numbers = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    """Signals wait while something is done or undone that must not be left half way."""
+    Signals.holding += 1
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        Signals.holding -= 1
+        number = Signals.waiting
+        if number and not Signals.holding:
+            Signals.waiting = None
+            raise SystemExit(128 + number)
 
 
 class Turns:
@@ -116,22 +128,25 @@ def process(command, log=None, group=None):
     command = [str(word) for word in command]
     if group:
         command = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', group.procs] + command
-    with open(log or os.devnull, "wb") as output:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output,
-                                 stderr=subprocess.STDOUT)
+    child = None
     try:
+        with open(log or os.devnull, "wb") as output, held_back():
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output,
+                                     stderr=subprocess.STDOUT)
         yield child
     finally:
-        with held_back():
-            child.terminate()
-            end_process(child)
+        if child:
+            with held_back():
+                child.terminate()
+                end_process(child)
 
 
 @contextlib.contextmanager
 def mounted(directory, *arguments):
     os.makedirs(directory, exist_ok=True)
-    run("mount", *arguments, directory)
     try:
+        with held_back():
+            run("mount", *arguments, directory)
         yield directory
     finally:
         with held_back():
@@ -149,8 +164,11 @@ def daemon(command, directory, log, group=None):
     """A FUSE daemon that stays in the foreground and mounts `directory`."""
     os.makedirs(directory, exist_ok=True)
     with process(command, log, group) as child:
+        def started():
+            return is_mounted(directory) or child.poll() is not None
+
         try:
-            wait_until(20, lambda: is_mounted(directory) or child.poll() is not None)
+            wait_until(20, started)
             if not is_mounted(directory):
                 with open(log, encoding="utf-8", errors="replace") as file:
                     why = file.read().strip().splitlines()
@@ -158,24 +176,29 @@ def daemon(command, directory, log, group=None):
             yield child
         finally:
             with held_back():
+                wait_until(5, started)  # what mounts later would leave its mount behind
                 unmount(directory)
                 end_process(child)
+                unmount(directory)
 
 
 @contextlib.contextmanager
 def loop_device(path, read_only=True):
     """A loop device over `path` that does not cache it a second time."""
     mode = ["-r"] if read_only else []
-    device = run("losetup", *mode, "--direct-io=on", "-f", "--show", path).strip()
+    device = None
     try:
+        with held_back():
+            device = run("losetup", *mode, "--direct-io=on", "-f", "--show", path).strip()
         # Loop devices read 2560 KiB ahead; SD cards, sticks and SSDs get this.
         with open("/sys/block/%s/queue/read_ahead_kb" % os.path.basename(device), "w",
                   encoding="ascii") as file:
             file.write("128")
         yield device
     finally:
-        with held_back():
-            subprocess.run(["losetup", "-d", device], check=False)
+        if device:
+            with held_back():
+                subprocess.run(["losetup", "-d", device], check=False)
 
 
 def drop_caches():
