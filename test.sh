@@ -31,7 +31,7 @@ for argument; do
 done
 
 jobs=$(nproc)
-fuzz_seconds=15
+fuzz_seconds=12
 [ $soak = 0 ] || fuzz_seconds=600
 passed=0
 failed=0
@@ -66,7 +66,7 @@ count_suite()
 
 	shift
 	rm -f "$results"
-	ctest --test-dir "$directory" --output-on-failure --output-junit results.xml -j "$jobs" \
+	ctest --test-dir "$directory" --output-on-failure --output-junit results.xml -j "$((jobs + 1))" \
 		"$@" 2>&1 | tee "$directory/ctest.log" || status=$?
 	attributes=$(head -c 2000 "$results" | tr '\n\t' '  ' | grep -o -m1 '<testsuite [^>]*>') || {
 		echo "ctest left no results"
