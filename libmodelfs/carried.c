@@ -2,10 +2,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "../format/check.h"
 #include "container.h"
+#include "mfs_xxhash.h"
 #include "problem.h"
 #include "reader.h"
 

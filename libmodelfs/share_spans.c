@@ -1,10 +1,10 @@
 /* Which spans of new tensors are those of other tensors: see share.h. */
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "carried.h"
 #include "container.h"
+#include "mfs_xxhash.h"
 #include "problem.h"
 #include "share.h"
 
