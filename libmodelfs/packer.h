@@ -61,8 +61,8 @@ typedef struct {
 	XXH3_state_t *file_hash, *tensor_hash;
 	uint8_t *base_span;   /* of a delta's base */
 	uint8_t *passed_span; /* that is hashed only */
-	mfs_ahead *ahead;   /* reads what is computed; NULL: not yet, or by one thread */
-	bool prove;	    /* spans are decoded again as soon as they are coded */
+	mfs_ahead *ahead;     /* reads what is computed; NULL: not yet, or by one thread */
+	bool prove;	      /* spans are decoded again as soon as they are coded */
 	uint64_t original_done;
 } mfs_pack_work;
 
