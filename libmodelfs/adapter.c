@@ -102,7 +102,7 @@ static int find_sides(struct pairing *p)
 {
 	p->sides = calloc(p->adapter->tensor_count + 1u, sizeof(*p->sides));
 	if (!p->sides)
-		return mfs_problem_set(p->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(p->why);
 	for (uint32_t i = 0; i < p->adapter->tensor_count; i++) {
 		const mfs_import_tensor *t = &p->adapter->tensors[i];
 		bool a = ends_with(t, ".lora_a"), gain = p->gains && ends_with(t, ".lora_gain");
@@ -223,7 +223,7 @@ static int make_pairs(const struct pairing *p, mfs_adapter *out)
 
 	out->pairs = calloc(p->count, sizeof(*out->pairs));
 	if (!out->pairs)
-		return mfs_problem_set(p->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(p->why);
 	for (uint32_t i = 0; i < p->count && !error; i += 2) {
 		const struct side *a = &p->sides[i];
 		const struct side *b = i + 1 < p->count ? a + 1 : NULL;
@@ -261,7 +261,7 @@ int mfs_adapter_new(mfs_adapter **out, const char *name, const mfs_import *adapt
 	if (!error)
 		error = mfs_import_index_open(&p.index, base);
 	if (error == MFS_E_MEMORY)
-		mfs_problem_set(why, error, UINT64_MAX, "out of memory");
+		mfs_problem_no_memory(why);
 	if (!error)
 		error = find_sides(&p);
 	if (!error)

@@ -43,7 +43,7 @@ struct group {
 
 static int no_memory(const struct pairing *p)
 {
-	return mfs_problem_set(p->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	return mfs_problem_no_memory(p->why);
 }
 
 /* ---- tensors by module ---- */

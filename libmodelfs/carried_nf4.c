@@ -130,5 +130,5 @@ int mfs_carried_import_nf4(mfs_plan_file *file, mfs_problem *why)
 	bool ok = !has_codes(&x) || (take_tensors(&x) && find_offsets(&x));
 
 	free(x.numbers);
-	return ok ? 0 : mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	return ok ? 0 : mfs_problem_no_memory(why);
 }

@@ -35,11 +35,6 @@ struct mfs_gains {
 	uint8_t *bytes;
 };
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- computing ---- */
 
 static int load(const struct mfs_gains *g, uint32_t number, float **out)
@@ -173,7 +168,7 @@ static int add_items(struct mfs_gains *g, const mfs_adapter *adapter, mfs_proble
 		pairs += a->count;
 	g->items = calloc(pairs + 1u, sizeof(*g->items));
 	if (!g->items)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	for (uint32_t model = 0; adapter; adapter = adapter->next, model++)
 		for (uint32_t i = 0; i < adapter->count; i++) {
 			const mfs_adapter_pair *pair = &adapter->pairs[i];
@@ -236,11 +231,11 @@ static int fill(struct mfs_gains *g, const mfs_adapter *adapter, const mfs_base_
 
 	g->models = calloc(g->model_count, sizeof(*models));
 	if (!g->models)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	memcpy(g->models, models, g->model_count * sizeof(*models));
 	error = add_items(g, adapter, why);
 	if (!error && g->count && make_head(g, &end) < 0)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	*source = (mfs_source){.name = "gains.safetensors",
 			       .size = end,
 			       .read_at = read_gains,
@@ -258,7 +253,7 @@ int mfs_gains_open(mfs_gains **out, const mfs_adapter *adapter, const mfs_base_m
 
 	*out = NULL;
 	if (!g)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	pthread_mutex_init(&g->lock, NULL);
 	g->model_count = count;
 	g->matrices = *matrices;

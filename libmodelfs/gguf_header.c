@@ -17,7 +17,7 @@ int mfs_gguf_infos_read(const mfs_import *import, mfs_source *source, uint8_t **
 	*size = (size_t)(facts->infos_end - facts->infos);
 	bytes = malloc(*size + 1);
 	if (!bytes)
-		return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(why);
 	error = source->read_at(source, facts->infos, bytes, *size);
 	if (error) {
 		free(bytes);

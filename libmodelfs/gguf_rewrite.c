@@ -184,7 +184,7 @@ static int sort_names(struct rewrite *r)
 
 	r->by_name = calloc(n + 1u, sizeof(*r->by_name));
 	if (!r->by_name)
-		return mfs_problem_set(r->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(r->why);
 	for (uint32_t i = 0; i < n; i++)
 		r->by_name[i] = i;
 	qsort_r(r->by_name, n, sizeof(*r->by_name), compare_names, r->import->tensors);
@@ -309,8 +309,7 @@ int mfs_gguf_rewrite(mfs_source *source, const mfs_import *import, mfs_gguf_tens
 	/* The alignment is no larger than what lies before the first tensor. */
 	r.out_room = 2 * r.in_size + ROOM;
 	r.out = malloc(r.out_room);
-	error = in && r.out ? run(&r, source, in, end)
-			    : mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	error = in && r.out ? run(&r, source, in, end) : mfs_problem_no_memory(why);
 	free(in);
 	free(r.by_name);
 	if (error) {

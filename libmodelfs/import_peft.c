@@ -69,11 +69,6 @@ struct opening {
 
 #define refuse(o, error, ...) mfs_problem_about((o)->peft->path, (o)->why, (error), __VA_ARGS__)
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- names ---- */
 
 /* Architectures whose modules have the names below, and whether llama.cpp's
@@ -615,10 +610,10 @@ static int make_file(struct opening *o, mfs_source *source)
 	uint64_t data, end;
 
 	if (!out)
-		return no_memory(o->why);
+		return mfs_problem_no_memory(o->why);
 	put_header(o, out);
 	if (fclose(out) || !p->head)
-		return no_memory(o->why);
+		return mfs_problem_no_memory(o->why);
 	data = end = round_up(p->head_size, ALIGNMENT);
 	for (uint32_t i = 0; i < p->count; i++) {
 		p->matrices[i].offset += data;
@@ -668,7 +663,7 @@ static int make_matrices(struct opening *o)
 		return refuse(o, MFS_E_LIMIT, "more than %u tensors", MATRICES_MAX);
 	p->matrices = calloc(p->import.tensor_count + 1u, sizeof(*p->matrices));
 	if (!p->matrices)
-		return no_memory(o->why);
+		return mfs_problem_no_memory(o->why);
 	for (uint32_t i = 0; i < p->import.tensor_count && !error; i++) {
 		struct matrix *m = &p->matrices[p->count];
 
@@ -695,7 +690,7 @@ int mfs_peft_matrices_path(char **out, const char *directory, mfs_problem *why)
 
 	*out = join(directory, "adapter_model.safetensors");
 	if (!*out || !pickle)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	else if (access(*out, F_OK) && !access(pickle, F_OK))
 		error = mfs_problem_set(why, MFS_E_UNSUPPORTED, UINT64_MAX,
 					"%s: a pickle can run any program when it is loaded and is "
@@ -722,7 +717,8 @@ static int open_files(struct opening *o, const char *directory, struct stat *fou
 	char *config = join(directory, "adapter_config.json");
 	int error;
 
-	error = config ? mfs_peft_matrices_path(&p->path, directory, o->why) : no_memory(o->why);
+	error = config ? mfs_peft_matrices_path(&p->path, directory, o->why)
+		       : mfs_problem_no_memory(o->why);
 	if (!error)
 		error = mfs_peft_config_read(&p->config, config, o->why);
 	p->config.path = p->path;
@@ -742,7 +738,7 @@ int mfs_peft_open(mfs_peft **out, const char *directory, const mfs_base_model *b
 	int error;
 
 	if (!o.peft)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	o.peft->base = *base;
 	o.peft->file.u.fd = -1;
 	pthread_mutex_init(&o.peft->lock, NULL);
@@ -750,7 +746,7 @@ int mfs_peft_open(mfs_peft **out, const char *directory, const mfs_base_model *b
 	if (!error)
 		error = check_base(&o);
 	if (!error && mfs_import_index_open(&o.index, o.base) < 0)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	if (!error)
 		error = make_matrices(&o);
 	if (!error)

@@ -26,11 +26,6 @@
 #define LEAD_LITERAL (3u * MFS_PLAN_LEAD_FRAME)
 #define TENSOR_MAX   (UINT64_C(1) << 39)
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- adding sources ---- */
 
 static const char *base_name(const char *path)
@@ -176,7 +171,7 @@ int mfs_plan_append(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_p
 	file->name = files ? strdup(name) : NULL;
 	if (!file->name) {
 		file_free(file);
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	}
 	fill_record(file);
 	if (file->record.kind != MFS_FILE_VIEW)
@@ -199,7 +194,7 @@ int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_prob
 
 	memset(out, 0, sizeof(*out));
 	out->path = strdup(path);
-	error = out->path ? open_file(plan, out, why) : no_memory(why);
+	error = out->path ? open_file(plan, out, why) : mfs_problem_no_memory(why);
 	if (error)
 		free(out->path);
 	return error;
@@ -426,7 +421,7 @@ int mfs_plan_layout(mfs_plan *plan, const mfs_layout *layout, uint32_t *out, mfs
 	if (!plan->layouts)
 		plan->layouts = calloc(MFS_LAYOUTS_MAX, sizeof(const mfs_layout *));
 	if (!plan->layouts)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	*out = plan->layout_count;
 	plan->layouts[plan->layout_count++] = layout;
 	return 0;
@@ -452,7 +447,7 @@ int mfs_plan_add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_probl
 	    grow(plan->extents, plan->extent_count, &plan->extent_room, sizeof(*extents));
 
 	if (!extents)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	plan->extents = extents;
 	extents[plan->extent_count++] = *extent;
 	return 0;
@@ -496,7 +491,7 @@ int mfs_plan_add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_probl
 	    grow(plan->tensors, plan->tensor_count, &plan->tensor_room, sizeof(*tensors));
 
 	if (!tensors)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	plan->tensors = tensors;
 	tensors[plan->tensor_count++] = *tensor;
 	return 0;
@@ -614,7 +609,7 @@ int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *wh
 	    grow(plan->terms, plan->term_count, &plan->term_room, sizeof(*terms));
 
 	if (!terms)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	plan->terms = terms;
 	for (int k = 0; k < MFS_TERM_OPERANDS; k++)
 		if (!operand_is_bounded(plan, term->operand[k]))
@@ -834,7 +829,7 @@ static int sort_terms(mfs_plan *plan, mfs_problem *why)
 	struct ordered_term *ordered = calloc(plan->term_count + 1u, sizeof(*ordered));
 
 	if (!ordered)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	for (uint32_t i = 0; i < plan->term_count; i++)
 		ordered[i] = (struct ordered_term){plan->terms[i], i};
 	qsort(ordered, plan->term_count, sizeof(*ordered), compare_terms);
@@ -862,7 +857,7 @@ static int build_views(mfs_plan *plan, mfs_problem *why)
 		error = mfs_view_build(plan, i, why);
 	}
 	if (!error && any && mfs_plan_sort(plan) < 0)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	return error;
 }
 

@@ -17,11 +17,6 @@
 
 #define LABEL_MAX 200 /* so that the names of views have room */
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- labels ---- */
 
 /* What follows "DIRECTORY/LABEL" in the name of a file, or NULL. */
@@ -180,7 +175,7 @@ static int open_peft(mfs_plan_file *out, const char *path, const mfs_plan_file *
 	memset(out, 0, sizeof(*out));
 	out->path = strdup(path);
 	if (!out->path)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	error = mfs_peft_open(&out->peft, path, &base, &out->source, &out->found, why);
 	if (!error)
 		error = mfs_import_source(&out->import, &out->source, why);
@@ -233,7 +228,7 @@ static int remark_dora(const mfs_plan *plan, mfs_plan_file *file, const char *la
 					file->path, reason);
 	else if (asprintf(&file->remark, "no adapters/%s.gguf: %s; its merged models have them",
 			  label, reason) < 0)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	if (error)
 		close_adapter(file);
 	return error;
@@ -384,7 +379,7 @@ int mfs_plan_add_merge(mfs_plan *plan, const char *label, const char *mixture, m
 	struct mixture m = {.plan = plan, .why = why};
 	uint32_t count = plan->file_count;
 	char *text = strdup(mixture);
-	int error = text ? check_label(plan, label, why) : no_memory(why);
+	int error = text ? check_label(plan, label, why) : mfs_problem_no_memory(why);
 
 	if (!error && !plan->views)
 		error = mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
@@ -418,7 +413,7 @@ static int make_parts(const struct mixture *m, mfs_premerge_part **out)
 {
 	*out = calloc(m->count + 1u, sizeof(**out));
 	if (!*out)
-		return no_memory(m->why);
+		return mfs_problem_no_memory(m->why);
 	for (uint32_t i = 0; i < m->count; i++) {
 		const mfs_plan_file *file = mfs_plan_find(m->plan, m->parts[i].file);
 
@@ -488,7 +483,7 @@ static int add_premerged(mfs_plan *plan, const struct mixture *m, const char *la
 	if (error)
 		return error;
 	file.delta_of = strdup(m->base);
-	error = file.delta_of ? premerge(m, text, &file) : no_memory(m->why);
+	error = file.delta_of ? premerge(m, text, &file) : mfs_problem_no_memory(m->why);
 	if (error) {
 		mfs_plan_discard(&file);
 		return error;
@@ -515,7 +510,7 @@ int mfs_plan_add_premerge(mfs_plan *plan, const char *label, const char *mixture
 		text = NULL;
 	parts = text ? strdup(text) : NULL;
 	if (!parts)
-		error = no_memory(why);
+		error = mfs_problem_no_memory(why);
 	else if (strlen(text) > UINT16_MAX / 2)
 		error = mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX, "'%s': too long", label);
 	if (!error && mixture)

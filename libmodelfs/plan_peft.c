@@ -15,11 +15,6 @@
 #include "shards.h"
 #include "view.h"
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- the files of a model ---- */
 
 const mfs_plan_file *mfs_plan_first_shard(const mfs_plan *plan, const char *name)
@@ -71,7 +66,7 @@ static int open_models(const mfs_plan *plan, const char *base, mfs_base_model **
 				       base, MFS_SHARDS_MAX);
 	*out = calloc(*count, sizeof(**out));
 	if (!*out)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	for (uint32_t i = 0; i < *count && !error; i++) {
 		snprintf(name, sizeof(name), "%s", base);
 		if (sharded)
@@ -159,7 +154,7 @@ static int changed_text(const mfs_plan_file *file, const mfs_base_model *models,
 		json_object_del(root, "quantization_config");
 	*out = json_dumps(root, JSON_INDENT(2));
 	json_decref(root);
-	return *out ? 0 : no_memory(why);
+	return *out ? 0 : mfs_problem_no_memory(why);
 }
 
 /* ---- the merged model ---- */
@@ -274,7 +269,7 @@ static int open_files(struct adding *a, const char *directory)
 	int error = mfs_peft_matrices_path(&matrices, directory, a->why);
 
 	if (!error && asprintf(&config, "%s/adapter_config.json", directory) < 0)
-		error = no_memory(a->why);
+		error = mfs_problem_no_memory(a->why);
 	if (!error)
 		error = open_file(a, config, &a->config);
 	if (!error)
@@ -331,10 +326,10 @@ static int append_gains(struct adding *a, const char **name)
 	if (error || !file.gains)
 		return error;
 	file.path = strdup(matrices->path);
-	error =
-	    file.path ? mfs_import_source(&file.import, &file.source, a->why) : no_memory(a->why);
+	error = file.path ? mfs_import_source(&file.import, &file.source, a->why)
+			  : mfs_problem_no_memory(a->why);
 	if (!error && mfs_gains_assign(adapter, a->models, &file.import) < 0)
-		error = no_memory(a->why);
+		error = mfs_problem_no_memory(a->why);
 	if (error) {
 		mfs_import_free(&file.import);
 		mfs_gains_free(file.gains);

@@ -225,7 +225,7 @@ int container_load_trace(mfs_container *c, const char *path, mfs_problem *why)
 	int err;
 
 	if (!names)
-		return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(why);
 	count = drop_literals(names, tensors, tensors + c->root.count[MFS_SEC_FILES]);
 	err = mfs_trace_read(&trace, path, names, count, why);
 	free(names);

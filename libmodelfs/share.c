@@ -186,7 +186,7 @@ static int find_candidates(mfs_sharing *s, struct candidate *candidates, uint32_
 	int error = 0;
 
 	if (!cuts)
-		return mfs_problem_set(s->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(s->why);
 	fresh = fresh_cuts(plan, cuts);
 	for (uint32_t i = 0; i < plan->tensor_count && !error; i++) {
 		const mfs_plan_tensor *t = &plan->tensors[i];
@@ -235,7 +235,7 @@ int mfs_plan_share(mfs_plan *plan, const atomic_int *cancel, mfs_problem *why)
 	if (candidates && s.buffer[0] && s.buffer[1])
 		error = share_alike(&s, candidates);
 	else
-		error = mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		error = mfs_problem_no_memory(why);
 	free(candidates);
 	if (!error)
 		error = mfs_sharing_spans(&s);

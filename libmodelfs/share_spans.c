@@ -52,7 +52,7 @@ struct search {
 
 static int no_memory(const struct search *f)
 {
-	return mfs_problem_set(f->s->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	return mfs_problem_no_memory(f->s->why);
 }
 
 /* Makes room for one more record behind `count` of them. */
@@ -354,7 +354,7 @@ int mfs_sharing_spans(mfs_sharing *s)
 	int error;
 
 	if (!f)
-		return mfs_problem_set(s->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+		return mfs_problem_no_memory(s->why);
 	f->s = s;
 	find_kinds(f);
 	error = probe_tensors(f);

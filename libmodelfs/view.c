@@ -19,11 +19,6 @@ static const struct {
 } types[MFS_VIEW_TYPES] = {
     {"f32", MFS_GGML_F32}, {"f16", MFS_GGML_F16}, {"bf16", MFS_GGML_BF16}, {"q8_0", MFS_GGML_Q8_0}};
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 const char *mfs_view_type_name(unsigned i)
 {
 	return types[i].name;
@@ -141,7 +136,7 @@ static int add_view(mfs_plan *plan, const char *name, const char *base, const ch
 		free(file.path);
 		free(file.note);
 		mfs_view_free(view);
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	}
 	source.name = file.path;
 	file.source = source;
@@ -165,7 +160,7 @@ int mfs_views_add(mfs_plan *plan, const char *label, const char *base, const mfs
 		view = new_view(types[i].ggml_type, parts, count);
 		if (!view || asprintf(&name, "merged/%s.%s.gguf", label, types[i].name) < 0) {
 			mfs_view_free(view);
-			return no_memory(why);
+			return mfs_problem_no_memory(why);
 		}
 		error = add_view(plan, name, base, note, view, why);
 		free(name);
@@ -179,7 +174,7 @@ static int add_merged(mfs_plan *plan, const char *label, const char *name, const
 	char path[3 * MFS_NAME_MAX];
 
 	if (!view)
-		return no_memory(why);
+		return mfs_problem_no_memory(why);
 	snprintf(path, sizeof(path), "merged/%s/%s", label, name);
 	if (mfs_path_ok(path, strlen(path)))
 		return add_view(plan, path, base, note, view, why);
@@ -223,7 +218,7 @@ static int add_decoded(mfs_plan *plan, const char *label, const char *base, cons
 		char name[2 * MFS_NAME_MAX];
 
 		if (!view)
-			return no_memory(why);
+			return mfs_problem_no_memory(why);
 		snprintf(name, sizeof(name), "views/%s.%s.%s", label, types[wanted[i]].name, end);
 		if (mfs_path_ok(name, strlen(name))) {
 			error = add_view(plan, name, base, "nf4", view, why);

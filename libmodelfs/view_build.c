@@ -12,11 +12,6 @@
 
 #define refuse(b, error, ...) mfs_problem_set((b)->why, (error), UINT64_MAX, __VA_ARGS__)
 
-static int no_memory(mfs_problem *why)
-{
-	return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
-}
-
 /* ---- bytes that stay ---- */
 
 /* The base's extent that holds `offset`. */
@@ -121,7 +116,7 @@ static int shard_numbers(mfs_view_builder *b, uint32_t file, const uint32_t **ou
 		b->shard_count = shard.count;
 	}
 	if (!b->shard_numbers)
-		return no_memory(b->why);
+		return mfs_problem_no_memory(b->why);
 	mfs_shard_name(name, base, &shard, file + 1);
 	if (!b->shard_numbers[file])
 		error = name_numbers(b, name, &b->shard_numbers[file]);
@@ -269,7 +264,7 @@ static int name_numbers(const mfs_view_builder *b, const char *name, uint32_t **
 
 	*out = calloc(count + 1u, sizeof(**out));
 	if (!*out)
-		return no_memory(b->why);
+		return mfs_problem_no_memory(b->why);
 	for (uint64_t i = 0; i < file->record.extent_count; i++) {
 		const mfs_root_extent *e = &b->plan->extents[first + i];
 
@@ -297,7 +292,7 @@ static int open_builder(mfs_view_builder *b)
 	b->gain_numbers = calloc(parts + 1u, sizeof(*b->gain_numbers));
 	if (!b->part_numbers || !b->gain_numbers ||
 	    mfs_import_index_open(&b->index, mfs_view_base(b)) < 0)
-		return no_memory(b->why);
+		return mfs_problem_no_memory(b->why);
 	error = name_numbers(b, file->base, &b->numbers);
 	for (uint32_t i = 0; i < parts && !error; i++) {
 		const mfs_view_part *part = &b->view->parts[i];

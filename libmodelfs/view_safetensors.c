@@ -27,7 +27,7 @@ struct item {
 
 static int no_memory(const mfs_view_builder *b)
 {
-	return mfs_problem_set(b->why, MFS_E_MEMORY, UINT64_MAX, "out of memory");
+	return mfs_problem_no_memory(b->why);
 }
 
 /* ---- types that stay ---- */
