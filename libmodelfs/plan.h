@@ -165,15 +165,29 @@ typedef struct {
 	uint32_t tables_count;
 } mfs_plan;
 
-void mfs_plan_free(mfs_plan *plan); /* what it holds, not the struct itself */
+/* ---- making a plan (plan.c, plan_build.c) ---- */
 
 /* Opens and imports the file at `path` under `name` (NULL: its base name). */
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why);
 
+/* Sorts the files and cuts them into extents and tensors, once all are added. */
+int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
+
+void mfs_plan_free(mfs_plan *plan); /* what it holds, not the struct itself */
+
+/* ---- models of several files (plan_directory.c, plan_models.c) ---- */
+
+/* Adds the regular files of a directory under their base names and checks its
+ * index of shards, if it has one. On failure none of them is added. */
+int mfs_plan_add_directory(mfs_plan *plan, const char *path, mfs_problem *why);
+bool mfs_is_directory(const char *path);
+
 /* Once the files of a model are added: finds its 4-bit weights of bitsandbytes and adds
  * views of them. What cannot be decoded gets a remark. For who needs models whole, and
- * when all files are there; a model that was opened stays as it is. plan_models.c */
+ * when all files are there; a model that was opened stays as it is. */
 int mfs_plan_open_models(mfs_plan *plan, mfs_problem *why);
+
+/* ---- adapters (plan_adapters.c) ---- */
 
 /* Adds the adapter at `path` as "adapters/LABEL.gguf", and its merged views. It is
  * checked against its base: the file named `base`, or (NULL) the only model. */
@@ -189,40 +203,6 @@ int mfs_plan_add_merge(mfs_plan *plan, const char *label, const char *mixture, m
  * where it is quantized on its way in. */
 int mfs_plan_add_premerge(mfs_plan *plan, const char *label, const char *mixture, const char *path,
 			  mfs_problem *why);
-
-/* Adds the regular files of a directory under their base names and checks its
- * index of shards, if it has one. On failure none of them is added. */
-int mfs_plan_add_directory(mfs_plan *plan, const char *path, mfs_problem *why);
-bool mfs_is_directory(const char *path);
-
-/* Closes a file and frees what it holds. */
-void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file);
-/* The file with this name, or NULL. The pointer lasts until a file is added. */
-mfs_plan_file *mfs_plan_find(const mfs_plan *plan, const char *name);
-
-/* Closes and forgets the files added since there were `count`. */
-void mfs_plan_forget(mfs_plan *plan, uint32_t count);
-
-/* From here on what is read of changed files is counted as lost. */
-void mfs_plan_measure_losses(mfs_plan *plan);
-/* What changed tensor `i` of the file lost; false past the last. */
-bool mfs_plan_loss(const mfs_plan_file *file, uint32_t i, mfs_loss *out);
-/* Writes down what changed files lost, once all of them was read. */
-void mfs_plan_note_losses(mfs_plan *plan);
-/* Gives the terms of NF4 tensors their nested offsets, which are known by then too. */
-void mfs_plan_set_offsets(mfs_plan *plan);
-/* Where a weight could not be changed, that is what went wrong: its error with
- * `why`, else `error`. */
-int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why);
-
-/* Sorts the files and cuts them into extents and tensors. */
-int mfs_plan_build(mfs_plan *plan, mfs_problem *why);
-
-/* Stores the spans in the order of the trace at `path` (trace.h), the rest behind
- * them in the order of the files; after mfs_plan_build(). storage.c */
-int mfs_plan_order(mfs_plan *plan, const char *path, mfs_problem *why);
-/* In the order of the files, once it is known who owns which span. */
-int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why);
 
 /* ---- adapters of PEFT on safetensors models (plan_peft.c) ---- */
 
@@ -241,20 +221,29 @@ mfs_plan_file *mfs_plan_find_beside(const mfs_plan *plan, const mfs_plan_file *m
 /* Pairs an adapter that is carried over, as if it had just been added. */
 int mfs_plan_open_carried_peft(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why);
 
-/* A known format that breaks its own rules, as opposed to a medium that fails. */
-bool mfs_plan_is_refusal(int error);
+/* ---- models that are changed on their way in (plan_changed.c) ---- */
 
-/* Makes room for one more file at the end of plan->files; NULL without memory. */
-mfs_plan_file *mfs_plan_new_file(mfs_plan *plan);
-/* The number of a layout in the container; it is added if it is not there yet. The
- * plan refers to it. */
-int mfs_plan_layout(mfs_plan *plan, const mfs_layout *layout, uint32_t *out, mfs_problem *why);
-/* Adds an extent, or a tensor without one, to the file that is being built. */
-int mfs_plan_add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_problem *why);
-int mfs_plan_add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why);
-/* Imports a carried file through the container, for those who need its header. */
-int mfs_plan_import_carried(mfs_plan_file *file, mfs_problem *why);
-/* ---- for what adds files (plan_adapters.c) and cuts them (view.c) ---- */
+/* Puts the changed model in the place of a source that is not added yet, as the recipe
+ * says; what is no model stays as it is. The file is closed after a failure. */
+int mfs_plan_change(const mfs_plan *plan, mfs_plan_file *file, mfs_problem *why);
+/* Whether reading the file computes it, which takes time and goes on many threads. */
+bool mfs_plan_computes(const mfs_plan_file *file);
+
+/* From here on what is read of changed files is counted as lost. */
+void mfs_plan_measure_losses(mfs_plan *plan);
+/* What changed tensor `i` of the file lost; false past the last. */
+bool mfs_plan_loss(const mfs_plan_file *file, uint32_t i, mfs_loss *out);
+/* Writes down what a changed file lost; it is right once all of it was read, its length
+ * always. */
+void mfs_plan_note_loss(mfs_plan_file *file);
+void mfs_plan_note_losses(mfs_plan *plan); /* of all files */
+/* Gives the terms of NF4 tensors their nested offsets, which are known by then too. */
+void mfs_plan_set_offsets(mfs_plan *plan);
+/* Where a weight could not be changed, that is what went wrong: its error with
+ * `why`, else `error`. */
+int mfs_plan_loss_problem(mfs_plan *plan, int error, mfs_problem *why);
+
+/* ---- for what adds files (plan.c) ---- */
 
 /* Opens and imports a file that is not in the plan yet. */
 int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_problem *why);
@@ -263,13 +252,41 @@ int mfs_plan_open(mfs_plan_file *out, mfs_plan *plan, const char *path, mfs_prob
 int mfs_plan_append(mfs_plan *plan, mfs_plan_file *file, const char *name, mfs_problem *why);
 /* Closes a file that was opened and not added. */
 void mfs_plan_discard(mfs_plan_file *file);
+/* Makes room for one more file at the end of plan->files; NULL without memory. */
+mfs_plan_file *mfs_plan_new_file(mfs_plan *plan);
+/* Imports a carried file through the container, for those who need its header.
+ * carried.c */
+int mfs_plan_import_carried(mfs_plan_file *file, mfs_problem *why);
 
-/* Each adds an extent to the file that is being built, the third and fourth also
- * a tensor. */
+/* The file with this name, or NULL. The pointer lasts until a file is added. */
+mfs_plan_file *mfs_plan_find(const mfs_plan *plan, const char *name);
+/* Closes a file and frees what it holds. */
+void mfs_plan_free_file(mfs_plan *plan, mfs_plan_file *file);
+/* Closes and forgets the files added since there were `count`. */
+void mfs_plan_forget(mfs_plan *plan, uint32_t count);
+
+/* A known format that breaks its own rules, as opposed to a medium that fails. */
+bool mfs_plan_is_refusal(int error);
+/* A source must still be what it was; else the container would hold a mixture. */
+int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why);
+
+/* ---- for what cuts files into extents and tensors (plan_tensors.c) ---- */
+
+/* The number of a layout in the container; it is added if it is not there yet. The
+ * plan refers to it. */
+int mfs_plan_layout(mfs_plan *plan, const mfs_layout *layout, uint32_t *out, mfs_problem *why);
+
+/* Adds an extent, or a tensor without one, to the file that is being built. */
 int mfs_plan_add_extent(mfs_plan *plan, const mfs_root_extent *extent, mfs_problem *why);
+int mfs_plan_add_tensor(mfs_plan *plan, const mfs_plan_tensor *tensor, mfs_problem *why);
+
+/* Each adds an extent to the file that is being built, and all but the first a tensor
+ * for it. */
 int mfs_plan_add_zeros(mfs_plan *plan, uint64_t offset, uint64_t end, mfs_problem *why);
 int mfs_plan_add_literal(mfs_plan *plan, uint32_t file, uint64_t offset, uint64_t end,
 			 mfs_problem *why);
+/* Tensor `number` of the file's import. */
+int mfs_plan_add_imported(mfs_plan *plan, uint32_t file, uint32_t number, mfs_problem *why);
 /* The tensor `from` of the base in another layout: derived from tensor `base` of
  * the plan. Its spans come later, from mfs_views_cut(). */
 int mfs_plan_add_derived(mfs_plan *plan, uint32_t file, const mfs_import_tensor *from,
@@ -278,25 +295,22 @@ int mfs_plan_add_derived(mfs_plan *plan, uint32_t file, const mfs_import_tensor 
 /* Terms are added in the order of their tensors. */
 int mfs_plan_add_term(mfs_plan *plan, const mfs_root_term *term, mfs_problem *why);
 
+/* For a small container: the smallest tensor that is large enough gets frames that fit
+ * between the superblocks. Where there is no tensor at all, plan->wants_lead makes
+ * mfs_plan_add_literal() cut a head off. */
+void mfs_plan_choose_lead(mfs_plan *plan);
 /* Sees to it that buffers have room for the spans of a tensor. */
 void mfs_plan_note_span(mfs_plan *plan, const mfs_plan_tensor *tensor);
 
-/* Opens the tables that `of`, the tensor itself or its leader, has for a tensor, and
- * closes them. */
-int mfs_plan_open_tables(mfs_plan_tensor *tensor, const mfs_plan_tensor *of,
-			 enum mfs_tables_use use);
-void mfs_plan_close_tables(mfs_plan_tensor *tensor);
-/* Forgets the tables of a tensor that is stored plain. */
-void mfs_plan_drop_tables(mfs_plan_tensor *tensor);
+/* ---- the order in which spans are stored (plan_order.c) ---- */
 
-/* Numbers the frames and bounds the chunks, once classes and tables are chosen. */
-void mfs_plan_number(mfs_plan *plan);
+/* Stores the spans in the order of the trace at `path` (trace.h), the rest behind
+ * them in the order of the files; after mfs_plan_build(). */
+int mfs_plan_order(mfs_plan *plan, const char *path, mfs_problem *why);
+/* In the order of the files, once it is known who owns which span. */
+int mfs_plan_order_by_file(mfs_plan *plan, mfs_problem *why);
 
-/* Whether reading the file computes it, which takes time and goes on many threads. */
-bool mfs_plan_computes(const mfs_plan_file *file);
-
-/* A source must still be what it was; else the container would hold a mixture. */
-int mfs_plan_file_unchanged(const mfs_plan_file *file, mfs_problem *why);
+/* ---- what is stored of a tensor (plan_groups.c) ---- */
 
 /* Whether frames of the tensor are written: not where they lie in the container
  * already, where a twin has them, or where there are none. */
@@ -313,8 +327,18 @@ bool mfs_plan_has_slot(const mfs_plan_tensor *tensor, unsigned slot);
 uint32_t mfs_plan_slot_bytes(const mfs_plan_tensor *tensor, unsigned slot, uint32_t blocks);
 unsigned mfs_plan_slot_class(const mfs_plan_tensor *tensor, unsigned slot);
 
-/* ---- groups: the planner and the writer count alike ---- */
+/* Opens the tables that `of`, the tensor itself or its leader, has for a tensor, and
+ * closes them. */
+int mfs_plan_open_tables(mfs_plan_tensor *tensor, const mfs_plan_tensor *of,
+			 enum mfs_tables_use use);
+void mfs_plan_close_tables(mfs_plan_tensor *tensor);
+/* Forgets the tables of a tensor that is stored plain. */
+void mfs_plan_drop_tables(mfs_plan_tensor *tensor);
 
+/* Numbers the frames and bounds the chunks, once classes and tables are chosen. */
+void mfs_plan_number(mfs_plan *plan);
+
+/* A group of spans while it is being filled: the planner and the writer count alike. */
 typedef struct {
 	uint64_t bytes; /* spans and tables */
 	uint64_t constants;
