@@ -1,9 +1,9 @@
 /*
  * modelfs-extract: plain files out of a container, no mount needed.
  *
- * A file is written under a temporary name, compared with the hash of its
- * original bytes, synced, and only then gets its name: whatever has the name is
- * whole.
+ * A file is written without a name (or a temporary one, where the file system wants
+ * one), compared with the hash of its original bytes, synced, and only then gets its
+ * name: whatever has the name is whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -169,25 +169,6 @@ static int copy_bytes(extractor *x, uint32_t number, const mfs_file_info *file, 
 	return check_hash(x, file);
 }
 
-/* Gives the temporary file its name. Some file systems cannot refuse to replace;
- * there a look before has to do. */
-static int rename_into_place(const extractor *x, const char *temp, const char *name)
-{
-	int dir = x->parent;
-
-	if (!x->options->force) {
-		if (renameat2(dir, temp, dir, name, RENAME_NOREPLACE) == 0)
-			return 0;
-		if (errno != EINVAL && errno != ENOSYS)
-			return -1;
-		if (faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-			errno = EEXIST;
-			return -1;
-		}
-	}
-	return renameat(dir, temp, dir, name);
-}
-
 /* Size (a file may end in a hole), times, mode and the way to the medium. */
 static int finish_file(const mfs_file_info *file, int fd)
 {
@@ -204,21 +185,101 @@ static int finish_file(const mfs_file_info *file, int fd)
 	return fsync(fd);
 }
 
-static int open_temporary(const extractor *x, char *name)
+/* ---- the temporary file ---- */
+
+/* Its name is empty while it has none. */
+typedef struct {
+	int fd;
+	char name[TEMP_MAX];
+} temporary;
+
+static void make_name(temporary *t)
 {
 	static unsigned number;
 
-	for (int tries = 0; tries < 100; tries++) {
-		int fd;
+	snprintf(t->name, sizeof(t->name), ".modelfs-extract.%d.%u", (int)getpid(), number++);
+}
 
-		snprintf(name, TEMP_MAX, ".modelfs-extract.%d.%u", (int)getpid(), number++);
-		fd = openat(x->parent, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-			    0600);
-		if (fd >= 0 || errno != EEXIST)
-			return fd;
+static int link_nameless(const extractor *x, const temporary *t, const char *name)
+{
+	char path[TEMP_MAX];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
+	return linkat(AT_FDCWD, path, x->parent, name, AT_SYMLINK_FOLLOW);
+}
+
+/* A file that has no name is gone when this process is killed. False where that cannot
+ * be had: on FAT, or without /proc. */
+static bool open_nameless(const extractor *x, temporary *t)
+{
+	t->name[0] = 0;
+	if (access("/proc/self/fd", X_OK) < 0)
+		return false;
+	t->fd = openat(x->parent, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	return t->fd >= 0;
+}
+
+static int open_temporary(const extractor *x, temporary *t)
+{
+	if (open_nameless(x, t))
+		return 0;
+	for (int tries = 0; tries < 100; tries++) {
+		make_name(t);
+		t->fd = openat(x->parent, t->name,
+			       O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (t->fd >= 0 || errno != EEXIST)
+			break;
 	}
+	return t->fd < 0 ? -1 : 0;
+}
+
+/* Only a rename replaces, and it wants a name. */
+static int name_nameless(const extractor *x, temporary *t)
+{
+	for (int tries = 0; tries < 100; tries++) {
+		make_name(t);
+		if (link_nameless(x, t, t->name) == 0)
+			return 0;
+		if (errno != EEXIST)
+			break;
+	}
+	t->name[0] = 0;
 	return -1;
 }
+
+/* Some file systems cannot refuse to replace; there a look before has to do. */
+static int rename_new(const extractor *x, const temporary *t, const char *name)
+{
+	int dir = x->parent;
+
+	if (renameat2(dir, t->name, dir, name, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -1;
+	if (faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		errno = EEXIST;
+		return -1;
+	}
+	return renameat(dir, t->name, dir, name);
+}
+
+/* Gives the temporary file its final name. */
+static int publish(const extractor *x, temporary *t, const char *name)
+{
+	int result;
+
+	if (!t->name[0] && !x->options->force)
+		return link_nameless(x, t, name);
+	if (!t->name[0] && name_nameless(x, t) < 0)
+		return -1;
+	result = x->options->force ? renameat(x->parent, t->name, x->parent, name)
+				   : rename_new(x, t, name);
+	if (result == 0)
+		t->name[0] = 0;
+	return result;
+}
+
+/* ---- where it goes ---- */
 
 /* Opens the directory that `name` has before its last component, which it returns
  * in *leaf; made where it is not there. Links are not followed. */
@@ -246,21 +307,20 @@ static int open_parent(const extractor *x, const char *name, const char **leaf)
 static int extract_into_parent(extractor *x, uint32_t number, const mfs_file_info *file,
 			       const char *leaf)
 {
-	char temp[TEMP_MAX];
-	int fd = open_temporary(x, temp);
+	temporary t;
 	int err;
 
-	if (fd < 0)
+	if (open_temporary(x, &t) < 0)
 		return fail_system(x, x->options->directory);
-	err = copy_bytes(x, number, file, fd, true);
-	if (!err && (finish_file(file, fd) < 0 || rename_into_place(x, temp, leaf) < 0))
+	err = copy_bytes(x, number, file, t.fd, true);
+	if (!err && (finish_file(file, t.fd) < 0 || publish(x, &t, leaf) < 0))
 		err = fail_system(x, file->name);
 	/* On FAT a name survives a power cut only if the file is synced after it. */
-	if (!err && (fsync(fd) < 0 || fsync(x->parent) < 0) && errno != EINVAL)
+	if (!err && (fsync(t.fd) < 0 || fsync(x->parent) < 0) && errno != EINVAL)
 		err = fail_system(x, file->name);
-	else if (err)
-		unlinkat(x->parent, temp, 0);
-	close(fd);
+	if (t.name[0])
+		unlinkat(x->parent, t.name, 0);
+	close(t.fd);
 	return err;
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # mkmodelfs replaces nothing without --force, writes nothing with --dry-run, and
-# however it is killed there is the old container, a whole new one, or none.
+# however it is killed there is the old container, a whole new one, or none. So it is
+# with the files that modelfs-extract writes.
 source "$(dirname "$0")/lib.sh"
 need_program python3
 
@@ -60,4 +61,25 @@ for ((i = 0; i < rounds; i++)); do
 		fail "SIG$signal left behind: $(ls -A work)"
 	fi
 	rm -rf work
+done
+
+# A limit of the file's size kills modelfs-extract with its file half written.
+for force in "" --force; do
+	mkdir out
+	[ -z "$force" ] || printf precious >out/model.gguf
+	status=0
+	(
+		ulimit -c 0 -f 8192
+		# shellcheck disable=SC2086 # an option or none
+		exec modelfs-extract --quiet $force -C out old.mfs
+	) || status=$?
+	[ "$status" -gt 128 ] || fail "modelfs-extract was not killed: status $status"
+	[ -z "$force" ] || [ "$(cat out/model.gguf)" = precious ] || fail "the old file is lost"
+	[ "$nameless" != 1 ] || [ "$(ls -A out)" = "${force:+model.gguf}" ] || fail "left behind: $(ls -A out)"
+	# shellcheck disable=SC2086
+	modelfs-extract --quiet $force -C out old.mfs || fail "modelfs-extract $force"
+	same out/model.gguf model.gguf
+	[ "$nameless" != 1 ] || [ "$(ls -A out)" = model.gguf ] || fail "left behind: $(ls -A out)"
+	refused 1 exists modelfs-extract --quiet -C out old.mfs
+	rm -r out
 done
