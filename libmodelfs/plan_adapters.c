@@ -195,6 +195,31 @@ static void close_adapter(mfs_plan_file *file)
 	free(file->path);
 }
 
+static bool has_tensor(const mfs_import *import, const char *name)
+{
+	for (uint32_t i = 0; i < import->tensor_count; i++)
+		if (!strcmp(import->tensors[i].name, name))
+			return true;
+	return false;
+}
+
+/* A language model without a head of its own uses the embedding as one: merged, both would
+ * change. llama.cpp ends in an assertion when it applies such an adapter. */
+static int check_head(const mfs_plan_file *file, const mfs_plan_file *model, mfs_problem *why)
+{
+	const mfs_import *base = &model->import;
+
+	for (uint32_t i = 0; i < file->adapter->count; i++)
+		if (file->adapter->pairs[i].transposed && has_tensor(base, "output_norm.weight") &&
+		    !has_tensor(base, "output.weight"))
+			return mfs_problem_about(
+			    file->path, why, MFS_E_UNSUPPORTED,
+			    "'token_embd.weight': its base %s has no head of its own: the "
+			    "embedding that the adapter changes is the head too",
+			    model->name);
+	return 0;
+}
+
 static int open_adapter(mfs_plan *plan, const char *path, const char *base, mfs_plan_file *out,
 			mfs_problem *why)
 {
@@ -207,6 +232,8 @@ static int open_adapter(mfs_plan *plan, const char *path, const char *base, mfs_
 	error =
 	    mfs_adapter_new(&out->adapter, out->path, &out->import,
 			    out->peft && mfs_peft_is_dora(out->peft), base, &model->import, why);
+	if (!error)
+		error = check_head(out, model, why);
 	if (error)
 		close_adapter(out);
 	out->base = base;

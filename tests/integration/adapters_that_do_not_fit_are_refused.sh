@@ -44,6 +44,13 @@ bad "made for 2 experts, the tensor of base.gguf has 1" "$q.lora_a:256x4x2" "$q.
 bad "suffix that is not known" "${pair[@]}" "$q.dora_scale:256"
 bad "suffix that is not known" "${pair[@]}" "$q:4x4"
 bad "duplicate tensor name" "${pair[@]}" "$q.lora_a:256x4"
+sed 's/output[.]weight/outqut.weight/g' base.gguf >tied.gguf
+adapter token_embd.weight.lora_a:4x512 token_embd.weight.lora_b:4x256
+refused 1 "bad.gguf: 'token_embd.weight': its base tied.gguf has no head of its own" \
+	mkmodelfs new.mfs tied.gguf --lora x=bad.gguf
+[ ! -e new.mfs ] || fail "a container was left behind"
+pack new.mfs base.gguf --lora x=bad.gguf
+rm new.mfs
 bad "has no matrices" blk.0.attn_norm.weight:256
 bad "not an adapter: general.type is .vocab." general.type=vocab
 printf 'nothing' >bad.gguf
