@@ -10,13 +10,12 @@
 #include "check.h"
 #include "memory.h"
 #include "merge.h"
+#include "operand_size.h"
 #include "reader.h"
 
-/* Operands beyond this are dropped again, those longest not used first. Those of one
- * tensor are needed together: where they need more they have memory for themselves, as
- * much as was asked for or this part of what the machine has. */
-#define OPERAND_MEMORY (16u << 20)
-#define OPERAND_SHARE  64
+/* Operands beyond MFS_OPERAND_MEMORY are dropped again, those longest not used first. Those
+ * of one tensor are needed together: where they need more they have memory for themselves,
+ * as much as was asked for or MFS_OPERAND_SHARE says. */
 
 #define NESTED_VALUES 256  /* of a nested map */
 #define PACK_WEIGHTS  2048 /* decoded at a time: whole blocks of every type */
@@ -87,7 +86,7 @@ static bool may_go(const struct reader *r, const struct operand *op)
 static bool operands_make_room(struct reader *r, uint32_t tensor, uint64_t missing, uint32_t keep)
 {
 	uint64_t all = operands_bytes(r, tensor);
-	uint64_t limit = all < OPERAND_MEMORY ? OPERAND_MEMORY : all;
+	uint64_t limit = all < MFS_OPERAND_MEMORY ? MFS_OPERAND_MEMORY : all;
 
 	while (r->operand_bytes + missing > limit) {
 		struct operand *oldest = NULL;
@@ -129,16 +128,6 @@ static float *new_floats(uint64_t count)
 	return count && count < SIZE_MAX / sizeof(float) ? calloc(count, sizeof(float)) : NULL;
 }
 
-/* Constants that were quantized in their turn, and what scales them, stay as they
- * are: their scales would take four times the memory. */
-static bool is_kept(const struct operand *op)
-{
-	mfs_root_term term;
-
-	mfs_root_get_term(&op->reader->c->root, op->term, &term);
-	return term.kind == MFS_TERM_NF4 && term.operand[1] != MFS_NO_TENSOR && op->next < 2;
-}
-
 static int pack_a(struct operand *op, const mfs_root_tensor *t, const mfs_root_term *term);
 
 /* The bytes of one tensor are complete. Needs no lock. */
@@ -153,7 +142,7 @@ static int convert_raw(struct operand *op, const mfs_root_tensor *t)
 	mfs_root_get_term(&r->c->root, op->term, &term);
 	if (term.kind == MFS_TERM_LORA && op->next == 0)
 		return pack_a(op, t, &term);
-	if (is_kept(op)) {
+	if (mfs_operand_stays(&term, op->next)) {
 		op->kept[op->next] = op->raw;
 		op->raw = NULL;
 		return 0;
@@ -176,24 +165,16 @@ static uint64_t operand_weights(const struct reader *r, uint32_t tensor)
 	return weights_of(r, &t);
 }
 
-/* As root_check.c has found that it fits. */
-struct lora_shape {
-	uint64_t rows, columns, experts;
-};
-
-static struct lora_shape shape_of(const struct reader *r, const mfs_root_term *term)
+static mfs_operand_shape shape_of(const struct reader *r, const mfs_root_term *term)
 {
-	struct lora_shape shape;
-
-	shape.rows = operand_weights(r, term->operand[1]) / term->rank;
-	shape.columns = operand_weights(r, term->tensor) / shape.rows;
-	shape.experts = operand_weights(r, term->operand[0]) / term->rank / shape.columns;
-	return shape;
+	return mfs_operand_shape_of(term, operand_weights(r, term->tensor),
+				    operand_weights(r, term->operand[0]),
+				    operand_weights(r, term->operand[1]));
 }
 
 /* Numbers first .. first + count - 1 of A, as it is stored, to where the panels have
  * them: number (k, j) of an expert is a * columns + j, or turned j * rank + k. */
-static void scatter(const struct lora_shape *shape, const mfs_root_term *term, const float *from,
+static void scatter(const mfs_operand_shape *shape, const mfs_root_term *term, const float *from,
 		    uint64_t first, size_t count, float *panels)
 {
 	const bool turned = term->flags & MFS_TERM_TRANSPOSED;
@@ -219,7 +200,7 @@ static void scatter(const struct lora_shape *shape, const mfs_root_term *term, c
 static int pack_a(struct operand *op, const mfs_root_tensor *t, const mfs_root_term *term)
 {
 	const struct reader *r = op->reader;
-	const struct lora_shape shape = shape_of(r, term);
+	const mfs_operand_shape shape = shape_of(r, term);
 	const mfs_layout *layout = &r->c->layouts[t->layout];
 	const mfs_dequant *type = dequant_of(layout);
 	uint64_t each = mfs_merge_panel_floats(term->rank, shape.columns), floats;
@@ -445,7 +426,7 @@ bool operands_fit(const struct reader *r, uint32_t tensor, uint64_t *bytes)
 	uint64_t before = *bytes;
 
 	*bytes += operands_bytes(r, tensor);
-	return !before || *bytes == before || *bytes <= OPERAND_MEMORY;
+	return !before || *bytes == before || *bytes <= MFS_OPERAND_MEMORY;
 }
 
 /* Those of a tensor that are still to be loaded: begun together or not at all, so that
@@ -460,6 +441,19 @@ static uint64_t missing_bytes(const struct reader *r, uint32_t first, uint32_t n
 	return bytes;
 }
 
+/* MiB that no tensor of the container needs more than. */
+static unsigned long long most_needed(const struct reader *r)
+{
+	uint64_t most = 0;
+
+	for (uint32_t i = 0; i < r->c->root.count[MFS_SEC_TERMS]; i++) {
+		uint64_t bytes = operands_bytes(r, r->operands[i].tensor);
+
+		most = bytes > most ? bytes : most;
+	}
+	return (most >> 20) + 1;
+}
+
 static int refuse_operands(struct reader *r, uint32_t tensor)
 {
 	mfs_root_tensor t;
@@ -467,10 +461,10 @@ static int refuse_operands(struct reader *r, uint32_t tensor)
 	mfs_root_get_tensor(&r->c->root, tensor, &t);
 	reader_problem(r, MFS_E_LIMIT, UINT64_MAX,
 		       "tensor '%.*s' of '%s' needs %llu MiB of memory for the matrices that are "
-		       "merged into it, %llu are allowed (matrices=SIZE)",
+		       "merged into it, %llu are allowed: mount with -o matrices=%lluM",
 		       t.name_length, t.name, r->c->file_names[t.file],
 		       (unsigned long long)(operands_bytes(r, tensor) >> 20) + 1,
-		       (unsigned long long)r->operand_most >> 20);
+		       (unsigned long long)r->operand_most >> 20, most_needed(r));
 	return MFS_E_LIMIT;
 }
 
@@ -532,7 +526,7 @@ void operands_use(struct reader *r, uint32_t tensor, int users)
 /* ---- computing ---- */
 
 static mfs_merge_adapter adapter_of(const struct operand *op, const mfs_root_term *term,
-				    const struct lora_shape *shape)
+				    const mfs_operand_shape *shape)
 {
 	bool turned = term->flags & MFS_TERM_B_TRANSPOSED;
 	uint64_t each = mfs_merge_panel_floats(term->rank, shape->columns);
@@ -555,7 +549,7 @@ static uint32_t find_adapters(const struct reader *r, uint32_t tensor, mfs_merge
 	uint32_t first, n = mfs_root_terms(&r->c->root, tensor, &first), count = 0;
 
 	for (uint32_t i = first; i < first + n; i++) {
-		struct lora_shape shape;
+		mfs_operand_shape shape;
 		mfs_root_term term;
 
 		mfs_root_get_term(&r->c->root, i, &term);
@@ -640,11 +634,11 @@ int operands_apply(struct reader *r, const struct span *span, const uint8_t *blo
 
 /* ---- the reader's beginning and end ---- */
 
-/* What the operand takes: as long as it is kept, and while it is loaded besides. */
 static void count_bytes(struct operand *op, const mfs_root_term *term)
 {
 	const struct reader *r = op->reader;
-	uint64_t each;
+	mfs_operand_tensor tensors[MFS_TERM_OPERANDS] = {{0}};
+	mfs_operand_size size;
 
 	for (int k = 0; k < MFS_TERM_OPERANDS; k++) {
 		mfs_root_tensor t;
@@ -652,18 +646,11 @@ static void count_bytes(struct operand *op, const mfs_root_term *term)
 		if (term->operand[k] == MFS_NO_TENSOR)
 			continue;
 		mfs_root_get_tensor(&r->c->root, term->operand[k], &t);
-		op->next = (unsigned)k;
-		op->kept_bytes += is_kept(op) ? t.size : sizeof(float) * weights_of(r, &t);
-		if (op->loading_bytes < t.size)
-			op->loading_bytes = t.size;
+		tensors[k] = (mfs_operand_tensor){weights_of(r, &t), t.size};
 	}
-	op->next = 0;
-	if (term->kind != MFS_TERM_LORA)
-		return;
-	/* The last panel of A is filled up. */
-	each = mfs_merge_panel_floats(term->rank, shape_of(r, term).columns);
-	op->kept_bytes += sizeof(float) *
-			  (each * shape_of(r, term).experts - operand_weights(r, term->operand[0]));
+	size = mfs_operand_size_of(term, operand_weights(r, term->tensor), tensors);
+	op->kept_bytes = size.kept;
+	op->loading_bytes = size.loading;
 }
 
 static uint64_t most_bytes(const mfs_container *c)
@@ -672,9 +659,10 @@ static uint64_t most_bytes(const mfs_container *c)
 
 	if (c->options.matrices_bytes)
 		return c->options.matrices_bytes;
-	if (!mfs_memory_get("", &memory) || memory.total_bytes / OPERAND_SHARE < OPERAND_MEMORY)
-		return OPERAND_MEMORY;
-	return memory.total_bytes / OPERAND_SHARE;
+	if (!mfs_memory_get("", &memory) ||
+	    memory.total_bytes / MFS_OPERAND_SHARE < MFS_OPERAND_MEMORY)
+		return MFS_OPERAND_MEMORY;
+	return memory.total_bytes / MFS_OPERAND_SHARE;
 }
 
 int operands_new(struct reader *r)

@@ -215,5 +215,7 @@ int mfs_plan_build(mfs_plan *plan, mfs_problem *why)
 		error = build_views(plan, why);
 	if (!error)
 		error = sort_terms(plan, why);
+	if (!error)
+		error = mfs_views_remark_memory(plan, why);
 	return error ? error : mfs_plan_order_by_file(plan, why);
 }

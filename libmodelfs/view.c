@@ -11,6 +11,7 @@
 #include "../format/layout_nf4.h"
 #include "../format/store.h"
 #include "gguf_header.h"
+#include "operand_size.h"
 #include "problem.h"
 
 static const struct {
@@ -285,4 +286,69 @@ int mfs_views_cut(mfs_plan *plan, mfs_problem *why)
 		    !plan->tensors[i].stored)
 			error = cut(plan, &plan->tensors[i], why);
 	return error;
+}
+
+/* ---- what reading them takes ---- */
+
+static mfs_operand_tensor operand_of(const mfs_plan *plan, uint32_t tensor)
+{
+	const mfs_plan_tensor *t;
+
+	if (tensor == MFS_NO_TENSOR)
+		return (mfs_operand_tensor){0, 0};
+	t = &plan->tensors[tensor];
+	return (mfs_operand_tensor){
+	    t->record.size / t->layout->block_bytes * t->layout->block_weights, t->record.size};
+}
+
+static uint64_t term_bytes(const mfs_plan *plan, const mfs_root_term *term)
+{
+	mfs_operand_tensor operand[MFS_TERM_OPERANDS];
+	mfs_operand_size size;
+
+	for (unsigned k = 0; k < MFS_TERM_OPERANDS; k++)
+		operand[k] = operand_of(plan, term->operand[k]);
+	size = mfs_operand_size_of(term, operand_of(plan, term->tensor).weights, operand);
+	return size.kept + size.loading;
+}
+
+/* The new tensor whose operands take most, and how much; 0: there is none. */
+static uint64_t most_operands(const mfs_plan *plan, uint32_t *tensor)
+{
+	uint64_t bytes = 0, most = 0;
+
+	for (uint32_t i = 0; i < plan->term_count; i++) {
+		const mfs_root_term *term = &plan->terms[i];
+
+		if (!i || term->tensor != term[-1].tensor)
+			bytes = 0;
+		bytes += term_bytes(plan, term);
+		if (bytes <= most || plan->tensors[term->tensor].stored)
+			continue;
+		most = bytes;
+		*tensor = term->tensor;
+	}
+	return most;
+}
+
+int mfs_views_remark_memory(mfs_plan *plan, mfs_problem *why)
+{
+	uint32_t tensor = 0;
+	uint64_t bytes = most_operands(plan, &tensor), mib = (bytes >> 20) + 1;
+	const mfs_root_tensor *t = &plan->tensors[tensor].record;
+	mfs_plan_file *file;
+
+	if (bytes <= MFS_OPERAND_MEMORY)
+		return 0;
+	file = &plan->files[t->file];
+	if (!file->remark &&
+	    asprintf(&file->remark,
+		     "%s: tensor '%.*s' needs %" PRIu64
+		     " MiB of memory for the matrices that are merged into it: on machines of less "
+		     "than %" PRIu64 " MiB mount with -o matrices=%" PRIu64 "M",
+		     file->name, t->name_length, t->name, mib, mib * MFS_OPERAND_SHARE, mib) < 0) {
+		file->remark = NULL;
+		return mfs_problem_no_memory(why);
+	}
+	return 0;
 }

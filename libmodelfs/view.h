@@ -83,6 +83,10 @@ int mfs_view_build(mfs_plan *plan, uint32_t file, mfs_problem *why);
 /* Gives derived tensors the spans of their bases, once these stand. */
 int mfs_views_cut(mfs_plan *plan, mfs_problem *why);
 
+/* Where reading a new view takes more memory than the smallest machines allow for it, a
+ * file gets a remark that says so. The terms are sorted by then. */
+int mfs_views_remark_memory(mfs_plan *plan, mfs_problem *why);
+
 void mfs_view_free(mfs_view *view); /* NULL is fine */
 
 #endif

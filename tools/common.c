@@ -156,11 +156,15 @@ int tool_stopped(void)
 	return stop_signal ? 128 + stop_signal : 0;
 }
 
-mfs_container *tool_open(const char *path)
+mfs_container *tool_open(const char *path, uint64_t matrices_bytes)
 {
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
 	mfs_container *container;
 	mfs_problem why = {0};
-	int err = mfs_open(&container, path, NULL, &why);
+	int err;
+
+	options.matrices_bytes = matrices_bytes;
+	err = mfs_open(&container, path, &options, &why);
 
 	if (err == 0)
 		return container;

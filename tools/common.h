@@ -56,8 +56,8 @@ void tool_catch_signals(void);
 /* The exit code after such a signal, or 0 before it. */
 int tool_stopped(void);
 
-/* Opens the container at `path`; NULL after a message. */
-mfs_container *tool_open(const char *path);
+/* Opens the container at `path`, with the options' matrices_bytes; NULL after a message. */
+mfs_container *tool_open(const char *path, uint64_t matrices_bytes);
 
 /* ---- text ---- */
 

@@ -21,6 +21,8 @@
 #define BUFFER_BYTES (4u << 20)
 #define HOLE_BYTES   4096u /* runs of zeros that are left out of the file */
 #define TEMP_MAX     64	   /* bytes of a temporary name */
+/* For the matrices that are merged into one tensor: nothing else is in memory. */
+#define MATRICES_BYTES (256u << 20)
 
 typedef struct {
 	const char *directory;
@@ -481,7 +483,7 @@ static int run(const options *o)
 	extractor x = {.options = o, .directory = -1};
 	int code = TOOL_FAILED;
 
-	x.container = tool_open(o->container);
+	x.container = tool_open(o->container, MATRICES_BYTES);
 	if (!x.container)
 		return TOOL_FAILED;
 	x.directory = open(o->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -105,7 +105,7 @@ static int show_map(mfs_container *container, const options *o)
 static int show_container(const options *o)
 {
 	mfs_container_info info = {.size = sizeof(info)};
-	mfs_container *container = tool_open(o->path);
+	mfs_container *container = tool_open(o->path, 0);
 	int code, err;
 
 	if (!container)

@@ -99,6 +99,10 @@ static void make_container(uint32_t tensors, uint32_t rank)
 		error = mfs_packer_write(p, sf_path("c.mfs"), NULL, NULL, NULL, &why);
 	if (error)
 		fail_msg("%s", why.text);
+	/* Who packs it is told what small machines need. */
+	assert_true((rank == LARGE) == (mfs_packer_remark(p, 0) != NULL));
+	if (rank == LARGE)
+		assert_non_null(strstr(mfs_packer_remark(p, 0), "mount with -o matrices=19M"));
 	mfs_packer_free(p);
 }
 
