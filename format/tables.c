@@ -237,11 +237,18 @@ size_t mfs_tables_memory(const mfs_tables *tables)
 
 #define WINDOWS_MAX 2 /* of contexts, that are compared */
 
+/* Neighbouring values of a context, in bins of about equal size. */
+#define BINS_MAX 24
+
 /* The symbols of the sample by the value of their context. */
 struct values {
 	uint32_t window; /* blocks */
-	uint64_t total;	 /* bytes */
-	uint32_t (*histogram)[256];
+	uint8_t *value;	 /* of each group of the sample */
+	uint8_t *next;	 /* of the groups to be counted next */
+	uint32_t bins;
+	uint8_t bin[256];	 /* of each value */
+	uint8_t first[BINS_MAX]; /* value of each bin */
+	uint32_t histogram[BINS_MAX][256];
 };
 
 /* What the sample says about one stream. */
@@ -259,6 +266,14 @@ struct counts {
 	struct values values[WINDOWS_MAX];
 	struct stream_counts stream[MFS_STREAMS_MAX];
 };
+
+/* Blocks of the sample's span that begins at block `first`. */
+static uint32_t span_blocks_at(const mfs_sample *sample, uint32_t first)
+{
+	uint32_t left = sample->blocks - first;
+
+	return left < sample->span_blocks ? left : sample->span_blocks;
+}
 
 /* One tree for all must save more than a share like this: so exact are estimates. */
 #define ESTIMATE_ERROR 3072
@@ -318,22 +333,67 @@ static void count_stream(struct stream_counts *to, const uint8_t *bytes, size_t 
 		to->histogram[k] += histogram[k];
 }
 
-static void count_values(const struct counts *counts, struct values *to, uint32_t blocks,
-			 const uint8_t *span, const uint8_t *symbols)
+/* Cuts the values into bins, each of which holds about as many of the `groups` groups
+ * of `bytes` bytes. */
+static void make_bins(struct values *to, uint32_t groups, uint32_t bytes)
 {
-	const mfs_layout *layout = counts->sample->layout;
-	const uint32_t bytes = mfs_context_group_bytes(layout);
-	const uint32_t groups = blocks * mfs_context_groups(layout);
-	uint8_t *value = counts->encoder->buckets;
+	const uint64_t enough = (uint64_t)groups * bytes / BINS_MAX;
+	uint32_t number[256] = {0};
+	uint64_t in_bin = 0;
 
-	mfs_context_values(layout, blocks, to->window, span, value);
-	for (uint32_t g = 0; g < groups; g++) {
-		uint32_t *histogram = to->histogram[value[g]];
-
-		for (uint32_t i = 0; i < bytes; i++)
-			histogram[*symbols++]++;
+	mfs_histogram_add(number, to->value, groups);
+	for (uint32_t value = 0; value < 256; value++) {
+		if (to->bins == 0 || (in_bin >= enough && number[value] && to->bins < BINS_MAX)) {
+			to->first[to->bins++] = (uint8_t)value;
+			in_bin = 0;
+		}
+		to->bin[value] = (uint8_t)(to->bins - 1);
+		in_bin += (uint64_t)number[value] * bytes;
 	}
-	to->total += (uint64_t)groups * bytes;
+}
+
+/* Values are found before symbols are counted: only bins of them need counters, which
+ * stay in the processor's first cache. */
+static int find_values(const struct counts *counts, struct values *to)
+{
+	const mfs_sample *sample = counts->sample;
+	const mfs_layout *layout = sample->layout;
+	const uint32_t groups = mfs_context_groups(layout);
+	uint32_t blocks;
+
+	to->value = to->next = malloc((size_t)sample->blocks * groups);
+	if (!to->value)
+		return MFS_E_MEMORY;
+	for (uint32_t first = 0; first < sample->blocks; first += blocks) {
+		blocks = span_blocks_at(sample, first);
+		mfs_context_values(layout, blocks, to->window,
+				   sample->bytes + (size_t)first * layout->block_bytes,
+				   to->value + (size_t)first * groups);
+	}
+	make_bins(to, sample->blocks * groups, mfs_context_group_bytes(layout));
+	return 0;
+}
+
+static void count_values(struct values *to, uint32_t groups, uint32_t bytes, const uint8_t *symbols)
+{
+	for (uint32_t g = 0; g < groups; g++) {
+		uint32_t *histogram = to->histogram[to->bin[to->next[g]]];
+
+		uint32_t i = 0;
+
+		for (; i + 4 <= bytes; i += 4) {
+			uint32_t four = load_le32(symbols + i);
+
+			histogram[four & 255]++;
+			histogram[four >> 8 & 255]++;
+			histogram[four >> 16 & 255]++;
+			histogram[four >> 24]++;
+		}
+		for (; i < bytes; i++)
+			histogram[symbols[i]]++;
+		symbols += bytes;
+	}
+	to->next += groups;
 }
 
 static void count_span(struct counts *counts, unsigned slot, uint32_t blocks, const uint8_t *span)
@@ -347,7 +407,8 @@ static void count_span(struct counts *counts, unsigned slot, uint32_t blocks, co
 		if (layout->stream[s].slot != slot)
 			continue;
 		for (uint32_t w = 0; w < counts->windows && number == counts->symbols; w++)
-			count_values(counts, &counts->values[w], blocks, span, split[s]);
+			count_values(&counts->values[w], blocks * mfs_context_groups(layout),
+				     mfs_context_group_bytes(layout), split[s]);
 		count_stream(&counts->stream[number++], split[s],
 			     (size_t)blocks * layout->stream[s].per_block);
 	}
@@ -359,9 +420,7 @@ static void count_sample(struct counts *counts, unsigned slot)
 	uint32_t blocks;
 
 	for (uint32_t first = 0; first < sample->blocks; first += blocks, counts->spans++) {
-		blocks = sample->blocks - first;
-		if (blocks > sample->span_blocks)
-			blocks = sample->span_blocks;
+		blocks = span_blocks_at(sample, first);
 		count_span(counts, slot, blocks,
 			   sample->bytes + (size_t)first * sample->layout->block_bytes);
 	}
@@ -369,11 +428,9 @@ static void count_sample(struct counts *counts, unsigned slot)
 
 /* ---- building: buckets ----
  *
- * Values of the context are cut into bins of about equal size; then the two
- * neighbours that lose least by sharing a tree are merged, again and again, and
- * the best of the numbers of buckets on the way is taken. */
+ * Of the bins the two neighbours that lose least by sharing a tree are merged, again
+ * and again, and the best of the numbers of buckets on the way is taken. */
 
-#define BINS_MAX   24
 #define TREE_BYTES 80 /* about */
 
 struct bin {
@@ -415,30 +472,15 @@ static void find_loss(struct bin *bin)
 	bin->loss = together > apart ? together - apart : 0;
 }
 
-static void make_bins(const struct values *values, struct bucketing *out)
+static void copy_bins(const struct values *values, struct bucketing *out)
 {
-	struct bin *bin = out->bin;
-	uint64_t in_bin = 0;
-
-	memset(out->bin, 0, sizeof(out->bin));
-	out->bins = 0;
-	for (uint32_t value = 0; value < 256; value++) {
-		uint64_t total = 0;
-
-		for (int k = 0; k < 256; k++)
-			total += values->histogram[value][k];
-		if (out->bins == 0 ||
-		    (in_bin >= values->total / BINS_MAX && total && out->bins < BINS_MAX)) {
-			bin = &out->bin[out->bins++];
-			bin->first = value;
-			in_bin = 0;
-		}
-		for (int k = 0; k < 256; k++)
-			bin->histogram[k] += values->histogram[value][k];
-		in_bin += total;
+	out->window = values->window;
+	out->bins = values->bins;
+	for (uint32_t b = 0; b < out->bins; b++) {
+		out->bin[b].first = values->first[b];
+		memcpy(out->bin[b].histogram, values->histogram[b], sizeof(values->histogram[b]));
+		out->bin[b].cost = histogram_cost(values->histogram[b]);
 	}
-	for (uint32_t b = 0; b < out->bins; b++)
-		out->bin[b].cost = histogram_cost(out->bin[b].histogram);
 	for (uint32_t b = 0; b + 1 < out->bins; b++)
 		find_loss(&out->bin[b]);
 }
@@ -583,8 +625,7 @@ static double find_buckets(const struct counts *counts, const struct stream_coun
 
 	work[1].bits = UINT64_MAX;
 	for (uint32_t w = 0; w < counts->windows; w++) {
-		make_bins(&counts->values[w], &work[0]);
-		work[0].window = counts->values[w].window;
+		copy_bins(&counts->values[w], &work[0]);
 		merge_bins(&work[0], &work[1], counts->spans, counts->sample->frames);
 	}
 	if (work[1].bits == UINT64_MAX)
@@ -695,9 +736,10 @@ static int open_windows(struct counts *counts, const mfs_coding_rules *rules)
 	    row <= UINT16_MAX)
 		counts->values[counts->windows++].window = row;
 	for (uint32_t w = 0; w < counts->windows; w++) {
-		counts->values[w].histogram = calloc(256, sizeof(*counts->values[w].histogram));
-		if (!counts->values[w].histogram)
-			return MFS_E_MEMORY;
+		int err = find_values(counts, &counts->values[w]);
+
+		if (err)
+			return err;
 	}
 	return 0;
 }
@@ -705,7 +747,7 @@ static int open_windows(struct counts *counts, const mfs_coding_rules *rules)
 static void free_counts(struct counts *counts)
 {
 	for (uint32_t w = 0; counts && w < WINDOWS_MAX; w++)
-		free(counts->values[w].histogram);
+		free(counts->values[w].value);
 	free(counts);
 }
 
