@@ -99,28 +99,39 @@ void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32
 	groups->size[bounds] = above;
 }
 
-/* Where each bucket's symbols begin. */
-static void bucket_offsets(const struct mfs_groups *groups, size_t offset[MFS_BUCKETS_MAX])
+/* Where each bucket's symbols begin and end. Loops go from both ends: neighbours of one
+ * bucket wait for each other. */
+struct sorted {
+	size_t first[MFS_BUCKETS_MAX], end[MFS_BUCKETS_MAX];
+};
+
+static struct sorted sorted_of(const struct mfs_groups *groups)
 {
+	struct sorted to;
 	size_t at = 0;
 
 	for (int b = 0; b < MFS_BUCKETS_MAX; b++) {
-		offset[b] = at;
+		to.first[b] = at;
 		at += (size_t)groups->size[b] * groups->bytes;
+		to.end[b] = at;
 	}
+	return to;
 }
 
 ALWAYS_INLINE void sort_sized(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out,
 			      size_t bytes)
 {
-	size_t offset[MFS_BUCKETS_MAX];
+	const uint8_t *bucket = groups->bucket;
+	struct sorted at = sorted_of(groups);
 
-	bucket_offsets(groups, offset);
-	for (uint32_t i = 0; i < groups->count; i++) {
-		size_t *at = &offset[groups->bucket[i]];
+	for (uint32_t i = 0, k = groups->count; i < k; i++) {
+		size_t *to = &at.first[bucket[i]];
 
-		memcpy(out + *at, in + i * bytes, bytes);
-		*at += bytes;
+		memcpy(out + *to, in + i * bytes, bytes);
+		*to += bytes;
+		to = &at.end[bucket[--k]];
+		*to -= bytes;
+		memcpy(out + *to, in + k * bytes, bytes);
 	}
 }
 
@@ -128,21 +139,16 @@ ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t 
 				 size_t bytes)
 {
 	const uint8_t *bucket = groups->bucket;
-	const uint32_t count = groups->count;
-	size_t first[MFS_BUCKETS_MAX], end[MFS_BUCKETS_MAX];
+	struct sorted at = sorted_of(groups);
 
-	bucket_offsets(groups, first);
-	for (int b = 0; b < MFS_BUCKETS_MAX; b++)
-		end[b] = first[b] + (size_t)groups->size[b] * bytes;
-	/* From both ends: neighbours of one bucket wait for each other. */
-	for (uint32_t i = 0, k = count; i < k; i++) {
-		size_t *at = &first[bucket[i]];
+	for (uint32_t i = 0, k = groups->count; i < k; i++) {
+		size_t *from = &at.first[bucket[i]];
 
-		memcpy(out + i * bytes, in + *at, bytes);
-		*at += bytes;
-		at = &end[bucket[--k]];
-		*at -= bytes;
-		memcpy(out + k * bytes, in + *at, bytes);
+		memcpy(out + i * bytes, in + *from, bytes);
+		*from += bytes;
+		from = &at.end[bucket[--k]];
+		*from -= bytes;
+		memcpy(out + k * bytes, in + *from, bytes);
 	}
 }
 

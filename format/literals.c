@@ -27,7 +27,9 @@ typedef struct {
 	uint64_t entry[256];
 } entries;
 
-#define MISSING (UINT64_C(1) << 40)
+/* Entries are added up between two flushes: four of them are told apart from none. */
+#define MISSING	    (UINT64_C(1) << 40)
+#define ANY_MISSING (MISSING * 7)
 
 static void entries_make(entries *to, const mfs_codes *codes)
 {
@@ -46,12 +48,11 @@ struct writer {
 	uint8_t *at;
 	uint64_t bits;
 	uint64_t count; /* of bits: the lowest eight; above them is nonsense */
-	uint64_t seen;	/* all entries together: tells a missing one */
+	uint64_t seen;	/* all counts together: tells a missing code */
 };
 
 ALWAYS_INLINE void put(struct writer *to, uint64_t entry)
 {
-	to->seen |= entry;
 	to->bits = to->bits >> (entry & 63) | entry;
 	to->count += entry;
 }
@@ -63,6 +64,7 @@ ALWAYS_INLINE void flush(struct writer *to)
 
 	store_le64(to->at, to->bits >> (64 - count));
 	to->at += count / 8;
+	to->seen |= to->count;
 	to->count = count & 7;
 }
 
@@ -97,7 +99,7 @@ ALWAYS_INLINE uint8_t *end_stream(struct writer *to, uint32_t *seen)
 {
 	put(to, UINT64_C(1) << 63 | 1);
 	flush(to);
-	if (to->seen & MISSING)
+	if (to->seen & ANY_MISSING)
 		*seen |= MFS_CODE_MISSING;
 	return to->at + (to->count > 0);
 }
