@@ -301,11 +301,31 @@ ALWAYS_INLINE void join_planes(uint8_t *out, const uint8_t *const plane[], size_
 	}
 }
 
+/* A word of each block: put together first, a run of them is split by vectors. */
+ALWAYS_INLINE void split_single(uint8_t *const plane[], const uint8_t *in, struct place at,
+				unsigned width, unsigned transform)
+{
+	uint8_t together[RUN * 8], *p[8];
+
+	for (uint32_t first = 0, n; first < at.blocks; first += n) {
+		n = at.blocks - first < RUN ? at.blocks - first : RUN;
+		for (uint32_t i = 0; i < n; i++)
+			memcpy(together + i * width, in + (size_t)(first + i) * at.stride, width);
+		for (unsigned k = 0; k < width; k++)
+			p[k] = plane[k] + first;
+		split_words(p, together, n, width, transform);
+	}
+}
+
 ALWAYS_INLINE void split_planes(uint8_t *const plane[], const uint8_t *in, size_t words,
 				struct place at, unsigned width, unsigned transform)
 {
 	uint8_t *p[8];
 
+	if (words == 1) {
+		split_single(plane, in, at, width, transform);
+		return;
+	}
 	for (uint32_t block = 0; block < at.blocks; block++) {
 		for (unsigned k = 0; k < width; k++)
 			p[k] = plane[k] + block * words;

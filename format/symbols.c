@@ -483,14 +483,46 @@ static void copy_fields(uint8_t *out, size_t out_stride, const uint8_t *in, size
 		copy_field(out, out_stride, in, in_stride, size, blocks);
 }
 
+/* The loop for this processor, or NULL. */
+static mfs_splitter *splitter_of(const struct shape *shape)
+{
+#ifdef MFS_SPLIT_FEATURE
+	static const struct {
+		const struct shape *shape;
+		mfs_splitter *split;
+	} splitters[] = {{&q4_k, mfs_split_q4_k}, {&q6_k, mfs_split_q6_k}, {&q5_k, mfs_split_q5_k}};
+
+	for (size_t i = 0; i < sizeof(splitters) / sizeof(*splitters); i++)
+		if (shapes_equal(shape, splitters[i].shape))
+			return mfs_processor() & MFS_SPLIT_FEATURE ? splitters[i].split : NULL;
+#else
+	(void)shape;
+#endif
+	return NULL;
+}
+
+static mfs_splitting splitting_of(const struct blocks *at, const uint8_t *in, uint8_t *upper,
+				  uint8_t *rest)
+{
+	return (mfs_splitting){.blocks = at->count,
+			       .stride = at->stride,
+			       .low = in + at->low->offset,
+			       .high = in + at->high->offset,
+			       .upper = upper,
+			       .rest = rest};
+}
+
 void mfs_symbols_split(const mfs_layout *layout, uint32_t blocks, const uint8_t *a, uint8_t *b,
 		       uint8_t *c)
 {
 	struct shape shape = shape_of(layout);
 	struct blocks at = blocks_of(layout, blocks);
+	mfs_splitter *split = splitter_of(&shape);
 
 	if (is_identity(&shape))
 		copy_fields(b, at.low->size, a + at.low->offset, at.stride, at.low->size, blocks);
+	else if (split)
+		split(splitting_of(&at, a, b, c));
 	else if (eight_fit(&shape))
 		EACH_SHAPE(split_blocks);
 	else if (shapes_equal(&shape, &q2_k))
@@ -501,7 +533,7 @@ void mfs_symbols_split(const mfs_layout *layout, uint32_t blocks, const uint8_t 
 		mfs_symbols_split_reference(layout, blocks, a, b, c);
 }
 
-/* The loop for this processor, or NULL. */
+/* As splitter_of(). */
 static mfs_joiner *joiner_of(const struct shape *shape)
 {
 #ifdef MFS_JOIN_FEATURE

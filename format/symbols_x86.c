@@ -210,4 +210,106 @@ TARGET void mfs_join_q6_k(mfs_joining at)
 	}
 }
 
+/* ---- the way back ---- */
+
+TARGET static inline __m256i low_nibbles(__m256i bytes)
+{
+	return _mm256_and_si256(bytes, _mm256_set1_epi8(15));
+}
+
+TARGET static inline __m256i high_nibbles(__m256i bytes)
+{
+	return low_nibbles(_mm256_srli_epi16(bytes, 4));
+}
+
+/* Of two groups of 32 weights each the first and the second half in one byte. */
+TARGET static inline __m256i pack_halves(__m256i first, __m256i second)
+{
+	return two_nibbles(_mm256_permute2x128_si256(first, second, 0x20),
+			   _mm256_permute2x128_si256(first, second, 0x31));
+}
+
+TARGET void mfs_split_q4_k(mfs_splitting at)
+{
+	for (uint32_t b = 0; b < at.blocks; b++) {
+		const uint8_t *low = at.low + b * at.stride;
+		uint8_t *upper = at.upper + (size_t)b * 128;
+
+#pragma GCC unroll 4
+		for (size_t pair = 0; pair < 4; pair++) {
+			__m256i bytes = load32(low + pair * 32);
+
+			store32(upper + pair * 32,
+				pack_halves(low_nibbles(bytes), high_nibbles(bytes)));
+		}
+	}
+}
+
+/* Bits `shift` to `shift` + `count` - 1 of each byte. */
+TARGET static inline __m256i some_bits(__m256i bytes, int shift, int count)
+{
+	return _mm256_and_si256(_mm256_srli_epi16(bytes, shift),
+				_mm256_set1_epi8((char)((1 << count) - 1)));
+}
+
+/* The upper four bits of symbols whose low four bits are `low`; the others are added to
+ * *rest. `count` bits of `high`, from bit `shift` on, extend each. */
+TARGET static inline __m256i upper_of(__m256i low, __m256i high, int shift, int count,
+				      __m256i *rest)
+{
+	__m256i top = some_bits(high, shift, count), others = some_bits(low, 0, count);
+
+	*rest = _mm256_or_si256(*rest, _mm256_slli_epi16(others, shift));
+	return _mm256_or_si256(some_bits(low, count, 4 - count), _mm256_slli_epi16(top, 4 - count));
+}
+
+TARGET void mfs_split_q5_k(mfs_splitting at)
+{
+	for (uint32_t b = 0; b < at.blocks; b++) {
+		const uint8_t *low = at.low + b * at.stride;
+		__m256i high = load32(at.high + b * at.stride), rest = _mm256_setzero_si256();
+
+#pragma GCC unroll 4
+		for (int pair = 0; pair < 4; pair++) {
+			__m256i bytes = load32(low + (size_t)pair * 32);
+			__m256i first = upper_of(low_nibbles(bytes), high, 2 * pair, 1, &rest);
+			__m256i second =
+			    upper_of(high_nibbles(bytes), high, 2 * pair + 1, 1, &rest);
+
+			store32(at.upper + (size_t)b * 128 + (size_t)pair * 32,
+				pack_halves(first, second));
+		}
+		store32(at.rest + (size_t)b * 32, rest);
+	}
+}
+
+/* Groups of 16 weights in eight bytes each, from two times two such groups. */
+TARGET static inline __m256i pack_quarters(__m256i first, __m256i second)
+{
+	__m256i lower = _mm256_unpacklo_epi64(first, second);
+	__m256i upper = _mm256_unpackhi_epi64(first, second);
+
+	return _mm256_permute4x64_epi64(two_nibbles(lower, upper), 0xd8);
+}
+
+TARGET void mfs_split_q6_k(mfs_splitting at)
+{
+	for (uint32_t b = 0; b < 2 * at.blocks; b++) {
+		const uint8_t *low = at.low + b / 2 * at.stride + (size_t)(b % 2) * 64;
+		__m256i high = load32(at.high + b / 2 * at.stride + (size_t)(b % 2) * 32);
+		__m256i bytes[2] = {load32(low), load32(low + 32)};
+		__m256i rest = _mm256_setzero_si256(), quarter[4];
+
+#pragma GCC unroll 2
+		for (int k = 0; k < 2; k++) {
+			quarter[k] = upper_of(low_nibbles(bytes[k]), high, 2 * k, 2, &rest);
+			quarter[k + 2] =
+			    upper_of(high_nibbles(bytes[k]), high, 2 * k + 4, 2, &rest);
+		}
+		store32(at.upper + (size_t)b * 64, pack_quarters(quarter[0], quarter[1]));
+		store32(at.upper + (size_t)b * 64 + 32, pack_quarters(quarter[2], quarter[3]));
+		store32(at.rest + (size_t)b * 32, rest);
+	}
+}
+
 #endif
