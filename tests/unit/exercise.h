@@ -55,7 +55,9 @@ static inline uint64_t exercise_file(mfs_container *c, uint32_t file, bool add_u
 
 	EXERCISE_REQUIRE(mfs_file_stat(c, file, &info) == 0);
 	size = info.file_bytes;
-	EXERCISE_REQUIRE(info.name[0] && strlen(info.name) <= 255 && !strchr(info.name, '/'));
+	EXERCISE_REQUIRE(info.name[0] && strlen(info.name) <= 255);
+	EXERCISE_REQUIRE(info.name[0] != '/' && info.name[strlen(info.name) - 1] != '/' &&
+			 !strstr(info.name, "//"));
 	EXERCISE_REQUIRE(mfs_file_find(c, info.name) == file);
 	EXERCISE_REQUIRE((uint64_t)info.first_tensor + info.tensors <= mfs_tensor_count(c));
 	if (add_up)
