@@ -602,12 +602,8 @@ struct target {
 	uint8_t *out;
 };
 
-/* Decodes one zstd frame, which is the `size` bytes at `in`, to exactly out_size
- * bytes. No skippable or legacy frame: libzstd would take any number of them. A
- * frame is decoded in one piece, so whatever window it declares, no memory is
- * allocated for it. */
-static int decode_zstd(ZSTD_DCtx *zstd, const ZSTD_DDict *dictionary, const uint8_t *in,
-		       size_t size, uint8_t *out, size_t out_size)
+int mfs_zstd_decode(ZSTD_DCtx *zstd, const ZSTD_DDict *dictionary, const uint8_t *in, size_t size,
+		    uint8_t *out, size_t out_size)
 {
 	if (size < 4 || load_le32(in) != ZSTD_MAGICNUMBER ||
 	    ZSTD_findFrameCompressedSize(in, size) != size)
@@ -626,8 +622,8 @@ static int decode_literals(mfs_decoder *decoder, const struct mfs_shared *shared
 
 	if (mfs_literals_parse(lookup, in, size, out, out_size, &decoder->queue))
 		return 0;
-	return decode_zstd(decoder->zstd, shared ? shared->decoding[number] : NULL, in, size, out,
-			   out_size);
+	return mfs_zstd_decode(decoder->zstd, shared ? shared->decoding[number] : NULL, in, size,
+			       out, out_size);
 }
 
 static int run_queue(mfs_decoder *decoder)
@@ -695,8 +691,8 @@ static int decode_stream(struct target *to, const struct stored *stream, uint8_t
 		return decode_literals(to->decoder, NULL, 0, stream->bytes, stream->size, room,
 				       stream->raw_size);
 	case MFS_CODING_ZSTD:
-		return decode_zstd(to->decoder->zstd, NULL, stream->bytes, stream->size, room,
-				   stream->raw_size);
+		return mfs_zstd_decode(to->decoder->zstd, NULL, stream->bytes, stream->size, room,
+				       stream->raw_size);
 	default:
 		return MFS_E_CORRUPT;
 	}

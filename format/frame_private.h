@@ -1,4 +1,5 @@
-/* What frame.c, tables.c and literals.c share. Nobody else includes this. */
+/* What frame.c, tables.c, literals.c and root_columns.c share. Nobody else includes
+ * this. */
 #ifndef MFS_FRAME_PRIVATE_H
 #define MFS_FRAME_PRIVATE_H
 
@@ -51,6 +52,13 @@ struct mfs_tables {
 
 /* Room for the coded form of `size` bytes. */
 size_t mfs_coded_bound(size_t size);
+
+/* Decodes one zstd frame, which is the `size` bytes at `in`, to exactly out_size
+ * bytes. No skippable or legacy frame: libzstd would take any number of them. A
+ * frame is decoded in one piece, so whatever window it declares, no memory is
+ * allocated for it. 0 or MFS_E_CORRUPT. */
+int mfs_zstd_decode(ZSTD_DCtx *zstd, const ZSTD_DDict *dictionary, const uint8_t *in, size_t size,
+		    uint8_t *out, size_t out_size);
 
 /* Cuts the span into the encoder's scratch memory and points `stream` there. */
 void mfs_encoder_split(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blocks,

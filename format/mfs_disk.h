@@ -47,9 +47,10 @@
 #define MFS_TENSOR_NAME_MAX 65535
 #define MFS_FILE_MAX	    (UINT64_C(1) << 62) /* bytes of a virtual file or of a container */
 
-/* Feature words. No bit is assigned in version 1. A reader refuses unknown
- * incompatible bits and ignores unknown compatible ones. */
-#define MFS_INCOMPAT_KNOWN 0u
+/* Feature words. A reader refuses unknown incompatible bits and ignores unknown
+ * compatible ones. */
+#define MFS_INCOMPAT_COLUMNS 1u /* the root is stored in columns (root_columns.h) */
+#define MFS_INCOMPAT_KNOWN   MFS_INCOMPAT_COLUMNS
 
 enum mfs_disk_class {
 	MFS_DISK_WEIGHTS = 0,

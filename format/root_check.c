@@ -10,19 +10,11 @@ static bool name_range_ok(const mfs_root *root, uint32_t offset, uint32_t length
 	return range_ok(offset, length, root->count[MFS_SEC_NAMES]);
 }
 
-static const char *check_header(mfs_root *root)
+const char *mfs_root_read_sections(mfs_root *root)
 {
 	const struct mfs_disk_root *d = (const void *)root->bytes;
 	uint64_t end = sizeof(*d);
 
-	if (root->size < sizeof(*d) || load_le32(&d->magic) != MFS_ROOT_MAGIC)
-		return "the root has no magic";
-	if (load_le32(&d->reserved))
-		return "a reserved field of the root is set";
-	if (load_le64(&d->generation) != root->generation)
-		return "the root is of another generation";
-	root->frames = load_le64(&d->frames);
-	root->chunks = load_le64(&d->chunks);
 	for (int s = 0; s < MFS_SECTIONS; s++) {
 		uint32_t offset = load_le32(&d->section[s].offset);
 		uint32_t count = load_le32(&d->section[s].count);
@@ -35,6 +27,21 @@ static const char *check_header(mfs_root *root)
 		end = offset + (uint64_t)count * mfs_root_record_size[s];
 	}
 	return NULL;
+}
+
+static const char *check_header(mfs_root *root)
+{
+	const struct mfs_disk_root *d = (const void *)root->bytes;
+
+	if (root->size < sizeof(*d) || load_le32(&d->magic) != MFS_ROOT_MAGIC)
+		return "the root has no magic";
+	if (load_le32(&d->reserved))
+		return "a reserved field of the root is set";
+	if (load_le64(&d->generation) != root->generation)
+		return "the root is of another generation";
+	root->frames = load_le64(&d->frames);
+	root->chunks = load_le64(&d->chunks);
+	return mfs_root_read_sections(root);
 }
 
 static const char *check_layout(const mfs_root *root, uint32_t i)

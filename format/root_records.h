@@ -1,10 +1,14 @@
-/* Records of a root by their numbers: for root.c and root_check.c. */
+/* Records of a root by their numbers: for root*.c. */
 #ifndef MFS_ROOT_RECORDS_H
 #define MFS_ROOT_RECORDS_H
 
 #include "root.h"
 
 extern const uint32_t mfs_root_record_size[MFS_SECTIONS];
+
+/* Takes the sections' places from the header; root->size limits them. NULL, or what
+ * is wrong. */
+const char *mfs_root_read_sections(mfs_root *root);
 
 static inline const void *record(const mfs_root *root, enum mfs_root_section section, uint64_t i)
 {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "../format/root_columns.h"
 #include "check.h"
 #include "io_file.h"
 #include "mfs_xxhash.h"
@@ -23,6 +24,9 @@ struct candidate {
 
 #define CANDIDATES    4
 #define SEARCH_WINDOW (1u << 20)
+/* Superblocks whose root does not serve, after which the search ends: each may cost
+ * the decoding of a whole root, and no container has so many by accident. */
+#define FAILED_MAX 64
 
 struct opening {
 	mfs_container *c;
@@ -30,7 +34,8 @@ struct opening {
 	mfs_problem *why;
 	struct candidate candidates[CANDIDATES];
 	unsigned count;
-	int worst; /* the most telling error of the superblocks seen */
+	unsigned failed; /* superblocks whose root does not serve */
+	int worst;	 /* the most telling error of the superblocks seen */
 	mfs_problem root_problem;
 };
 
@@ -40,23 +45,50 @@ static int telling(int err)
 	return err == MFS_E_UNSUPPORTED ? 3 : err == MFS_E_CORRUPT ? 2 : err == MFS_E_IO ? 1 : 0;
 }
 
+/* Takes over the stored bytes of a root: as they are, or as what they decode to. */
+static int take_root(mfs_container *c, const mfs_superblock *sb, uint8_t *stored,
+		     const char **reason)
+{
+	uint32_t size;
+	int err;
+
+	free(c->root_bytes);
+	c->root_bytes = stored;
+	if (!(sb->feature_incompat & MFS_INCOMPAT_COLUMNS))
+		return mfs_root_open(&c->root, stored, sb->root_size, sb->container_size,
+				     sb->generation, reason);
+	c->root_bytes = NULL;
+	err = mfs_columns_root_size(stored, sb->root_size, &size, reason);
+	if (!err && !(c->root_bytes = calloc(1, size)))
+		err = MFS_E_MEMORY;
+	if (!err)
+		err = mfs_columns_decode(c->root_bytes, stored, sb->root_size, reason);
+	free(stored);
+	return err ? err
+		   : mfs_root_open(&c->root, c->root_bytes, size, sb->container_size,
+				   sb->generation, reason);
+}
+
 static int load_root(struct opening *o, const mfs_superblock *sb, int copy)
 {
 	mfs_container *c = o->c;
 	XXH128_canonical_t hash;
 	const char *reason = "checksum mismatch";
+	uint8_t *stored = malloc(sb->root_size);
 	int64_t got =
-	    c->io->table->read_at(c->io, sb->root_offset[copy], c->root_bytes, sb->root_size);
+	    stored ? c->io->table->read_at(c->io, sb->root_offset[copy], stored, sb->root_size)
+		   : MFS_E_MEMORY;
 	int err = got < 0 ? (int)got : got < sb->root_size ? MFS_E_TRUNCATED : 0;
 
 	if (!err) {
-		XXH128_canonicalFromHash(&hash, XXH3_128bits(c->root_bytes, sb->root_size));
+		XXH128_canonicalFromHash(&hash, XXH3_128bits(stored, sb->root_size));
 		if (memcmp(hash.digest, sb->root_hash, sizeof(sb->root_hash)))
 			err = MFS_E_CORRUPT;
-		else
-			err = mfs_root_open(&c->root, c->root_bytes, sb->root_size,
-					    sb->container_size, sb->generation, &reason);
 	}
+	if (err)
+		free(stored);
+	else
+		err = take_root(c, sb, stored, &reason);
 	if (err)
 		mfs_problem_set(&o->root_problem, err, sb->root_offset[copy],
 				"%s: root at 0x%" PRIx64 ": %s", o->name, sb->root_offset[copy],
@@ -74,16 +106,13 @@ static int use_candidate(struct opening *o, const struct candidate *candidate)
 		return mfs_problem_set(&o->root_problem, MFS_E_TRUNCATED, bytes,
 				       "%s: truncated: %" PRIu64 " of %" PRIu64 " bytes are there",
 				       o->name, bytes, sb->container_size);
-	o->c->root_bytes = malloc(sb->root_size);
-	if (!o->c->root_bytes)
-		return mfs_problem_set(&o->root_problem, MFS_E_MEMORY, UINT64_MAX,
-				       "%s: out of memory", o->name);
 	err = load_root(o, sb, 0);
 	if (err)
 		err = load_root(o, sb, 1);
 	if (err) {
 		free(o->c->root_bytes);
 		o->c->root_bytes = NULL;
+		o->failed++;
 		return err;
 	}
 	o->c->sb = *sb;
@@ -148,12 +177,12 @@ static int search_tail(struct opening *o)
 	uint8_t *window = malloc(SEARCH_WINDOW);
 	int err = MFS_E_MAGIC;
 
-	while (window && err && end > low) {
+	while (window && err && end > low && o->failed < FAILED_MAX) {
 		uint64_t start = end - low > SEARCH_WINDOW ? end - SEARCH_WINDOW : low;
 		int64_t got = o->c->io->table->read_at(o->c->io, start, window, end - start);
 
 		for (uint64_t at = got == (int64_t)(end - start) ? end : start;
-		     err && at > start;) {
+		     err && at > start && o->failed < FAILED_MAX;) {
 			at -= MFS_SB_SEARCH_STEP;
 			take_candidate(o, window + (at - start), at, 2);
 			err = use_best(o);

@@ -6,6 +6,7 @@ annotate.py --update CONTAINER       puts it there
 annotate.py --header                 prints a C program that compiles only if the
                                      tables of the specification fit mfs_disk.h
 
+Of a root in columns it shows the header only, and nothing that needs the rest.
 The structures are read from the tables of modelfs-format.md, so the dump shows
 whether these are true.
 """
@@ -17,6 +18,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 SPECIFICATION = os.path.join(HERE, "..", "modelfs-format.md")
 SECTIONS = ("layout", "field", "file", "extent", "tensor", "dim", "term", "tables", "segment", "name")
+COLUMNS = 1  # feature_incompat
 HEX = {"magic", "feature_compat", "feature_incompat", "flags", "place", "tables", "base",
        "own_offset", "root_offset[0]", "root_offset[1]", "offset[0]", "offset[1]", "container_size"}
 
@@ -89,12 +91,16 @@ class Dump:
 
 def dump_root(d, root, sb):
     d.title(f"root, copy 1, at {root:#x}: header")
-    head = d.structure("root", root)
+    d.structure("root", root)
     sections = []
     for i, (offset, _, name) in enumerate(d.structures["root"][-len(SECTIONS):]):
         at, count = struct.unpack_from("<II", d.data, root + offset)
         sections.append((at, count))
         d.bytes(root + offset, 8, f"{name} {SECTIONS[i]}: offset {at:#x}, count {count}")
+    if sb["feature_incompat"] & COLUMNS:
+        d.title("columns of all sections: a zstd frame")
+        d.bytes(root + d.size("root"), sb["root_size"] - d.size("root"), "")
+        return None
     records = {}
     for name, (at, count) in zip(SECTIONS[:-1], sections):
         records[name] = []
@@ -118,7 +124,7 @@ def dump_root(d, root, sb):
     text = d.data[root + at:root + at + count].decode()
     d.bytes(root + at, count, f'"{text}"')
     assert at + count <= sb["root_size"]
-    return head, records
+    return records
 
 
 def dump_segments(d, records):
@@ -159,9 +165,9 @@ def dump(path):
     for at in (slot1, sb["container_size"] - 4096):
         d.bytes(at + 8, 8, f"own_offset {at:#x}")
         d.bytes(at + 4088, 8, "hash")
-    _, records = dump_root(d, sb["root_offset[0]"], sb)
-    frames = dump_segments(d, records)
-    dump_frames(d, records, frames)
+    records = dump_root(d, sb["root_offset[0]"], sb)
+    if records:
+        dump_frames(d, records, dump_segments(d, records))
     return "\n".join(d.lines) + "\n"
 
 

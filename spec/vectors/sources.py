@@ -315,6 +315,14 @@ def step(tensor, seed):
     return name, kind, dims, bytes(out)
 
 
+def layers_tensors():
+    """Many small tensors: a large root."""
+    kinds = (("attn_q.weight", "Q8_0", [32, 8]), ("attn_norm.weight", "F32", [32]),
+             ("ffn_up.weight", "BF16", [32, 12]))
+    return [tensor(f"blk.{i}.{name}", kind, dims, 100 + 3 * i + k)
+            for i in range(14) for k, (name, kind, dims) in enumerate(kinds)]
+
+
 def main(directory):
     files = {
         "hello.txt": b"Hello, flash! " * 40 + b"\n",
@@ -347,6 +355,7 @@ def main(directory):
         "moe.gguf": gguf([tensor("blk.0.ffn_up_exps.weight", "Q8_0", [32, 4, 3], 94),
                           tensor("token_embd.weight", "F16", [32, 20], 95)]),
         "moe-lora.gguf": moe_adapter(),
+        "layers.gguf": gguf(layers_tensors()),
         "empty": b"",
         "one-byte": b"\n",
         "ein Modell für Flash.bin": Numbers(10).noise(777),

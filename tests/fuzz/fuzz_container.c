@@ -4,7 +4,8 @@
  *   1 byte     control: bits 0 to 3: what NOT to repair (container_repair.h);
  *              bit 4: container_size as it is, else that of the container made
  *              here; bit 5: both slots are blanked, so that the tail serves;
- *              bit 6: copy 1 of the root is spoiled, so that copy 2 serves
+ *              bit 6: copy 1 of the root is spoiled, so that copy 2 serves; bit 7:
+ *              the root, which is there as it is read, is stored in columns
  *   104 bytes  the fields of the superblock
  *   the rest   what lies behind slot 1 of a container of profile nor
  *
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #include "container.h"
+#include "root_columns.h"
 #define MEMORY_IO_RECORDS 1024
 #include "../unit/memory_io.h"
 #include "../unit/exercise.h"
@@ -28,11 +30,33 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum control { KEEP_SIZE = 16, BLANK_SLOTS = 32, SPOIL_ROOT = 64 };
+enum control { KEEP_SIZE = 16, BLANK_SLOTS = 32, SPOIL_ROOT = 64, COLUMNS = 128 };
+
+/* Puts the columns of the root in its place, if they are no larger. */
+static void store_in_columns(uint8_t *bytes, size_t size)
+{
+	struct mfs_disk_superblock *sb = (void *)bytes;
+	uint32_t root_size = load_le32(&sb->root_size), stored;
+	uint8_t *root = repair_root_at(bytes, size, 0), *columns;
+
+	if (!root || root < bytes + BODY)
+		return;
+	columns = malloc(mfs_columns_bound(root_size));
+	if (!columns)
+		abort();
+	stored = mfs_columns_encode(root, root_size, columns, mfs_columns_bound(root_size));
+	if (stored && stored <= root_size) {
+		memcpy(root, columns, stored);
+		store_le32(&sb->root_size, stored);
+		store_le32(&sb->feature_incompat, MFS_INCOMPAT_COLUMNS);
+	}
+	free(columns);
+}
 
 static uint8_t *build(const uint8_t *data, size_t size, size_t *container_size)
 {
 	uint8_t control = data[0];
+	unsigned repair = ~control & REPAIR_ALL;
 	size_t body = size - 1 - SB_FIELDS;
 	uint8_t *bytes, *root;
 
@@ -44,7 +68,13 @@ static uint8_t *build(const uint8_t *data, size_t size, size_t *container_size)
 	memcpy(bytes + BODY, data + 1 + SB_FIELDS, body);
 	if (!(control & KEEP_SIZE))
 		store_le64(&((struct mfs_disk_superblock *)bytes)->container_size, *container_size);
-	container_repair(bytes, *container_size, ~control & REPAIR_ALL);
+	if (control & COLUMNS) {
+		container_repair(bytes, *container_size,
+				 repair & (REPAIR_FRAMES | REPAIR_SEGMENTS));
+		store_in_columns(bytes, *container_size);
+		repair &= REPAIR_ROOT | REPAIR_SUPERBLOCKS;
+	}
+	container_repair(bytes, *container_size, repair);
 	root = repair_root_at(bytes, *container_size, 0);
 	if (control & SPOIL_ROOT && root && root >= bytes + BODY)
 		root[0] ^= 1;
@@ -139,7 +169,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 	root = load_le64(&sb->root_offset[0]) - BODY;
 	root_size = load_le32(&sb->root_size);
 	if (next_number(&state) % 8)
-		data[0] = 0;
+		data[0] = next_number(&state) % 2 ? COLUMNS : 0;
 	if (next_number(&state) % 2 && root_size >= 8 && range_ok(root, root_size, size - fields)) {
 		change_field(data, size, fields + root, root_size, &state);
 		return size;

@@ -26,6 +26,7 @@ except ImportError as missing:
 KIB, MIB = 1 << 10, 1 << 20
 MAX_SIZE = 1 << 62
 NOR = 6
+COLUMNS = 1  # feature_incompat
 NO_TABLES = NO_TENSOR = NO_FILE = 0xFFFFFFFF
 LITERAL, DELTA, DERIVED, INTEGER = 1, 2, 4, 8
 LORA, NF4 = 0, 1
@@ -75,7 +76,7 @@ def superblock(data, offset):
     require(xxhash.xxh3_64_intdigest(data[:4088]) == struct.unpack_from("<Q", data, 4088)[0],
             "superblock hash")
     require(sb.own_offset == offset, "own offset")
-    if sb.version != 1 or sb.feature_incompat:
+    if sb.version != 1 or sb.feature_incompat & ~COLUMNS:
         raise Unsupported("made by newer software")
     require(512 <= sb.page_size <= MIB and not sb.page_size & (sb.page_size - 1), "page size")
     require(sb.container_size <= MAX_SIZE and not sb.container_size % sb.page_size and
@@ -108,6 +109,32 @@ SECTIONS = (("layouts", Layout, "<IHHIIIIBBHHH"), ("fields", Field, "<IHBBBBHII"
             ("tensors", Tensor, "<IHBBIIIIQQQII16s48s"), ("dims", None, "<Q"), ("terms", Term, "<IHHIIIfII"),
             ("tables", Tables, "<QIIQ"), ("segments", Segment, "<QQIHH16s"), ("names", None, "<c"))
 CHUNK = struct.Struct("<QQIIBBHI")
+
+
+def root_of_columns(stored):
+    """The root that is stored in columns."""
+    end, total, places = 112, 0, list(struct.iter_unpack("<II", stored[32:112]))
+    sizes = [struct.calcsize(form) for _, _, form in SECTIONS]
+    for (offset, count), size in zip(places, sizes):
+        require(offset % 8 == 0 and offset >= end, "section of a root in columns")
+        end = offset + count * size
+        total += count * size
+    require(end <= 16 * MIB, "size of a root in columns")
+    columns, rest = Container.decode_zstd(stored[112:], total, None)
+    require(not rest, "bytes behind the columns")
+    root = bytearray(stored[:112]) + bytes(end - 112)
+    for (offset, count), size in zip(places, sizes):
+        mine, columns = columns[:count * size], columns[count * size:]
+        if size == 1:
+            root[offset:offset + count] = mine
+            continue
+        for word in range(0, size, 4):
+            bytes_of = [mine[(word + k) * count:(word + k + 1) * count] for k in range(4)]
+            value = 0
+            for i, difference in enumerate(zip(*bytes_of)):
+                value = (value + int.from_bytes(difference, "little")) % (1 << 32)
+                struct.pack_into("<I", root, offset + i * size + word, value)
+    return bytes(root)
 
 
 class Root:
@@ -678,7 +705,8 @@ class Container:
             data = self.data[offset:offset + sb.root_size]
             if xxh3_128(data) == sb.root_hash:
                 try:
-                    return Root(data, sb)
+                    return Root(root_of_columns(data) if sb.feature_incompat & COLUMNS else data,
+                                sb)
                 except Damaged:
                     pass
         return None

@@ -15,6 +15,7 @@ struct refusal {
 
 #define BAD_SUPERBLOCK "copies of the superblock are damaged"
 #define NEW_SUPERBLOCK "newer"
+#define BAD_COLUMNS    "the columns of the root do not decode"
 #define BAD_SECTION    "a section of the root lies outside"
 #define BAD_RECORD     "a tensor's record is not valid"
 #define BAD_REFERENCE  "refers to what is not in the root"
@@ -32,7 +33,9 @@ struct refusal {
 static const struct refusal refusals[] = {
     {"hello.mfs", SB(magic), 0, "not a modelfs container"},
     {"hello.mfs", SB(version), 2, NEW_SUPERBLOCK},
-    {"hello.mfs", SB(feature_incompat), 1, NEW_SUPERBLOCK},
+    {"hello.mfs", SB(feature_incompat), 2, NEW_SUPERBLOCK},
+    {"hello.mfs", SB(feature_incompat), 1, BAD_COLUMNS},
+    {"columns.mfs", SB(feature_incompat), 0, BAD_SECTION},
     {"hello.mfs", SB(page_size), 0, BAD_SUPERBLOCK},
     {"hello.mfs", SB(page_size), 256, BAD_SUPERBLOCK},
     {"hello.mfs", SB(page_size), 768, BAD_SUPERBLOCK},
@@ -68,6 +71,16 @@ static const struct refusal refusals[] = {
     {"future.mfs", ROOT(section[9].count), UINT32_MAX, BAD_SECTION},
     {"future.mfs", ROOT(section[4].count), 0x40000000, BAD_SECTION},
     {"future.mfs", ROOT(section[8].count), 0x80000000, BAD_SECTION},
+
+    /* A root in columns: its header is as it is read. */
+    {"columns.mfs", SB(root_size), 112, BAD_COLUMNS},
+    {"columns.mfs", ROOT(magic), 0, "no magic"},
+    {"columns.mfs", ROOT(section[0].offset), 104, BAD_SECTION},
+    {"columns.mfs", ROOT(section[1].offset), 145, BAD_SECTION},
+    {"columns.mfs", ROOT(section[4].count), 0x40000000, BAD_SECTION},
+    {"columns.mfs", ROOT(section[9].count), 16u << 20, BAD_SECTION},
+    {"columns.mfs", ROOT(section[9].count), 0, BAD_COLUMNS},
+    {"columns.mfs", ROOT(section[9].count), 16000000, BAD_COLUMNS},
 
     {"future.mfs", RECORD(LAYOUTS, layout, 0, name_offset), UINT32_MAX, "layout's name"},
     {"future.mfs", RECORD(LAYOUTS, layout, 0, name_length), UINT16_MAX, "layout's name"},
