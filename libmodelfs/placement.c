@@ -30,7 +30,7 @@ int mfs_placement_make(mfs_placement *out, uint64_t slot1, uint32_t page_bytes,
 	/* In the order in which they are tried. */
 	struct room behind = {past, page}, between = {MFS_SB_SIZE, slot1},
 		    rest = {page, UINT64_MAX};
-	mfs_placement p = {.slot1 = slot1, .pieces = pieces};
+	mfs_placement p = {.slot1 = slot1, .root_room = piece_bytes[0], .pieces = pieces};
 
 	p.piece = calloc(pieces + 1, sizeof(*p.piece));
 	if (!p.piece)
@@ -52,7 +52,7 @@ int mfs_placement_behind(mfs_placement *out, uint64_t slot1, uint64_t start,
 			 const uint64_t piece_bytes[], uint32_t pieces)
 {
 	struct room behind = {start, UINT64_MAX};
-	mfs_placement p = {.slot1 = slot1, .pieces = pieces};
+	mfs_placement p = {.slot1 = slot1, .root_room = piece_bytes[0], .pieces = pieces};
 
 	p.piece = calloc(pieces + 1, sizeof(*p.piece));
 	if (!p.piece)

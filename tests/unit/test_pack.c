@@ -8,6 +8,7 @@
 #include "frame.h"
 #include "modelfs_pack.h"
 #include "root.h"
+#include "root_columns.h"
 #include "superblock.h"
 
 #define CONTAINER "c.mfs"
@@ -55,13 +56,40 @@ typedef struct {
 	size_t size;
 	mfs_superblock sb;
 	mfs_root root;
+	uint8_t *root_bytes; /* that was stored in columns; else NULL */
 } image;
+
+/* The root in the form in which it is read. */
+static const uint8_t *image_root(image *im, uint32_t *size)
+{
+	const uint8_t *stored = im->bytes + im->sb.root_offset[0];
+	const char *reason = "";
+
+	*size = im->sb.root_size;
+	if (!(im->sb.feature_incompat & MFS_INCOMPAT_COLUMNS))
+		return stored;
+	if (mfs_columns_root_size(stored, im->sb.root_size, size, &reason) < 0)
+		fail_msg("%s", reason);
+	im->root_bytes = calloc(1, *size);
+	assert_non_null(im->root_bytes);
+	if (mfs_columns_decode(im->root_bytes, stored, im->sb.root_size, &reason) < 0)
+		fail_msg("%s", reason);
+	return im->root_bytes;
+}
+
+static void close_image(image *im)
+{
+	free(im->bytes);
+	free(im->root_bytes);
+}
 
 static image open_image(const char *path)
 {
-	image im;
+	image im = {0};
 	const char *reason = "";
 	XXH128_canonical_t canonical;
+	const uint8_t *root;
+	uint32_t root_size;
 
 	im.bytes = sf_read(path, &im.size);
 	assert_true(im.size >= 65536);
@@ -70,8 +98,8 @@ static image open_image(const char *path)
 	XXH128_canonicalFromHash(&canonical,
 				 XXH3_128bits(im.bytes + im.sb.root_offset[0], im.sb.root_size));
 	assert_memory_equal(im.sb.root_hash, canonical.digest, 16);
-	if (mfs_root_open(&im.root, im.bytes + im.sb.root_offset[0], im.sb.root_size, im.size, 1,
-			  &reason) < 0)
+	root = image_root(&im, &root_size);
+	if (mfs_root_open(&im.root, root, root_size, im.size, 1, &reason) < 0)
 		fail_msg("%s", reason);
 	return im;
 }
@@ -288,7 +316,7 @@ static void check_container(const char *source, const mfs_pack_summary *summary)
 			 im.size);
 	free(sums);
 	free(original);
-	free(im.bytes);
+	close_image(&im);
 }
 
 static void pack_and_check(const char *source, const mfs_pack_options *options)
@@ -428,7 +456,7 @@ static void quantized_types_are_split_and_opaque_bytes_are_not(void **state)
 	assert_true(constants >= 1);
 	/* Within a group the constants lie before their weights. */
 	assert_int_equal(get_chunk(&im, 0).cls, MFS_DISK_CONSTANTS);
-	free(im.bytes);
+	close_image(&im);
 }
 
 /* What gains little is stored whole for fast media. */
@@ -454,7 +482,7 @@ static void nvme_stores_plain_what_gains_little(void **state)
 		plain += get_chunk(&im, i).cls == MFS_DISK_PLAIN;
 	}
 	assert_true(plain >= 1);
-	free(im.bytes);
+	close_image(&im);
 }
 
 static void output_is_the_same_for_any_number_of_threads(void **state)

@@ -180,6 +180,8 @@ static const char *judge(const vector *v, const struct state *before, const stru
 
 /* ---- cuts ---- */
 
+#define LARGE_ROOT 50 /* files whose root is stored in columns */
+
 enum { LOSE_ALL, LOSE_WRITES, LOSE_SECTORS, TEAR_LAST, MODES };
 
 static void put(vector *v, uint64_t offset, const uint8_t *bytes, size_t length)
@@ -273,7 +275,8 @@ static void change(const char *container, const char *name, bool removing, struc
 		fail_msg("%s", why.text);
 }
 
-static vector first_container(struct state *s, mfs_profile_id profile)
+/* One file of some bytes, and so many empty ones. */
+static vector first_container(struct state *s, mfs_profile_id profile, unsigned empty)
 {
 	mfs_pack_options options = MFS_PACK_OPTIONS_INIT;
 	mfs_problem why = {0};
@@ -287,6 +290,14 @@ static vector first_container(struct state *s, mfs_profile_id profile)
 	state_add(s, "first");
 	assert_int_equal(mfs_packer_new(&packer, &options, &why), 0);
 	assert_int_equal(mfs_packer_add(packer, sf_path("first"), NULL, &why), 0);
+	for (unsigned i = 0; i < empty; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "empty-%u", i);
+		sf_write(name, "", 0);
+		state_add(s, name);
+		assert_int_equal(mfs_packer_add(packer, sf_path(name), NULL, &why), 0);
+	}
 	if (mfs_packer_write(packer, sf_path("c.mfs"), NULL, NULL, NULL, &why))
 		fail_msg("%s", why.text);
 	mfs_packer_free(packer);
@@ -335,12 +346,14 @@ static void next_change(const vector *v, const struct state *before, struct stat
 
 /* `changes` in a row, each cut `cuts` times; the next one begins with what one of the
  * cuts left. */
-static void walk(mfs_profile_id profile, unsigned changes, unsigned cuts)
+static void walk(mfs_profile_id profile, unsigned empty, unsigned changes, unsigned cuts)
 {
 	static struct record r;
 	struct state before, after;
-	vector v = first_container(&before, profile);
+	vector v = first_container(&before, profile, empty);
 
+	assert_int_equal(load_le32(&vector_superblock(&v)->feature_incompat),
+			 empty ? MFS_INCOMPAT_COLUMNS : 0);
 	for (unsigned i = 0; i < changes; i++) {
 		uint64_t old_bytes = generation_bytes(&v);
 		unsigned keep = (unsigned)(random64() % cuts);
@@ -378,8 +391,9 @@ static void a_thousand_power_cuts_leave_the_old_or_the_new_generation(void **sta
 {
 	(void)state;
 	seed_from_environment();
-	walk(MFS_PROFILE_SD, 14, 50);
-	walk(MFS_PROFILE_NOR, 8, 50);
+	walk(MFS_PROFILE_SD, 0, 7, 50);
+	walk(MFS_PROFILE_SD, LARGE_ROOT, 7, 50);
+	walk(MFS_PROFILE_NOR, 0, 8, 50);
 }
 
 /* True if some cut harms a container whose writer leaves out a sync. */
@@ -387,7 +401,7 @@ static bool some_cut_harms(int left_out)
 {
 	static struct record r;
 	struct state before, after;
-	vector v = first_container(&before, MFS_PROFILE_SD);
+	vector v = first_container(&before, MFS_PROFILE_SD, 0);
 	uint64_t old_bytes = generation_bytes(&v);
 	bool harmed = false;
 
@@ -423,7 +437,7 @@ static void nothing_but_the_slots_is_overwritten(void **state)
 {
 	static struct record r;
 	struct state before, after;
-	vector v = first_container(&before, MFS_PROFILE_SD);
+	vector v = first_container(&before, MFS_PROFILE_SD, 0);
 	unsigned slots = 0;
 
 	(void)state;
