@@ -437,6 +437,9 @@ int mfs_plan_sample(mfs_plan *plan, unsigned threads, const atomic_int *cancel,
 	take_tensors(&s, progress, user);
 	for (unsigned i = 0; i < extra; i++)
 		pthread_join(ids[i], NULL);
+	/* The others may have taken every tensor. */
+	if (progress)
+		progress(user, atomic_load(&s.done));
 	pthread_mutex_destroy(&s.lock);
 	free(ids);
 	return atomic_load(&s.error);
