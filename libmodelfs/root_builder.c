@@ -54,6 +54,7 @@ int mfs_root_builder_open(mfs_root_builder *out, const mfs_plan *plan, uint64_t 
 	uint32_t count[MFS_SECTIONS];
 	mfs_root_builder b = {.plan = plan};
 
+	*out = b;
 	if (count_sections(plan, segments, count) < 0 || !mfs_root_layout(&b.root, count))
 		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
 				       "the index root would be over its limit of 16 MiB: too many "

@@ -148,6 +148,22 @@ static void a_root_that_outgrows_its_place_goes_elsewhere(void **state)
 	mfs_plan_free(&plan);
 }
 
+/* What a root of 16 MiB cannot hold is refused before anything is written. */
+static void a_root_over_its_limit_is_refused(void **state)
+{
+	mfs_plan plan = plan_of_empty_files(1);
+	mfs_placement placement;
+	mfs_problem why = {0};
+	uint32_t tables = plan.tables_count;
+
+	(void)state;
+	plan.tables_count = MFS_ROOT_MAX / sizeof(struct mfs_disk_tables);
+	assert_int_equal(mfs_index_place(&placement, &plan, &why), MFS_E_LIMIT);
+	assert_non_null(strstr(why.text, "over its limit of 16 MiB"));
+	plan.tables_count = tables;
+	mfs_plan_free(&plan);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -155,6 +171,7 @@ int main(void)
 	    cmocka_unit_test(a_large_root_is_stored_in_columns),
 	    cmocka_unit_test(a_root_of_any_size_finds_its_place),
 	    cmocka_unit_test(a_root_that_outgrows_its_place_goes_elsewhere),
+	    cmocka_unit_test(a_root_over_its_limit_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, sf_setup, sf_teardown);
