@@ -344,25 +344,41 @@ ALWAYS_INLINE int group_log(unsigned context, const struct scales *at, size_t of
 /* Logarithms of blocks' scales that the second pass need not look up again. */
 #define KEPT 4096
 
-/* What stands in `out` between the two passes is the logarithm of each group's own
- * scale, if it has one. */
+/* Writes the logarithm of each group's own scale, which stands in `out` between the two
+ * passes, and returns their sum. */
+ALWAYS_INLINE uint64_t group_logs(unsigned context, const struct scales *at, uint32_t groups,
+				  const uint8_t logs[256], uint8_t *out)
+{
+	uint64_t sum = 0;
+
+#if defined(__x86_64__)
+	if (context == MFS_CONTEXT_HALF_BYTES && groups == 16 &&
+	    mfs_processor() & MFS_PROCESSOR_AVX2)
+		return mfs_scale_logs_avx2(at->blocks, at->block_bytes, at->of_groups, logs, out);
+#endif
+	for (uint32_t b = 0; b < at->blocks; b++) {
+		uint32_t own = 0;
+
+		for (uint32_t g = 0; g < groups; g++)
+			own += out[b * groups + g] =
+			    (uint8_t)group_log(context, at, (size_t)b * at->block_bytes, g, logs);
+		sum += own;
+	}
+	return sum;
+}
+
 ALWAYS_INLINE int mean_of_scales(unsigned context, const struct scales *at, uint32_t groups,
 				 const uint8_t logs[256], int16_t kept[KEPT], uint8_t *out)
 {
 	const int of_groups = context == MFS_CONTEXT_HALF_BYTES || context == MFS_CONTEXT_HALF_SIX;
-	uint64_t sum = 0;
+	uint64_t sum = of_groups ? group_logs(context, at, groups, logs, out) : 0;
 
 	for (uint32_t b = 0; b < at->blocks; b++) {
-		size_t offset = (size_t)b * at->block_bytes;
-		int log = block_log(context, at->of_block + offset);
-		uint32_t own = 0;
+		int log = block_log(context, at->of_block + (size_t)b * at->block_bytes);
 
-		for (uint32_t g = 0; of_groups && g < groups; g++)
-			own += out[b * groups + g] =
-			    (uint8_t)group_log(context, at, offset, g, logs);
 		if (b < KEPT)
 			kept[b] = (int16_t)log;
-		sum += (uint64_t)log * groups + own;
+		sum += (uint64_t)log * groups;
 	}
 	return (int)(sum / ((uint64_t)at->blocks * groups));
 }

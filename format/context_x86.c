@@ -97,4 +97,55 @@ TARGET void mfs_ratios_six_avx2(const mfs_ratios *at, const uint16_t *log)
 	}
 }
 
+/* ---- logarithms of scales ---- */
+
+#define SCALES 16 /* of a block */
+
+/* Logarithms of 32 numbers up to 128: `logs` are those below, sixteen each. */
+TARGET INLINE __m256i look_up_seven(const __m256i logs[8], __m256i of_128, __m256i number)
+{
+	__m256i found =
+	    _mm256_and_si256(_mm256_cmpeq_epi8(number, _mm256_set1_epi8((char)0x80)), of_128);
+
+#pragma GCC unroll 8
+	for (int k = 0; k < 8; k++) {
+		/* What is not among these sixteen gets its upper bit set, and so a 0. */
+		__m256i index = _mm256_xor_si256(number, _mm256_set1_epi8((char)(16 * k)));
+
+		index = _mm256_adds_epu8(index, _mm256_set1_epi8(0x70));
+		found = _mm256_or_si256(found, _mm256_shuffle_epi8(logs[k], index));
+	}
+	return found;
+}
+
+/* The scales of two blocks. */
+TARGET INLINE __m256i scales_load(const uint8_t *first, const uint8_t *second)
+{
+	return _mm256_inserti128_si256(
+	    _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)first)),
+	    _mm_loadu_si128((const __m128i *)(const void *)second), 1);
+}
+
+TARGET uint64_t mfs_scale_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *scales,
+				    const uint8_t log[256], uint8_t *out)
+{
+	const __m256i of_128 = _mm256_set1_epi8((char)log[128]), zero = _mm256_setzero_si256();
+	__m256i logs[8], sums = zero;
+	uint64_t sum[4];
+
+	for (int k = 0; k < 8; k++)
+		logs[k] = scales_load(log + 16 * k, log + 16 * k);
+	for (uint32_t b = 0; b + 2 <= blocks; b += 2, scales += 2 * stride, out += 2 * SCALES) {
+		__m256i number = _mm256_abs_epi8(scales_load(scales, scales + stride));
+		__m256i found = look_up_seven(logs, of_128, number);
+
+		_mm256_storeu_si256((__m256i *)(void *)out, found);
+		sums = _mm256_add_epi64(sums, _mm256_sad_epu8(found, zero));
+	}
+	_mm256_storeu_si256((__m256i *)(void *)sum, sums);
+	for (unsigned g = 0; blocks % 2 && g < SCALES; g++)
+		sum[0] += out[g] = log[scales[g]];
+	return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
 #endif

@@ -1,4 +1,5 @@
-/* Ratios of minimum and scale (context.h), with AVX2. Only context.c includes this. */
+/* Ratios of minimum and scale, and logarithms of scales (context.h), with AVX2. Only context.c
+ * includes this. */
 #ifndef MFS_CONTEXT_X86_H
 #define MFS_CONTEXT_X86_H
 
@@ -26,5 +27,9 @@ typedef struct {
  * (MFS_CONTEXT_RATIO_NIBBLES). `log`: of numbers up to 63, up to 15. */
 void mfs_ratios_six_avx2(const mfs_ratios *at, const uint16_t *log);
 void mfs_ratios_nibbles_avx2(const mfs_ratios *at, const uint16_t *log);
+/* The logarithms of sixteen scales, a byte each, of every block to `out`; returns their
+ * sum. `log`: by the scale's byte, the same for a scale and its negative. */
+uint64_t mfs_scale_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *scales,
+			     const uint8_t log[256], uint8_t *out);
 #endif
 #endif
