@@ -20,8 +20,9 @@
 #include "share.h"
 #include "view.h"
 
-/* Spans in flight: enough to keep every coder busy while a group is written. */
-#define JOB_BYTES (8u << 20)
+/* Spans in flight: enough to keep every coder busy while a group is written, which takes
+ * the owner about as long as two cores take for half as much. */
+#define JOB_BYTES (16u << 20)
 #define JOBS_MAX  4096u
 
 /* ---- progress ---- */
