@@ -200,26 +200,30 @@ int mfs_root_builder_store(mfs_root_builder *b, mfs_problem *why)
 	return 0;
 }
 
-/* Bytes of the records that are known only when everything is stored: hashes, places,
- * and offsets of NF4. */
+/* Bytes that are known only when everything is stored: hashes, and what changes from one
+ * place (or offset of NF4) to the next. */
 static uint64_t bytes_to_come(const mfs_root_builder *b)
 {
 	const mfs_plan *plan = b->plan;
+	uint32_t carried = plan->carried ? plan->carried->tables : 0;
+	const uint64_t place = sizeof(le32);
 	uint64_t bytes =
 	    (uint64_t)b->root.count[MFS_SEC_SEGMENTS] * sizeof(struct mfs_disk_segment);
-	uint32_t carried = plan->carried ? plan->carried->tables : 0;
 
-	bytes += (uint64_t)(plan->tables_count - carried) * sizeof(struct mfs_disk_tables);
+	bytes += (plan->tables_count - carried) * (place + sizeof(le32) + sizeof(le64));
 	for (uint32_t i = 0; i < plan->file_count; i++)
 		bytes += plan->files[i].carried ? 0 : sizeof(plan->files[i].record.hash);
 	for (uint32_t i = 0; i < plan->tensor_count; i++) {
 		const mfs_plan_tensor *t = &plan->tensors[i];
 
-		if (!t->stored && !(t->record.flags & MFS_TENSOR_DERIVED))
-			bytes += sizeof(t->record.hash) + MFS_SLOTS * sizeof(le64);
+		if (t->stored || t->record.flags & MFS_TENSOR_DERIVED)
+			continue;
+		bytes += sizeof(t->record.hash);
+		for (unsigned s = 0; s < MFS_SLOTS; s++)
+			bytes += mfs_plan_has_slot(t, s) ? place : 0;
 	}
 	for (uint32_t i = 0; i < plan->term_count; i++)
-		bytes += plan->terms[i].kind == MFS_TERM_NF4 ? sizeof(le32) : 0;
+		bytes += plan->terms[i].kind == MFS_TERM_NF4 ? place : 0;
 	return bytes;
 }
 

@@ -278,6 +278,8 @@ static void check_copies(const image *im)
 	mfs_superblock sb;
 	mfs_root_segment s;
 
+	/* Copy 1 found room before the chunks. */
+	assert_true(im->sb.root_offset[0] < im->sb.root_offset[1]);
 	assert_int_equal(mfs_superblock_decode(&sb, im->bytes + slot1, slot1), 0);
 	assert_int_equal(
 	    mfs_superblock_decode(&sb, im->bytes + im->size - MFS_SB_SIZE, im->size - MFS_SB_SIZE),
