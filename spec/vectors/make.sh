@@ -48,6 +48,7 @@ vector zeros "--profile nor" zeros.gguf sparse.bin
 vector plain "--profile nvme --frame-size 4096" noise.gguf
 vector many "--profile nor" many.gguf "ein Modell für Flash.bin" empty one-byte again=one-byte
 vector columns "--profile nor" layers.gguf
+vector shared "--profile nor --frame-size 4096" short.safetensors long.safetensors
 vector buckets "--profile nor --frame-size 4096" buckets.gguf
 mkmodelfs --quiet --force --page-size 512 --profile nor --frame-size 4096 --delta tuned.gguf delta.mfs base.gguf
 describe delta base.gguf tuned.gguf

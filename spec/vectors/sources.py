@@ -251,6 +251,16 @@ def views_model():
     return safetensors(tensors + [matrix("model.layers.0.k.weight", "BF16", [12, 64], 64)])
 
 
+def vocabulary(rows):
+    """A model with a vocabulary of so many words: a longer one begins like a shorter one.
+    Its embedding has few different values, so that little of it has to be stored."""
+    numbers = Numbers(97)
+    words = b"".join(struct.pack("<H", 0x3C00 + (numbers.bell(0, 7) << 7))
+                     for _ in range(rows * 128))
+    return safetensors([("model.embed_tokens.weight", "BF16", [rows, 128], words),
+                        matrix("model.norm.weight", "F32", [1, 128], rows)])
+
+
 def write_peft(directory, dora, seed):
     """An adapter of rank 3; a DoRA leaves the embedding out."""
     os.makedirs(directory)
@@ -352,6 +362,8 @@ def main(directory):
         "base.gguf": gguf([tensor(*t) for t in tuned_tensors()]),
         "tuned.gguf": gguf([step(tensor(*t), 40 + i) for i, t in enumerate(tuned_tensors())]),
         "tiny.safetensors": views_model(),
+        "short.safetensors": vocabulary(260),
+        "long.safetensors": vocabulary(290),
         "moe.gguf": gguf([tensor("blk.0.ffn_up_exps.weight", "Q8_0", [32, 4, 3], 94),
                           tensor("token_embd.weight", "F16", [32, 20], 95)]),
         "moe-lora.gguf": moe_adapter(),

@@ -182,6 +182,52 @@ static void spans_are_shared_whatever_they_are_stored_as(void **state)
 	}
 }
 
+/* A safetensors file of one BF16 matrix of 512 columns; longer ones begin like shorter
+ * ones. Headers differ in length, so tensors begin at odd places. */
+static size_t make_safetensors(uint8_t **out, unsigned rows)
+{
+	uint64_t data = rows * 1024ull;
+	char header[200];
+	int length = snprintf(header, sizeof(header),
+			      "{\"embed.weight\":{\"dtype\":\"BF16\",\"shape\":[%u,512],"
+			      "\"data_offsets\":[0,%llu]}}%*s",
+			      rows, (unsigned long long)data, (int)(rows % 7), "");
+	uint8_t *bytes = malloc(8 + (size_t)length + data), *at = bytes;
+
+	assert_non_null(bytes);
+	fixture_put(&at, (uint64_t)length, 8);
+	memcpy(at, header, (size_t)length);
+	at += length;
+	fixture_noise(at, data, 1);
+	for (uint64_t i = 1; i < data; i += 2)
+		at[i] = (uint8_t)(0x3c + (at[i] & 3));
+	*out = bytes;
+	return (size_t)(at - bytes) + data;
+}
+
+static void spans_of_safetensors_are_shared(void **state)
+{
+	uint8_t *a, *b;
+	size_t size_a = make_safetensors(&a, 600), size_b = make_safetensors(&b, 641);
+	uint64_t shared, together;
+	fixture f;
+
+	(void)state;
+	fixture_begin(&f, NULL);
+	fixture_add(&f, "b.safetensors", b, size_b);
+	fixture_add(&f, "a.safetensors", a, size_a);
+	fixture_end(&f);
+	together = packed_bytes(&f, &shared);
+	/* All but the span in which the shorter one ends. */
+	assert_true(shared > (size_a - SLACK) / 2);
+	assert_true(together < size_b + SLACK);
+	check_file(&f, "a.safetensors", a, size_a);
+	check_file(&f, "b.safetensors", b, size_b);
+	fixture_free(&f);
+	free(a);
+	free(b);
+}
+
 /* A span belongs where the first of its users is read. */
 static void an_order_of_reading_holds_for_shared_spans(void **state)
 {
@@ -307,6 +353,7 @@ int main(void)
 	    cmocka_unit_test(rows_that_are_missing_cost_nothing),
 	    cmocka_unit_test(rows_are_shared_with_the_nearest_of_several),
 	    cmocka_unit_test(spans_are_shared_whatever_they_are_stored_as),
+	    cmocka_unit_test(spans_of_safetensors_are_shared),
 	    cmocka_unit_test(an_order_of_reading_holds_for_shared_spans),
 	    cmocka_unit_test(one_different_byte_costs_its_span),
 	    cmocka_unit_test(different_weights_share_nothing),

@@ -7,7 +7,7 @@
 
 static const char *const names[] = {"hello", "types",	"tables",  "zeros", "plain",
 				    "many",  "future",	"buckets", "delta", "appended",
-				    "views", "experts", "columns"};
+				    "views", "experts", "columns", "shared"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 static void assert_hash(const void *bytes, size_t size, const json_t *about)
@@ -220,6 +220,22 @@ static void a_type_that_no_program_knows_is_split_and_read(void **state)
 	assert_int_equal(info.constants_bytes, 7 * 840);
 	assert_true(info.constants_stored_bytes > 0 && info.tables_bytes > 0);
 	assert_int_equal(info.spans, 15);
+	mfs_close(c);
+	vector_free(&v);
+}
+
+static void spans_have_one_place_in_a_vector(void **state)
+{
+	vector v = load_container("shared");
+	mfs_container_info info = {.size = sizeof(info)};
+	mfs_container *c;
+	mfs_problem why;
+
+	(void)state;
+	assert_int_equal(vector_open(&c, &v, &why), 0);
+	assert_int_equal(mfs_info(c, &info), 0);
+	/* No two tensors are equal; sixteen of their spans are. */
+	assert_true(info.shared_bytes > 10000);
 	mfs_close(c);
 	vector_free(&v);
 }
@@ -516,6 +532,7 @@ int main(void)
 	    cmocka_unit_test(no_vector_is_forgotten),
 	    cmocka_unit_test(a_type_that_no_program_knows_is_split_and_read),
 	    cmocka_unit_test(every_context_has_buckets_in_a_vector),
+	    cmocka_unit_test(spans_have_one_place_in_a_vector),
 	    cmocka_unit_test(other_versions_are_refused),
 	    cmocka_unit_test(unknown_incompatible_bits_are_refused),
 	    cmocka_unit_test(unknown_compatible_bits_are_ignored),
