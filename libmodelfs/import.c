@@ -13,6 +13,8 @@
 
 #include "../format/check.h"
 
+#define POINTER_MAX 1024u /* bytes of a pointer of Git LFS, which says so */
+
 /* ---- sources ---- */
 
 static int file_read_at(mfs_source *source, uint64_t offset, void *buffer, size_t length)
@@ -351,10 +353,29 @@ uint64_t mfs_import_dim(const mfs_import_tensor *t, uint32_t i)
 
 /* ---- dispatch ---- */
 
+/* What git leaves in the place of a large file that was not fetched: it would be packed
+ * as the model, and found out when the model is loaded. */
+static int refuse_pointer(mfs_source *source, mfs_problem *why)
+{
+	static const char head[] = "version https://git-lfs.";
+	char found[sizeof(head) - 1];
+
+	/* The importers report what cannot be read. */
+	if (source->size < sizeof(found) || source->size > POINTER_MAX ||
+	    source->read_at(source, 0, found, sizeof(found)) < 0 ||
+	    memcmp(found, head, sizeof(found)) != 0)
+		return 0;
+	return mfs_import_refuse(why, source, MFS_E_INVALID, 0,
+				 "a pointer of Git LFS, not the file itself, which git lfs pull "
+				 "fetches");
+}
+
 int mfs_import_source(mfs_import *out, mfs_source *source, mfs_problem *why)
 {
-	int error = mfs_import_gguf(out, source, why);
+	int error = refuse_pointer(source, why);
 
+	if (!error)
+		error = mfs_import_gguf(out, source, why);
 	if (error == MFS_E_MAGIC)
 		error = mfs_import_safetensors(out, source, why);
 	if (error != MFS_E_MAGIC)

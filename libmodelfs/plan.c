@@ -200,6 +200,22 @@ static int hint_at_opaque(int error, mfs_problem *why)
 	return error;
 }
 
+/* A file that is called so and is none was damaged, or is not what the user thinks. */
+static int remark_no_gguf(const mfs_plan *plan, mfs_plan_file *file, mfs_problem *why)
+{
+	const char *dot = strrchr(file->path, '.');
+
+	if (plan->opaque || file->import.format != MFS_FORMAT_OPAQUE || !dot ||
+	    strcmp(dot, ".gguf") != 0)
+		return 0;
+	if (asprintf(&file->remark, "%s: no GGUF file in spite of its name: packed as plain bytes",
+		     file->path) >= 0)
+		return 0;
+	file->remark = NULL;
+	mfs_plan_discard(file);
+	return mfs_problem_no_memory(why);
+}
+
 int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem *why)
 {
 	mfs_plan_file file;
@@ -210,6 +226,8 @@ int mfs_plan_add(mfs_plan *plan, const char *path, const char *name, mfs_problem
 	error = check_name(plan, path, name, why);
 	if (!error)
 		error = hint_at_opaque(mfs_plan_open(&file, plan, path, why), why);
+	if (!error)
+		error = remark_no_gguf(plan, &file, why);
 	if (!error)
 		error = mfs_plan_change(plan, &file, why);
 	if (error)

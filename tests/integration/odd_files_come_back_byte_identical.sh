@@ -49,3 +49,11 @@ modelfs-extract -C "$tmp/out" "$tmp/named.mfs" two "deep name.gguf"
 same "$tmp/out/two" one.byte
 same "$tmp/out/deep name.gguf" experts.gguf
 refused any 'nothing-here' modelfs-extract -C "$tmp/out" "$tmp/named.mfs" nothing-here
+
+# What git leaves when it did not fetch a model is no model; a damaged one is remarked on.
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 7\n' 0 >pointer.gguf
+refused 1 'pointer.gguf: .*pointer of Git LFS' mkmodelfs -q "$tmp/pointer.mfs" pointer.gguf
+pack "$tmp/pointer.mfs" --opaque pointer.gguf
+printf 'not found' >page.gguf
+mkmodelfs "$tmp/page.mfs" page.gguf 2>"$tmp/page.err" >/dev/null || fail "a page is not packed"
+grep -q 'page.gguf: no GGUF file' "$tmp/page.err" || fail "no remark: $(cat "$tmp/page.err")"
