@@ -7,10 +7,10 @@
  *
  * Each SOURCE is packed in the container under its base name. A flip may cost
  * one span, or one tensor if it hit the tables that the tensor's frames share,
- * and the same in every equal tensor, since those are stored once; nearly every
- * flip in superblock or index must cost nothing. Every truncated
- * container must be refused with a reason: CUTS random lengths and every one
- * up to 64 KiB, or every STEP-th.
+ * and the same in every tensor that is equal or begins alike, since what they have
+ * in common is stored once; nearly every flip in superblock or index must cost
+ * nothing. Every truncated container must be refused with a reason: CUTS random
+ * lengths and every one up to 64 KiB, or every STEP-th.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -193,41 +193,84 @@ static bool run_touches(const run *r, const mfs_tensor_info *t)
 	       r->last < t->file_offset + t->tensor_bytes + UNIT;
 }
 
-/* Marks the runs inside a tensor as explained; their width from end to end. */
-static uint64_t explain_runs(const damage *d, const mfs_tensor_info *t, bool *explained)
+/* Where in a tensor it cannot be read, from end to end; first == last: nowhere. */
+typedef struct {
+	uint64_t first, last;
+} range;
+
+/* An offset in the file as one in the tensor. */
+static uint64_t within(const mfs_tensor_info *t, uint64_t offset)
 {
-	uint64_t first = UINT64_MAX, last = 0;
-
-	for (unsigned i = 0; i < d->count; i++) {
-		const run *r = &d->runs[i];
-
-		if (!run_touches(r, t))
-			continue;
-		explained[i] = true;
-		first = r->first < first ? r->first : first;
-		last = r->last > last ? r->last : last;
-	}
-	return last > first ? last - first : 0;
+	if (offset < t->file_offset)
+		return 0;
+	offset -= t->file_offset;
+	return offset < t->tensor_bytes ? offset : t->tensor_bytes;
 }
 
-/* Whether all damage lies in tensors equal to this one, a span of each or, when
- * the shared tables can be to blame, any part of it. */
+static range damage_in(const damage *d, const mfs_tensor_info *t)
+{
+	range r = {UINT64_MAX, 0};
+
+	for (unsigned i = 0; i < d->count; i++) {
+		if (!run_touches(&d->runs[i], t))
+			continue;
+		if (within(t, d->runs[i].first) < r.first)
+			r.first = within(t, d->runs[i].first);
+		if (within(t, d->runs[i].last) > r.last)
+			r.last = within(t, d->runs[i].last);
+	}
+	return r.last > r.first ? r : (range){0, 0};
+}
+
+/* Whether they can have frames or tables in common: equal tensors, and those of one type
+ * that begin alike. */
+static bool may_share(const mfs_tensor_info *a, const mfs_tensor_info *b)
+{
+	if (a->tensor_bytes == b->tensor_bytes && !memcmp(a->hash, b->hash, sizeof(a->hash)))
+		return true;
+	return !strcmp(a->type, b->type) && a->tables_bytes == b->tables_bytes;
+}
+
+/* Spans that are stored once lie at one place of their tensors. */
+static bool same_place(range a, range b)
+{
+	return a.first < b.first + 2 * UNIT && b.first < a.first + 2 * UNIT &&
+	       a.last < b.last + 2 * UNIT && b.last < a.last + 2 * UNIT;
+}
+
+/* Tensor `i`, if it may share something with `lead` and is damaged. */
+static bool get_damaged(mfs_container *container, const damage *d, const mfs_tensor_info *lead,
+			uint32_t i, mfs_tensor_info *t, range *where)
+{
+	*t = (mfs_tensor_info){.size = sizeof(*t)};
+	if (mfs_tensor_get(container, i, t) < 0 || !may_share(t, lead))
+		return false;
+	*where = damage_in(d, t);
+	return where->last > where->first;
+}
+
+/* Whether all damage lies in tensors that share frames with this one: the same span of
+ * each or, when the shared tables can be to blame, any part of them. */
 static bool damage_is_of(mfs_container *container, const damage *d, const mfs_tensor_info *lead,
 			 uint64_t span, bool *tables)
 {
 	bool explained[RUNS_MAX] = {false};
+	range first = damage_in(d, lead), r;
+	uint32_t count = mfs_tensor_count(container);
+	mfs_tensor_info t;
 
 	*tables = false;
 	if (lead->span_bytes > span)
 		span = lead->span_bytes;
-	for (uint32_t i = 0; i < mfs_tensor_count(container); i++) {
-		mfs_tensor_info t = {.size = sizeof(t)};
-
-		if (mfs_tensor_get(container, i, &t) < 0 || t.tensor_bytes != lead->tensor_bytes ||
-		    memcmp(t.hash, lead->hash, sizeof(t.hash)))
+	for (uint32_t i = 0; i < count && !*tables; i++)
+		*tables = get_damaged(container, d, lead, i, &t, &r) &&
+			  r.last - r.first > span + 2 * UNIT;
+	for (uint32_t i = 0; i < count; i++) {
+		if (!get_damaged(container, d, lead, i, &t, &r) ||
+		    (!*tables && !same_place(r, first)))
 			continue;
-		if (explain_runs(d, &t, explained) > span + 2 * UNIT)
-			*tables = true;
+		for (unsigned k = 0; k < d->count; k++)
+			explained[k] |= run_touches(&d->runs[k], &t);
 	}
 	for (unsigned i = 0; i < d->count; i++)
 		if (!explained[i])

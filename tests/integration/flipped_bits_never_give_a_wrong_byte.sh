@@ -23,6 +23,13 @@ flipcheck -s "$seed" -n "$flips" small.mfs "${sources[@]}"
 pack nor.mfs --profile nor "${sources[@]}"
 flipcheck -s "$seed" -n $((flips / 4)) nor.mfs "${sources[@]}"
 
+# Two models that have spans in common.
+mkdir models
+python3 "$MFS_SOURCE/spec/vectors/sources.py" models
+shared=(models/short.safetensors models/long.safetensors)
+pack shared.mfs --profile nor --page-size 512 --frame-size 4096 "${shared[@]}"
+flipcheck -s "$seed" -n "$flips" shared.mfs "${shared[@]}"
+
 # The heads and the index are a small target: a container that is little else.
 : >empty
 python3 "$here/odd_gguf.py" small-tensors many.gguf
