@@ -335,11 +335,12 @@ int mfs_views_remark_memory(mfs_plan *plan, mfs_problem *why)
 {
 	uint32_t tensor = 0;
 	uint64_t bytes = most_operands(plan, &tensor), mib = (bytes >> 20) + 1;
-	const mfs_root_tensor *t = &plan->tensors[tensor].record;
+	const mfs_root_tensor *t;
 	mfs_plan_file *file;
 
 	if (bytes <= MFS_OPERAND_MEMORY)
 		return 0;
+	t = &plan->tensors[tensor].record;
 	file = &plan->files[t->file];
 	if (!file->remark &&
 	    asprintf(&file->remark,
