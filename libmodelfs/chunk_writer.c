@@ -127,6 +127,22 @@ static int put_all_stored_aliases(mfs_chunk_writer *w)
 	return error;
 }
 
+/* Rooms for the frames of a group of large spans. */
+static int make_rooms(mfs_chunk_writer *w)
+{
+	w->room_bytes = mfs_coder_room((size_t)w->plan->span_max);
+	if (!w->room_bytes)
+		return 0;
+	w->room_count = (uint32_t)(w->plan->group_max / w->room_bytes);
+	w->rooms = calloc(w->room_count + 1u, sizeof(*w->rooms));
+	w->room_memory = mfs_large_alloc(w->room_count * w->room_bytes + 64);
+	if (!w->rooms || !w->room_memory)
+		return MFS_E_MEMORY;
+	for (uint32_t i = 0; i < w->room_count; i++)
+		w->rooms[i] = w->room_memory + i * w->room_bytes;
+	return 0;
+}
+
 int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_placement *placement,
 			  mfs_output *output)
 {
@@ -146,7 +162,7 @@ int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_place
 	w.tables = calloc(plan->tables_count + 1, sizeof(*w.tables));
 	w.arena = mfs_large_alloc(plan->group_max + 1);
 	w.chunk = malloc(MFS_CHUNK_MAX + plan->page_bytes);
-	if (!w.frames || !w.chunks || !w.tables || !w.arena || !w.chunk) {
+	if (!w.frames || !w.chunks || !w.tables || !w.arena || !w.chunk || make_rooms(&w) < 0) {
 		mfs_chunk_writer_close(&w);
 		return MFS_E_MEMORY;
 	}
@@ -168,6 +184,8 @@ void mfs_chunk_writer_close(mfs_chunk_writer *w)
 	free(w->chunks);
 	free(w->tables);
 	free(w->arena);
+	free(w->rooms);
+	free(w->room_memory);
 	free(w->chunk);
 	memset(w, 0, sizeof(*w));
 }
@@ -228,7 +246,7 @@ static void place_frame(mfs_chunk_writer *w, const mfs_chunk_item *item, uint64_
 
 	put_record(w, item->tensor, item->slot, index, &place);
 	put_aliases(w, (uint32_t)(item->tensor - w->plan->tensors), item->slot, index, place,
-		    w->arena + item->arena);
+		    item->bytes);
 	w->frame_bytes += item->stored;
 }
 
@@ -247,7 +265,7 @@ static void fill_chunk(mfs_chunk_writer *w, mfs_chunk_list *list, uint32_t count
 	for (uint32_t i = 0; i < count; i++) {
 		const mfs_chunk_item *item = &list->items[list->done + i];
 
-		memcpy(w->chunk + chunk->stored_size, w->arena + item->arena, item->stored);
+		memcpy(w->chunk + chunk->stored_size, item->bytes, item->stored);
 		if (item->is_tables) {
 			place_tables(w, item, chunk->offset + chunk->stored_size);
 		} else {
@@ -356,6 +374,7 @@ static int write_group(mfs_chunk_writer *w, mfs_problem *why)
 	}
 	w->group = (mfs_group){0};
 	w->arena_used = 0;
+	w->rooms_used = 0;
 	if (!error && w->output)
 		mfs_output_start_sync(w->output, start, w->next - start);
 	return error;
@@ -363,8 +382,8 @@ static int write_group(mfs_chunk_writer *w, mfs_problem *why)
 
 /* ---- taking spans ---- */
 
-/* Adds an item with its stored bytes to its class. */
-static int push(mfs_chunk_writer *w, mfs_chunk_item item, const uint8_t *bytes, mfs_problem *why)
+/* Adds an item, whose bytes stay where they are until the group is written. */
+static int push(mfs_chunk_writer *w, mfs_chunk_item item, mfs_problem *why)
 {
 	mfs_chunk_list *list = &w->list[mfs_plan_slot_class(item.tensor, item.slot)];
 
@@ -377,25 +396,47 @@ static int push(mfs_chunk_writer *w, mfs_chunk_item item, const uint8_t *bytes, 
 		list->items = items;
 		list->room = room;
 	}
-	item.arena = (uint32_t)w->arena_used;
-	memcpy(w->arena + w->arena_used, bytes, item.stored);
-	w->arena_used += item.stored;
 	list->items[list->count++] = item;
 	return 0;
+}
+
+static const uint8_t *keep_copy(mfs_chunk_writer *w, const uint8_t *bytes, size_t size)
+{
+	uint8_t *at = w->arena + w->arena_used;
+
+	memcpy(at, bytes, size);
+	w->arena_used += size;
+	return at;
+}
+
+/* Takes over what the job's frames are in, and gives it another room; false where
+ * copying them is better: a room of a small span would be mostly empty. */
+static bool keep_room(mfs_chunk_writer *w, mfs_coder_job *job)
+{
+	size_t stored = (size_t)job->info[0].stored + job->info[1].stored;
+	uint8_t *free_room;
+
+	if (!job->room || stored < w->room_bytes / 2 || w->rooms_used == w->room_count)
+		return false;
+	free_room = w->rooms[w->rooms_used];
+	w->rooms[w->rooms_used++] = *job->room;
+	*job->room = free_room;
+	return true;
 }
 
 static int push_tables(mfs_chunk_writer *w, mfs_plan_tensor *t, unsigned slot, mfs_problem *why)
 {
 	const mfs_chunk_item item = {.tensor = t,
 				     .hash = XXH3_64bits(t->tables[slot], t->tables_bytes[slot]),
+				     .bytes = keep_copy(w, t->tables[slot], t->tables_bytes[slot]),
 				     .stored = t->tables_bytes[slot],
 				     .slot = (uint8_t)slot,
 				     .is_tables = true};
 
-	return push(w, item, t->tables[slot], why);
+	return push(w, item, why);
 }
 
-static int push_frame(mfs_chunk_writer *w, const mfs_coder_job *job, unsigned slot,
+static int push_frame(mfs_chunk_writer *w, const mfs_coder_job *job, unsigned slot, bool kept,
 		      mfs_problem *why)
 {
 	mfs_plan_tensor *t = &w->plan->tensors[job->tensor_number];
@@ -407,25 +448,29 @@ static int push_frame(mfs_chunk_writer *w, const mfs_coder_job *job, unsigned sl
 			       .slot = (uint8_t)slot};
 
 	memcpy(item.by_coding, job->info[slot].by_coding, sizeof(item.by_coding));
-	if (item.stored)
-		return push(w, item, job->stored[slot], why);
-	place_frame(w, &item, 0);
-	return 0;
+	if (!item.stored) {
+		place_frame(w, &item, 0);
+		return 0;
+	}
+	item.bytes = kept ? job->stored[slot] : keep_copy(w, job->stored[slot], item.stored);
+	return push(w, item, why);
 }
 
-int mfs_chunk_writer_add(mfs_chunk_writer *w, const mfs_coder_job *job, mfs_problem *why)
+int mfs_chunk_writer_add(mfs_chunk_writer *w, mfs_coder_job *job, mfs_problem *why)
 {
 	mfs_plan_tensor *t = &w->plan->tensors[job->tensor_number];
+	bool kept;
 	int error = 0;
 
 	if (!mfs_group_takes(&w->group, t, &job->span))
 		error = write_group(w, why);
 	mfs_group_add(&w->group, t, &job->span);
+	kept = keep_room(w, job);
 	for (unsigned s = 0; s < MFS_SLOTS && !error; s++) {
 		if (job->span.index == t->first_stored && t->tables_bytes[s])
 			error = push_tables(w, t, s, why);
 		if (!error && mfs_plan_has_slot(t, s))
-			error = push_frame(w, job, s, why);
+			error = push_frame(w, job, s, kept, why);
 	}
 	return error;
 }

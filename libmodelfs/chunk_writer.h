@@ -20,7 +20,7 @@ typedef struct {
 	uint64_t number; /* of the frame */
 	mfs_plan_tensor *tensor;
 	uint64_t hash;
-	uint32_t arena; /* where its stored bytes are in the arena */
+	const uint8_t *bytes; /* that are stored */
 	uint32_t stored, decoded;
 	uint32_t by_coding[MFS_CODINGS];
 	uint8_t slot;
@@ -49,8 +49,13 @@ typedef struct {
 	/* The group. */
 	mfs_group group;
 	mfs_chunk_list list[MFS_DISK_CLASSES];
-	uint8_t *arena;
+	uint8_t *arena; /* small frames, and tables */
 	size_t arena_used;
+	/* Frames of large spans stay where the coders put them, who get another room. */
+	uint8_t *room_memory;
+	uint8_t **rooms; /* the first rooms_used have frames of the group */
+	uint32_t room_count, rooms_used;
+	size_t room_bytes;
 
 	uint8_t *chunk; /* a chunk being put together */
 	uint64_t gap, gap_end;
@@ -63,8 +68,10 @@ int mfs_chunk_writer_open(mfs_chunk_writer *out, mfs_plan *plan, const mfs_place
 			  mfs_output *output);
 void mfs_chunk_writer_close(mfs_chunk_writer *writer);
 
-/* Takes a coded span; writes the group before it if that is full. */
-int mfs_chunk_writer_add(mfs_chunk_writer *writer, const mfs_coder_job *job, mfs_problem *why);
+/* Takes a coded span, perhaps with the room that its frames are in; writes the group
+ * before it if that is full. Rooms are the writer's or the coders', whoever made them:
+ * they go together. */
+int mfs_chunk_writer_add(mfs_chunk_writer *writer, mfs_coder_job *job, mfs_problem *why);
 /* Writes what is left. */
 int mfs_chunk_writer_finish(mfs_chunk_writer *writer, mfs_problem *why);
 

@@ -48,6 +48,7 @@ static void code_plain(mfs_coder_job *job)
 	uint32_t bytes = job->span.bytes;
 	enum mfs_coding coding = all_zero(job->in, bytes) ? MFS_CODING_ZERO : MFS_CODING_RAW;
 
+	job->room = &job->in;
 	job->stored[0] = job->in;
 	job->info[0].stored = coding == MFS_CODING_ZERO ? 0 : bytes;
 	job->info[0].by_coding[coding] = bytes;
@@ -59,6 +60,7 @@ static int code_streams(mfs_coder_job *job, mfs_encoder *encoder)
 	uint8_t *out[MFS_SLOTS] = {job->out,
 				   job->out + mfs_plan_slot_bytes(t, 0, job->span.blocks)};
 
+	job->room = &job->out;
 	for (int s = 0; s < MFS_SLOTS; s++)
 		job->stored[s] = out[s];
 	return mfs_span_encode(encoder, t->layout, job->span.blocks, job->in, &t->rules,
@@ -186,8 +188,7 @@ static int start_threads(mfs_coders *c, unsigned threads, size_t span_max, bool 
 
 static int make_jobs(mfs_coders *c, size_t span_max)
 {
-	/* Rooms start on a cache line: two threads never write to the same one. */
-	size_t room = (span_max + 63) / 64 * 64;
+	size_t room = mfs_coder_room(span_max);
 
 	c->jobs = calloc(c->count, sizeof(*c->jobs));
 	c->memory = mfs_large_alloc(room * 2 * c->count + 64);

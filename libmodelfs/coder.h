@@ -26,6 +26,9 @@ typedef struct {
 	const uint8_t *stored[MFS_SLOTS];
 	mfs_frame_info info[MFS_SLOTS];
 	uint64_t hash[MFS_SLOTS];
+	/* The member that points to where the frames are, `in` or `out`: who wants to keep
+	 * them may put as much memory in its place. NULL: they are elsewhere. */
+	uint8_t **room;
 
 	/* The coders' own. */
 	uint8_t *out;
@@ -33,6 +36,13 @@ typedef struct {
 } mfs_coder_job;
 
 typedef struct mfs_coders mfs_coders;
+
+/* Bytes of the memory that `in` and `out` point to: it starts on a cache line, so that two
+ * threads never write to the same one. */
+static inline size_t mfs_coder_room(size_t span_max)
+{
+	return (span_max + 63) / 64 * 64;
+}
 
 /* `jobs` jobs of up to span_max bytes on `threads` threads. With `prove` each span is
  * decoded again from the frames it came to, while they are in the processor's cache, and
