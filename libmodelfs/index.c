@@ -7,8 +7,10 @@
 #include "mfs_xxhash.h"
 #include "reader.h"
 
-/* Open tables beyond this are closed again, oldest first. */
-#define TABLES_MEMORY (12u << 20)
+/* What is stored of tables, a hundredth of what they take when they are open, is kept:
+ * who faults here and there in more tensors than fit would ask the medium for tables
+ * with every span. */
+#define TABLES_STORED (2u << 20)
 
 static void part_load(struct reader *r, struct part *part)
 {
@@ -24,7 +26,7 @@ static void part_load(struct reader *r, struct part *part)
 		mfs_root_tables t;
 
 		mfs_root_get_tables(&r->c->root, part->number, &t);
-		part->job.range[0] = (struct range){t.offset, t.size};
+		part->job.range[0] = (struct range){t.offset, part->bytes ? 0 : t.size};
 	}
 	TAILQ_INSERT_TAIL(&r->pending, &part->job, link);
 }
@@ -86,11 +88,18 @@ static int verify_segment(struct reader *r, struct part *part, const uint8_t *by
 static int verify_tables(struct reader *r, struct part *part, const uint8_t *bytes)
 {
 	mfs_root_tables t;
+	int err;
 
 	mfs_root_get_tables(&r->c->root, part->number, &t);
+	if (part->bytes)
+		return mfs_tables_open(&part->tables, part->bytes, t.size, part->streams, 0);
 	if (XXH3_64bits(bytes, t.size) != t.hash)
 		return MFS_E_CORRUPT;
-	return mfs_tables_open(&part->tables, bytes, t.size, part->streams, 0);
+	err = mfs_tables_open(&part->tables, bytes, t.size, part->streams, 0);
+	/* A copy that finds no memory is read again some day. */
+	if (!err && (part->bytes = malloc(t.size)))
+		memcpy(part->bytes, bytes, t.size);
+	return err;
 }
 
 void part_verify(struct reader *r, struct part *part, uint8_t *scratch)
@@ -114,7 +123,7 @@ static void tables_close(struct reader *r, struct part *part)
 
 static void tables_trim(struct reader *r, const struct part *keep)
 {
-	while (r->tables_bytes > TABLES_MEMORY) {
+	while (r->tables_bytes > r->tables_most) {
 		struct part *oldest = NULL;
 
 		for (uint32_t i = 0; i < r->c->root.count[MFS_SEC_TABLES]; i++) {
@@ -130,6 +139,22 @@ static void tables_trim(struct reader *r, const struct part *keep)
 	}
 }
 
+/* Keeps the copy of what was read just now, unless there are too many of them. */
+static void tables_keep(struct reader *r, struct part *part)
+{
+	uint32_t size = part->job.range[0].length;
+
+	if (!part->bytes || !size)
+		return;
+	if (r->tables_stored + size > TABLES_STORED) {
+		free(part->bytes);
+		part->bytes = NULL;
+		return;
+	}
+	r->tables_stored += size;
+	r->stats.index_loaded_bytes += size;
+}
+
 static void part_opened(struct reader *r, struct part *part)
 {
 	part->state = PART_READY;
@@ -137,6 +162,7 @@ static void part_opened(struct reader *r, struct part *part)
 		r->stats.index_loaded_bytes += part->job.range[0].length;
 		return;
 	}
+	tables_keep(r, part);
 	r->tables_bytes += mfs_tables_memory(part->tables);
 	r->stats.index_loaded_bytes += mfs_tables_memory(part->tables);
 	tables_trim(r, part);
@@ -235,8 +261,10 @@ void index_free(struct reader *r)
 {
 	for (uint32_t i = 0; r->segments && i < r->c->root.count[MFS_SEC_SEGMENTS]; i++)
 		free(r->segments[i].bytes);
-	for (uint32_t i = 0; r->tables && i < r->c->root.count[MFS_SEC_TABLES]; i++)
+	for (uint32_t i = 0; r->tables && i < r->c->root.count[MFS_SEC_TABLES]; i++) {
+		free(r->tables[i].bytes);
 		mfs_tables_free(r->tables[i].tables);
+	}
 	free(r->segments);
 	free(r->tables);
 }

@@ -5,8 +5,8 @@
  *                                               │
  *   done ◄── pieces ◄── decoder ◄── jobs ◄──────┘
  *
- * - A *run* (runs.c) is a piece of the container in memory: whole pages, as they
- *   lie on the medium, being read or complete.
+ * - A *run* (runs.c) is a piece of the container in memory: whole pages (of scattered
+ *   reads less), as they lie on the medium, being read or complete.
  * - A *job* waits for the stored bytes of one thing, then a decoder works on it:
  *   a span (spans.c) is decoded; a segment or tables (index.c) are verified and
  *   kept.
@@ -116,7 +116,7 @@ struct part {
 	int error;
 	uint32_t number; /* of the segment or the tables */
 	int copy;	 /* which copy is being loaded */
-	uint8_t *bytes;	 /* a ready segment */
+	uint8_t *bytes;	 /* a ready segment; what is stored of tables that were ready once */
 	mfs_tables *tables;
 	uint32_t streams; /* of the slot whose frames share the tables */
 	unsigned users;	  /* span jobs that decode with these tables */
@@ -195,6 +195,8 @@ TAILQ_HEAD(span_list, span);
 
 #define SPAN_BUCKETS	  1024
 #define MFS_ARENA_DEFAULT (64u << 20)
+/* Open tables beyond this are closed again, oldest first. */
+#define TABLES_MEMORY (12u << 20)
 
 /* ---- reads ---- */
 
@@ -333,7 +335,8 @@ struct decoder_thread {
 struct reader {
 	mfs_container *c;
 	mfs_io *io;
-	uint32_t unit;	  /* requests start and end on multiples of this */
+	uint32_t unit;	  /* requests start and end on multiples of this, */
+	uint32_t grain;	  /* those of scattered reads on multiples of this */
 	uint32_t request; /* largest request */
 
 	pthread_mutex_t lock;
@@ -363,7 +366,9 @@ struct reader {
 	mfs_simd simd;
 	uint32_t frame_segments; /* chunk segments follow */
 	bool no_chunk_table;	 /* it could not be read: requests stay short */
-	size_t tables_bytes;	 /* of open tables */
+	size_t tables_bytes;	 /* of open tables: beyond tables_most they are closed again */
+	size_t tables_most;
+	size_t tables_stored; /* of what is kept of closed ones as well */
 	uint64_t tick;
 
 	struct span *buckets[SPAN_BUCKETS];

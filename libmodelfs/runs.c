@@ -140,6 +140,19 @@ static void undo(struct reader *r, struct job *job)
 	job->run_count = 0;
 }
 
+/* Who goes on where the frame ends wants the rest of its edge pages as well; who
+ * does not would wait for their way over the bus. What is kept is kept in pages. */
+static uint32_t unit_of(const struct reader *r, const struct job *job)
+{
+	return job->wide || r->cache.memory ? r->unit : r->grain;
+}
+
+/* Where the longest request from `from` on ends: on a page again if it begins in one. */
+static uint64_t longest_end(const struct reader *r, uint64_t from)
+{
+	return round_down(from + r->request, r->unit);
+}
+
 /* How far a request for [from, to) may reach: in a stream it fetches the rest of
  * the chunk as well, up to `limit`, where other bytes begin. */
 static uint64_t request_end(struct reader *r, const struct job *job, uint64_t from, uint64_t to,
@@ -153,7 +166,7 @@ static uint64_t request_end(struct reader *r, const struct job *job, uint64_t fr
 		if (end > limit)
 			end = limit > to ? limit : to;
 	}
-	return end - from > r->request ? from + r->request : end;
+	return end < longest_end(r, from) ? end : longest_end(r, from);
 }
 
 /* Appends cached bytes from `from` on, at most to `to`, and moves `from` behind them. */
@@ -204,8 +217,8 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 			i++;
 			continue;
 		}
-		if (gap_end - from > r->request)
-			gap_end = from + r->request;
+		if (gap_end > longest_end(r, from))
+			gap_end = longest_end(r, from);
 		if (!job->retried)
 			gap_end = mfs_cache_next(&r->cache, from, gap_end);
 		run = calloc(1, sizeof(*run));
@@ -229,17 +242,18 @@ struct pages {
 	uint64_t from, to, reach;
 };
 
-/* The ranges widened to whole units, in the order of the medium; those that
+/* The ranges widened to whole pages, in the order of the medium; those that
  * touch are one. Returns their number. */
 static unsigned job_pages(const struct reader *r, const struct job *job,
 			  struct pages out[JOB_RANGES])
 {
 	unsigned n = 0, kept = 0;
+	uint32_t unit = unit_of(r, job);
 
 	for (unsigned k = 0; k < JOB_RANGES; k++) {
 		const struct range *range = &job->range[k];
-		struct pages p = {round_down(range->offset, r->unit),
-				  round_up(range->offset + range->length, r->unit), 0};
+		struct pages p = {round_down(range->offset, unit),
+				  round_up(range->offset + range->length, unit), 0};
 		unsigned i = n;
 
 		if (!range->length)

@@ -5,8 +5,10 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#include "check.h"
 #include "container.h"
 #include "memory_io.h"
+#include "reader.h"
 
 #define KIB	  1024u
 #define MIB	  (1024u * KIB)
@@ -261,6 +263,86 @@ static void both_classes_of_a_span_are_submitted_together(void **state)
 	/* constants first: they lie before the weights */
 	assert_true(o.io->record[0].offset < o.io->record[1].offset);
 	mfs_close(o.c);
+}
+
+/* Pages of 4 KiB around the frames, not of the 16 KiB that profile sd has. */
+static void scattered_reads_leave_out_what_is_not_theirs_of_edge_pages(void **state)
+{
+	struct opened o = open_memory(packed.f.container, NULL);
+	mfs_frame_place frame[2];
+	mfs_root_tensor t = {0};
+	mfs_span place;
+	uint32_t tensor;
+	uint8_t byte;
+
+	(void)state;
+	for (tensor = 0; !t.name_length; tensor++)
+		mfs_root_get_tensor(&o.c->root, tensor, &t);
+	tensor--;
+	for (uint64_t at = 4 * FRAME; at < t.size; at += 3 * FRAME) {
+		assert_int_equal(mfs_read(o.c, o.gguf, t.file_offset + at, &byte, 1), 1);
+		settle(&o);
+		mfs_tensor_span_at(&t, o.c->layouts[t.layout].block_bytes, at, &place);
+		for (unsigned s = 0; s < 2; s++)
+			assert_true(span_frame_place(o.c->reader, tensor, &place, s, &frame[s]));
+		assert_true(o.io->records >= 2);
+		for (unsigned s = 0; s < 2; s++) {
+			uint64_t from = round_down(frame[1 - s].offset, 4096);
+			uint64_t to = round_up(frame[1 - s].offset + frame[1 - s].size, 4096);
+
+			/* Tables come along with the first of them. */
+			assert_int_equal(o.io->record[s].offset, from);
+			assert_int_equal(o.io->record[s].length, to - from);
+		}
+		forget_requests(o.io);
+	}
+	mfs_close(o.c);
+}
+
+static void read_one(mfs_container *c, uint32_t file, const uint8_t *bytes, uint64_t offset)
+{
+	uint8_t byte;
+
+	assert_int_equal(mfs_read(c, file, offset, &byte, 1), 1);
+	assert_int_equal(byte, bytes[offset]);
+}
+
+static void closed_tables_are_opened_without_the_medium(void **state)
+{
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+	mfs_pack_options how = MFS_PACK_OPTIONS_INIT;
+	mfs_problem why = {0};
+	mfs_container *c;
+	memory_io *io;
+	uint8_t *model[2], *buffer = malloc(FRAME);
+	size_t size[2];
+	fixture f;
+
+	(void)state;
+	fixture_begin(&f, &how);
+	for (int i = 0; i < 2; i++) {
+		size[i] = fixture_q8_0(&model[i], i ? 200000 : 20000, (unsigned)i + 7);
+		fixture_add(&f, i ? "b.gguf" : "a.gguf", model[i], size[i]);
+	}
+	fixture_end(&f);
+	options.arena_bytes = 1;
+	io = memory_io_new(f.container, f.size);
+	assert_int_equal(mfs_open_io(&c, &io->head, "memory", &options, &why), 0);
+	read_one(c, 0, model[0], size[0] / 2);
+	c->reader->tables_most = 0; /* those of one model are closed for those of another */
+	/* More than there is memory for, so that no page of the first tables is left. */
+	for (uint64_t at = 0; at + FRAME <= size[1]; at += FRAME)
+		assert_int_equal(mfs_read(c, 1, at, buffer, FRAME), FRAME);
+	pthread_mutex_lock(&io->lock);
+	io->records = io->first = io->last = 0;
+	pthread_mutex_unlock(&io->lock);
+	read_one(c, 0, model[0], size[0] / 4);
+	assert_int_equal(io->records, 2); /* constants and weights */
+	mfs_close(c);
+	fixture_free(&f);
+	free(model[0]);
+	free(model[1]);
+	free(buffer);
 }
 
 /* Where the tables of the weights lie. */
@@ -728,6 +810,8 @@ int main(void)
 	    cmocka_unit_test(a_broken_pattern_stops_the_prefetch),
 	    cmocka_unit_test(scattered_reads_fetch_only_their_frames),
 	    cmocka_unit_test(both_classes_of_a_span_are_submitted_together),
+	    cmocka_unit_test(scattered_reads_leave_out_what_is_not_theirs_of_edge_pages),
+	    cmocka_unit_test(closed_tables_are_opened_without_the_medium),
 	    cmocka_unit_test(tables_come_with_the_frames_of_a_stream),
 	    cmocka_unit_test(reads_in_a_stream_make_long_requests),
 	    cmocka_unit_test(prefetch_can_be_switched_off),
