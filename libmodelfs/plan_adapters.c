@@ -59,10 +59,11 @@ static int check_label(const mfs_plan *plan, const char *label, mfs_problem *why
 				      "0123456789._-";
 	size_t length = strlen(label);
 
-	if (!length || length > LABEL_MAX || strspn(label, allowed) != length)
+	if (!length || length > LABEL_MAX || strspn(label, allowed) != length ||
+	    !strcmp(label, ".") || !strcmp(label, ".."))
 		return mfs_problem_set(why, MFS_E_ARGUMENT, UINT64_MAX,
 				       "'%s': names of adapters have letters, digits, '.', '_' and "
-				       "'-', at most %d of them",
+				       "'-', at most %d of them, and are not '.' or '..'",
 				       label, LABEL_MAX);
 	for (uint32_t i = 0; i < plan->file_count; i++)
 		if (!mfs_carried_goes(plan, &plan->files[i]) && has_label(&plan->files[i], label))

@@ -68,7 +68,7 @@ new()
 	refused any "$pattern" mkmodelfs new.mfs "$@"
 	[ ! -e new.mfs ] || fail "a container was left behind"
 }
-for name in 'a b' 'a/b' ä; do
+for name in 'a b' 'a/b' ä . ..; do
 	new "names of adapters" base.gguf --lora "$name=good.gguf"
 done
 new "another adapter of this name" base.gguf --lora x=good.gguf --lora x=good.gguf
