@@ -16,6 +16,8 @@
 #define REAP_BATCH   64
 /* So many requests take the place of one that is as long as can be. */
 #define SHORT_REQUESTS 4
+/* A decoder more is woken for so much work. */
+#define DECODER_BYTES (1u << 20)
 
 /* What zeros extents point at. Never written, so it costs no memory. */
 static uint8_t zeros[MFS_READ_MAX];
@@ -240,6 +242,12 @@ static void plan_or_block(struct reader *r, struct read *read, bool only_found)
 
 /* ---- jobs ---- */
 
+/* What a decoder makes of the job. */
+static uint32_t work_bytes(const struct job *job)
+{
+	return job->kind == JOB_SPAN ? ((const struct span *)job)->place.bytes : 0;
+}
+
 /* Parts of the index go first: they take little time, and spans wait for them. */
 static void enqueue(struct reader *r, struct job *job)
 {
@@ -249,7 +257,8 @@ static void enqueue(struct reader *r, struct job *job)
 		TAILQ_INSERT_TAIL(&r->queue, job, link);
 	else
 		TAILQ_INSERT_HEAD(&r->queue, job, link);
-	pthread_cond_signal(&r->work);
+	r->work_jobs++;
+	r->work_bytes += work_bytes(job);
 }
 
 static void job_ended(struct reader *r, struct job *job)
@@ -388,6 +397,39 @@ void reader_pump(struct reader *r)
 	} while (pump_jobs(r));
 }
 
+/* How many sleeping decoders to wake. To wake one interrupts another core and finds
+ * cold caches there, so only reads that wait have a decoder each; other work has one
+ * for each DECODER_BYTES. Lock held; the caller signals without it, or those who wake
+ * would have to wait for it. */
+static unsigned call_decoders(struct reader *r)
+{
+	unsigned wanted = r->work_jobs < r->active_reads ? r->work_jobs : r->active_reads;
+	uint64_t share = div_up(r->work_bytes, DECODER_BYTES);
+	unsigned more;
+
+	if (wanted < share)
+		wanted = share < r->decoder_count ? (unsigned)share : r->decoder_count;
+	if (!wanted && r->work_jobs)
+		wanted = 1;
+	more = wanted > r->decoders_awake ? wanted - r->decoders_awake : 0;
+	if (more > r->decoders_asleep)
+		more = r->decoders_asleep;
+	r->decoders_asleep -= more;
+	r->decoders_awake += more;
+	r->calls += more;
+	return more;
+}
+
+/* A decoder without work. Lock held. */
+static void await_call(struct reader *r)
+{
+	r->decoders_awake--;
+	r->decoders_asleep++;
+	while (!r->calls && !r->stopping)
+		pthread_cond_wait(&r->work, &r->lock);
+	r->calls -= r->calls > 0;
+}
+
 /* ---- handing out ---- */
 
 static void gather(struct read *read)
@@ -473,9 +515,10 @@ void reader_unlock(struct reader *r)
 	for (;;) {
 		unsigned count =
 		    r->submit_count < SUBMIT_BATCH ? (unsigned)r->submit_count : SUBMIT_BATCH;
+		unsigned calls = call_decoders(r);
 		bool ended = false;
 
-		if (!count && TAILQ_EMPTY(&r->finished) && caching_fill(r))
+		if (!count && !calls && TAILQ_EMPTY(&r->finished) && caching_fill(r))
 			continue;
 		if (count) {
 			memcpy(runs, r->submit, count * sizeof(*runs));
@@ -486,10 +529,12 @@ void reader_unlock(struct reader *r)
 		if (read)
 			TAILQ_REMOVE(&r->finished, read, link);
 		pthread_mutex_unlock(&r->lock);
-		if (!count && !read)
+		if (!count && !calls && !read)
 			return;
 		if (count)
 			submit(r, runs, count);
+		for (; calls; calls--)
+			pthread_cond_signal(&r->work);
 		if (read)
 			ended = hand_out(read);
 		pthread_mutex_lock(&r->lock);
@@ -544,21 +589,26 @@ static void *decoder(void *argument)
 	struct decoder_thread *own;
 	struct job *job;
 	uint64_t start;
+	uint32_t bytes;
 
 	pthread_mutex_lock(&r->lock);
 	own = r->contexts[r->next_context++];
+	r->decoders_awake++;
 	while (!r->stopping) {
 		job = TAILQ_FIRST(&r->queue);
 		if (!job) {
-			pthread_cond_wait(&r->work, &r->lock);
+			await_call(r);
 			continue;
 		}
 		TAILQ_REMOVE(&r->queue, job, link);
+		bytes = work_bytes(job);
 		pthread_mutex_unlock(&r->lock);
 		start = reader_now();
 		work(r, job, own->codec, own->scratch);
 		pthread_mutex_lock(&r->lock);
 		r->decoding += reader_now() - start;
+		r->work_jobs--;
+		r->work_bytes -= bytes;
 		work_done(r, job);
 		reader_pump(r);
 		reader_unlock(r);

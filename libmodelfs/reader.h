@@ -340,7 +340,7 @@ struct reader {
 	uint32_t request; /* largest request */
 
 	pthread_mutex_t lock;
-	pthread_cond_t work;  /* a job was queued, or stopping */
+	pthread_cond_t work;  /* decoders are called, or stopping */
 	pthread_cond_t ended; /* a part or a read has ended: for those who wait */
 	bool stopping;
 	unsigned active_reads;
@@ -356,6 +356,10 @@ struct reader {
 
 	struct job_list pending; /* JOB_NEED and JOB_WAIT */
 	struct job_list queue;	 /* JOB_QUEUED */
+	unsigned work_jobs;	 /* in the queue or in a decoder */
+	uint64_t work_bytes;	 /* that these decode to */
+	/* Those that wait to be called; the others; and those called that still sleep. */
+	unsigned decoders_asleep, decoders_awake, calls;
 
 	struct part *segments;
 	struct part *tables;
