@@ -11,7 +11,8 @@ client=$("$MFS_SOURCE/scripts/llama-client.sh") || status=$?
 eval "$client"
 export MFS_NODE_MODULES
 
-say() { "$MFS_NODE" "$here/llama.mjs" "$@"; }
+# say TEXTS JOB...: a line for each model, one process for all: starting it takes longest
+say() { "$MFS_NODE" "$here/llama.mjs" --lines "${@:2}" >"$1" || fail "llama.cpp: status $?"; }
 
 cd "$tmp"
 sources=()
@@ -28,36 +29,38 @@ fi
 pack models.mfs "${sources[@]}"
 mount_container models.mfs "$tmp/mnt"
 
-# compare MODEL [ADAPTER]
-compare()
+plain=()
+mounted=()
+# job MODEL [ADAPTER]: to be said by both
+job()
 {
-	local name plain mounted
-	name=$(basename "$1")
-
-	if [ $# = 2 ]; then
-		plain=$(say "$1" --lora "$2")
-		mounted=$(say "mnt/$name" --lora "mnt/$(basename "$2")")
-	else
-		plain=$(say "$1")
-		mounted=$(say "mnt/$name")
-	fi
-	[ -n "$plain" ] || fail "$name: llama.cpp said nothing"
-	[ "$plain" = "$mounted" ] ||
-		fail "$name${2:+ with $(basename "$2")}: '$mounted' from the mount, not '$plain'"
-	note "$name${2:+ with $(basename "$2")}: $(printf '%s' "$plain" | tr '\n' ' ' | cut -c 1-60)"
+	plain+=("$1${2:+,$2}")
+	mounted+=("mnt/$(basename "$1")${2:+,mnt/$(basename "$2")}")
 }
 
 for source in "${sources[@]}"; do
 	case $source in
 	*lora*) ;;
-	*) compare "$source" ;;
+	*) job "$source" ;;
 	esac
 done
-compare generated-F16.gguf lora-for-F16.gguf
+job generated-F16.gguf lora-for-F16.gguf
 if [ -d "$data" ]; then
-	compare "$data/stories260K/stories260K-f32.gguf" \
+	job "$data/stories260K/stories260K-f32.gguf" \
 		"$data/stories260K/stories260K-lora-r4-f32.gguf"
-	compare "$data/random-s58/rand-s58-Q4_K_M.gguf" \
+	job "$data/random-s58/rand-s58-Q4_K_M.gguf" \
 		"$data/random-s58/rand-s58-lora-r8-f32.gguf"
 fi
+say plain.txt "${plain[@]}"
+say mounted.txt "${mounted[@]}"
+[ "$(wc -l <plain.txt)" -eq "${#plain[@]}" ] || fail "llama.cpp did not say something of each"
+number=0
+while IFS= read -r expected && IFS= read -r said <&3; do
+	name=${mounted[number]}
+	number=$((number + 1))
+	[ "$expected" != '""' ] || fail "$name: llama.cpp said nothing"
+	[ "$expected" = "$said" ] || fail "$name: $said from the mount, not $expected"
+	note "$name: ${expected:0:60}"
+done <plain.txt 3<mounted.txt
+[ "$number" -eq "${#plain[@]}" ] || fail "only $number models were compared"
 unmount_container "$tmp/mnt" "$daemon"
