@@ -673,7 +673,7 @@ int operands_new(struct reader *r)
 	r->operands = calloc(count + 1, sizeof(*r->operands));
 	if (!r->operands)
 		return MFS_E_MEMORY;
-	r->operand_most = most_bytes(r->c);
+	r->operand_most = count ? most_bytes(r->c) : 0;
 	r->operand_tensor = MFS_NO_TENSOR;
 	for (uint32_t i = 0; i < count; i++) {
 		mfs_root_term term;
