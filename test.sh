@@ -136,9 +136,22 @@ run_arm64()
 	return $status
 }
 
+# fuzz TARGET: for a while; its status is left in build-fuzz/NAME.status
+fuzz()
+{
+	local name status=0
+
+	name=$(basename "$1")
+	mkdir -p "build-fuzz/corpus/$name"
+	"$1" -max_total_time=$fuzz_seconds -timeout=10 -rss_limit_mb=2048 \
+		-artifact_prefix="build-fuzz/$name-" -print_final_stats=1 "build-fuzz/corpus/$name" \
+		"tests/fuzz/corpus/$name" >"build-fuzz/$name.log" 2>&1 || status=$?
+	echo $status >"build-fuzz/$name.status"
+}
+
 run_fuzzers()
 {
-	local target name corpus status
+	local target name status running=0
 	local targets
 	# The programs too: another compiler sees other mistakes.
 	targets="$(basename -s .c tests/fuzz/fuzz_*.c | tr '\n' ' ')"
@@ -148,16 +161,18 @@ run_fuzzers()
 	configure build-fuzz -DMFS_FUZZ=ON -DMFS_SANITIZE=address,undefined \
 		-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug \
 		-DCMAKE_C_FLAGS_DEBUG="-O1 -g -fsanitize=fuzzer-no-link" || return 1
+	rm -f build-fuzz/fuzz_*.status
 	for target in build-fuzz/bin/fuzz_*; do
-		[ -x "$target" ] || continue
+		if [ $((running += 1)) -gt "$jobs" ]; then
+			wait -n
+		fi
+		fuzz "$target" &
+	done
+	wait
+	for target in build-fuzz/bin/fuzz_*; do
 		name=$(basename "$target")
-		corpus=build-fuzz/corpus/$name
-		mkdir -p "$corpus"
-		status=0
-		"$target" -max_total_time=$fuzz_seconds -timeout=10 -rss_limit_mb=2048 \
-			-artifact_prefix="build-fuzz/$name-" -print_final_stats=1 "$corpus" \
-			"tests/fuzz/corpus/$name" >"build-fuzz/$name.log" 2>&1 || status=$?
-		if [ $status = 0 ]; then
+		status=$(cat "build-fuzz/$name.status")
+		if [ "$status" = 0 ]; then
 			passed=$((passed + 1))
 			echo "$name: $(awk '/number_of_executed_units/ { print $2 }' \
 				"build-fuzz/$name.log") runs, no finding"

@@ -14,43 +14,62 @@ bad=0
 good=0
 slowest=0
 largest=0
-for file in files/bad-*; do
-	name=$(basename "$file")
+
+# try_packing FILE: sets `status`, `seconds` of processor time, and `kilobytes`
+try_packing()
+{
+	local user system
+
 	status=0
 	/usr/bin/time -q -f '%U %S %M' -o usage timeout 20 \
-		mkmodelfs --quiet c.mfs "$file" >message.out 2>message || status=$?
+		mkmodelfs --quiet c.mfs "$1" >message.out 2>message || status=$?
+	read -r user system kilobytes <usage
+	seconds=$(awk -v u="$user" -v s="$system" 'BEGIN { print u + s }')
+}
+
+# under A B: as numbers
+under() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }
+
+for file in files/bad-*; do
+	name=$(basename "$file")
+	# Beside other work a processor is slower: the best of three counts.
+	for _ in 1 2 3; do
+		try_packing "$file"
+		! under "$seconds" 1 || break
+	done
 	[ "$status" -ne 0 ] || fail "$name was packed"
 	[ "$status" -lt 124 ] || fail "$name: status $status: $(cat message)"
 	[ "$(wc -l <message)" -eq 1 ] || fail "$name: not one line: $(cat message)"
 	grep -qF "$name" message || fail "$name is not named: $(cat message)"
 	grep -qF -- --opaque message || fail "$name: no way on is named: $(cat message)"
 	[ -z "$(find . -maxdepth 1 -name 'c.mfs*')" ] || fail "$name: a container was left"
-	read -r user system kilobytes <usage
-	read -r slowest largest < <(awk -v u="$user" -v s="$system" -v k="$kilobytes" \
-		-v slow="$slowest" -v big="$largest" 'BEGIN {
-			t = u + s
-			print (t > slow ? t : slow), (k > big ? k : big) }')
+	! under "$slowest" "$seconds" || slowest=$seconds
+	[ "$kilobytes" -le "$largest" ] || largest=$kilobytes
 	if ! sanitized; then
-		awk -v t="$slowest" 'BEGIN { exit t >= 1 }' || fail "$name: $user + $system s"
+		under "$seconds" 1 || fail "$name: $seconds s"
 		[ "$kilobytes" -lt 65536 ] || fail "$name: $kilobytes kB"
 	fi
-	pack c.mfs --opaque "$file"
-	rm -rf out
-	mkdir out
-	modelfs-extract -C out c.mfs
-	same "out/$name" "$file"
-	rm c.mfs
 	bad=$((bad + 1))
 done
-for file in files/good-*; do
-	pack c.mfs "$file"
+
+# come_back CONTAINER FILE...: all of them, byte for byte
+come_back()
+{
+	local file
+
 	rm -rf out
 	mkdir out
-	modelfs-extract -C out c.mfs
-	same "out/$(basename "$file")" "$file"
-	rm c.mfs
-	good=$((good + 1))
-done
+	modelfs-extract --quiet -C out "$1" || fail "$1: not extracted"
+	for file in "${@:2}"; do
+		same "out/$(basename "$file")" "$file"
+	done
+}
+
+pack opaque.mfs --opaque files/bad-*
+come_back opaque.mfs files/bad-*
+pack good.mfs files/good-*
+come_back good.mfs files/good-*
+good=$(find files -name 'good-*' | wc -l)
 if [ "$bad" -lt 20 ] || [ "$good" -lt 1 ]; then
 	fail "only $bad bad and $good good files"
 fi
