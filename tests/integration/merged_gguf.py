@@ -2,7 +2,7 @@
 merged views with. Every matrix becomes TYPE (Q8_0: F16 where rows are no multiple of
 32); vectors and F32 routers stay as they are; tensors follow each other, each padded.
 
-merged_gguf.py BASE TYPE OUT [ADAPTER SCALE]...
+merged_gguf.py BASE TYPE OUT [ADAPTER SCALE]... [-- TYPE OUT [ADAPTER SCALE]...]...
 """
 import struct
 import sys
@@ -121,15 +121,26 @@ def merge_file(path, name, adapters):
     return bytes(head) + bytes(base.data - len(head)) + bytes(data)
 
 
+def groups_of(arguments):
+    groups = [[]]
+    for argument in arguments:
+        if argument == "--":
+            groups.append([])
+        else:
+            groups[-1].append(argument)
+    return groups
+
+
 def main(arguments):
-    if len(arguments) < 3 or len(arguments) % 2 == 0 or arguments[1] not in TYPES:
+    groups = groups_of(arguments[1:])
+    if any(len(g) < 2 or len(g) % 2 or g[0] not in TYPES for g in groups):
         print(__doc__, file=sys.stderr)
         return 2
-    base, name, out = arguments[:3]
-    adapters = [adapters_of(arguments[i], float(arguments[i + 1]))
-                for i in range(3, len(arguments), 2)]
-    with open(out, "wb") as file:
-        file.write(merge_file(base, name, adapters))
+    for name, out, *adapters in groups:
+        merged = [adapters_of(adapter, float(scale))
+                  for adapter, scale in zip(adapters[::2], adapters[1::2])]
+        with open(out, "wb") as file:
+            file.write(merge_file(arguments[0], name, merged))
     return 0
 
 

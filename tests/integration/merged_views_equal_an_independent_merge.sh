@@ -14,17 +14,29 @@ note "seed $seed"
 cd "$tmp"
 compared=0
 
-# compare VIEW BASE TYPE [ADAPTER SCALE]...
-compare()
+views=()
+wanted=()
+# expect NAME.TYPE [ADAPTER SCALE]...: a merged view that compare_views will look at
+expect()
 {
-	local view=$1
+	views+=("$1")
+	wanted+=(-- "${1##*.}" "expected-$1.gguf" "${@:2}")
+}
 
-	shift
-	"$python" "$here/merged_gguf.py" "$1" "$2" expected.gguf "${@:3}" || fail "merged_gguf.py"
-	same expected.gguf "$view"
-	readcheck -s "$seed" -n 40 "$view" expected.gguf >/dev/null ||
-		fail "$view: a reader saw something else, seed $seed"
-	compared=$((compared + 1))
+# compare_views BASE: all that were expected, made at once
+compare_views()
+{
+	local view
+
+	"$python" "$here/merged_gguf.py" "$1" "${wanted[@]:1}" || fail "merged_gguf.py"
+	for view in "${views[@]}"; do
+		same "expected-$view.gguf" "mnt/merged/$view.gguf"
+		readcheck -s "$seed" -n 40 "mnt/merged/$view.gguf" "expected-$view.gguf" >/dev/null ||
+			fail "$view: a reader saw something else, seed $seed"
+	done
+	compared=$((compared + ${#views[@]}))
+	views=()
+	wanted=()
 }
 
 # check BASE A B: two adapters, alone and together
@@ -38,10 +50,11 @@ check()
 	same "$b" mnt/adapters/b.2.gguf
 	same "$base" "mnt/$(basename "$base")"
 	for type in f32 f16 bf16 q8_0; do
-		compare "mnt/merged/a.$type.gguf" "$base" "$type" "$a" 1
+		expect "a.$type" "$a" 1
 	done
-	compare mnt/merged/mix.f16.gguf "$base" f16 "$b" 0.3 "$a" -1.75
-	compare mnt/merged/mix.q8_0.gguf "$base" q8_0 "$b" 0.3 "$a" -1.75
+	expect mix.f16 "$b" 0.3 "$a" -1.75
+	expect mix.q8_0 "$b" 0.3 "$a" -1.75
+	compare_views "$base"
 	unmount_container "$tmp/mnt" "$daemon"
 }
 
@@ -74,9 +87,10 @@ for type in F32 BF16; do
 	}
 	mount_container views.mfs "$tmp/mnt"
 	for view in f32 f16 bf16 q8_0; do
-		compare "mnt/merged/a.$view.gguf" nf4.gguf $view a.gguf 1
+		expect "a.$view" a.gguf 1
 	done
-	compare mnt/merged/b.bf16.gguf nf4.gguf bf16 a.gguf -0.4
+	expect b.bf16 a.gguf -0.4
+	compare_views nf4.gguf
 	unmount_container "$tmp/mnt" "$daemon"
 done
 
@@ -90,9 +104,9 @@ if [ -d "$data" ]; then
 		--lora "a=$data/random-s58/rand-s58-lora-r8-f32.gguf"
 	mount_container views.mfs "$tmp/mnt"
 	for type in f16 q8_0; do
-		compare "mnt/merged/a.$type.gguf" "$data/random-s58/rand-s58-Q4_K_M.gguf" $type \
-			"$data/random-s58/rand-s58-lora-r8-f32.gguf" 1
+		expect a.$type "$data/random-s58/rand-s58-lora-r8-f32.gguf" 1
 	done
+	compare_views "$data/random-s58/rand-s58-Q4_K_M.gguf"
 	unmount_container "$tmp/mnt" "$daemon"
 else
 	note "no shared data at $data: generated models only"
