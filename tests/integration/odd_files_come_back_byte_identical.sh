@@ -23,15 +23,19 @@ touch -d '1969-12-31 23:59:58.5 UTC' one.byte
 pack "$tmp/odd.mfs" -- "${names[@]}"
 modelfs-check "$tmp/odd.mfs" >&2 || fail "modelfs-check finds damage"
 mount_container "$tmp/odd.mfs" "$tmp/mnt"
+# Of the large one modelfs-check has hashed all, here it is the ends and the edge.
+for at in 0 $((4 * 1024 * 1024 * 1024 - 1000000)); do
+	cmp --ignore-initial=$at --bytes=2000000 "$tmp/mnt/large.bin" large.bin ||
+		fail "large.bin differs behind $at"
+done
 for name in "${names[@]}"; do
-	same "$tmp/mnt/$name" "./$name"
+	[ "$name" = large.bin ] || same "$tmp/mnt/$name" "./$name"
 	[ "$(stat -c '%s %.Y' -- "$tmp/mnt/$name")" = "$(stat -c '%s %.Y' -- "./$name")" ] ||
 		fail "$name: size or time differ"
 	[ "$name" = large.bin ] || readcheck -s "$seed" -n 60 "$tmp/mnt/$name" "./$name"
 done
 ls "$tmp/mnt" >"$tmp/listing"
 [ "$(wc -l <"$tmp/listing")" -eq "${#names[@]}" ] || fail "the directory lists something else"
-tail -c 5 "$tmp/mnt/large.bin" | cmp - <(tail -c 5 large.bin) || fail "large.bin: the end differs"
 unmount_container "$tmp/mnt" "$daemon"
 
 mkdir "$tmp/out"

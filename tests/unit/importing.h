@@ -21,19 +21,10 @@
 #include <cmocka.h>
 
 #include "import.h"
+#include "sanitized.h"
 
 /* Seconds of processor time that any header may take; sanitizers take their own. */
-#ifdef __has_feature
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SECONDS_MAX 20
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SECONDS_MAX 20
-#endif
-#ifndef SECONDS_MAX
-#define SECONDS_MAX 1
-#endif
+#define SECONDS_MAX (SANITIZED ? 20 : 1)
 
 /* Of the processor: on a loaded machine the clock on the wall says nothing. */
 static inline double now(void)

@@ -8,12 +8,7 @@
 #include <unistd.h>
 
 #include "exercise.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
+#include "sanitized.h"
 
 /* A hang ends the program. */
 #define SECONDS (SANITIZED ? 250 : 100)

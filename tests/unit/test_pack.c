@@ -9,6 +9,7 @@
 #include "modelfs_pack.h"
 #include "root.h"
 #include "root_columns.h"
+#include "sanitized.h"
 #include "superblock.h"
 
 #define CONTAINER "c.mfs"
@@ -426,7 +427,7 @@ static void smallest_files_come_back(void **state)
 static void large_opaque_file_comes_back(void **state)
 {
 	(void)state;
-	pack_and_check(write_noise("noise", (40 << 20) + 12345), NULL);
+	pack_and_check(write_noise("noise", (33 << 20) + 12345), NULL);
 }
 
 static void ten_thousand_small_tensors_come_back(void **state)
@@ -494,7 +495,7 @@ static void output_is_the_same_for_any_number_of_threads(void **state)
 	uint8_t *first = NULL;
 
 	(void)state;
-	for (unsigned threads = 1; threads <= 4; threads++) {
+	for (unsigned threads = 1; threads <= 4; threads += SANITIZED ? 3 : 1) {
 		job j = JOB;
 		uint8_t *bytes;
 
@@ -539,7 +540,7 @@ static void small_containers_stay_within_their_overhead(void **state)
 				       600000, 1000000, 2500000, 5000000, 20000000};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i += SANITIZED ? 3 : 1) {
 		const char *const sources[] = {write_noise("noise", sizes[i]), NULL};
 		job j = JOB;
 		uint64_t rest;
@@ -556,11 +557,15 @@ static void large_containers_stay_within_their_overhead(void **state)
 	static const sf_tensor tensors[] = {{"a", SF_Q4_0, 2, {4096, 20000}, 20000 * 2304},
 					    {"b", SF_Q8_0, 2, {4096, 8000}, 8000 * 4352},
 					    {"c", SF_F16, 2, {4096, 900}, 900 * 8192}};
-	const char *const sources[] = {sf_write_gguf("m.gguf", tensors, 3, 0), NULL};
+	const char *sources[] = {NULL, NULL};
 	job j = JOB;
 	uint64_t rest;
 
 	(void)state;
+	/* A sum that no sanitizer adds to, over 88 MB. */
+	if (SANITIZED)
+		skip();
+	sources[0] = sf_write_gguf("m.gguf", tensors, 3, 0);
 	pack_ok(&j, sources);
 	assert_true(j.summary.stored_bytes > 64 << 20);
 	rest = j.summary.stored_bytes - j.summary.frame_bytes - j.summary.tables_bytes;

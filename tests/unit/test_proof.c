@@ -10,22 +10,12 @@
 #include "frame.h"
 #include "modelfs_pack.h"
 #include "packer.h"
+#include "sanitized.h"
 
 /* Each mistake takes a container of its own, and sanitizers much of the time that a test
  * has: one of so many is made then. As it has no divisor in common with the kinds of
  * mistakes, every kind is still made, in places that lie all over. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifdef SANITIZED
-#define MISTAKE_STEP 5
-#else
-#define MISTAKE_STEP 1
-#endif
+#define MISTAKE_STEP (SANITIZED ? 5 : 1)
 
 /* ---- an encoder that makes one mistake ---- */
 
