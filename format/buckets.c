@@ -163,6 +163,8 @@ void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t
 		sort_sized(groups, in, out, 16);
 	else if (groups->bytes == 32)
 		sort_sized(groups, in, out, 32);
+	else if (groups->bytes == 64)
+		sort_sized(groups, in, out, 64);
 	else
 		sort_sized(groups, in, out, groups->bytes);
 }
@@ -177,6 +179,8 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 		scatter_sized(groups, in, out, 16);
 	else if (groups->bytes == 32)
 		scatter_sized(groups, in, out, 32);
+	else if (groups->bytes == 64)
+		scatter_sized(groups, in, out, 64);
 	else
 		scatter_sized(groups, in, out, groups->bytes);
 }

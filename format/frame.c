@@ -13,8 +13,8 @@
 
 const char *mfs_coding_name(unsigned coding)
 {
-	static const char *const name[MFS_CODINGS] = {"raw",	"zero",	   "zstd",   "literals",
-						      "shared", "buckets", "sparse", "packed"};
+	static const char *const name[MFS_CODINGS] = {
+	    "raw", "zero", "zstd", "literals", "shared", "buckets", "sparse", "packed", "marked"};
 
 	return coding < MFS_CODINGS ? name[coding] : "unknown";
 }
@@ -76,8 +76,9 @@ mfs_encoder *mfs_encoder_new(size_t max_span)
 	encoder->sorted = malloc(split_bound(max_span));
 	encoder->buckets = malloc(groups_bound(max_span));
 	encoder->packed = malloc(split_bound(max_span));
+	encoder->marks = malloc(2 * groups_bound(max_span));
 	if (!encoder->matches || !encoder->split || !encoder->coded || !encoder->sorted ||
-	    !encoder->buckets || !encoder->packed) {
+	    !encoder->buckets || !encoder->packed || !encoder->marks) {
 		mfs_encoder_free(encoder);
 		return NULL;
 	}
@@ -94,6 +95,7 @@ void mfs_encoder_free(mfs_encoder *encoder)
 	free(encoder->sorted);
 	free(encoder->buckets);
 	free(encoder->packed);
+	free(encoder->marks);
 	free(encoder);
 }
 
@@ -122,8 +124,9 @@ struct coded {
 	uint32_t size;
 	uint32_t stored_size;
 	enum mfs_coding coding;
-	uint32_t zeros; /* bytes that are zero, at most */
-	int symbols;	/* the stream that contexts tell something about */
+	uint32_t zeros;	   /* bytes that are zero, at most */
+	int symbols;	   /* the stream that contexts tell something about */
+	int may_be_marked; /* the buckets of its groups may be */
 };
 
 /* The span at hand. */
@@ -168,6 +171,45 @@ static void try_buckets(mfs_encoder *encoder, const struct span *span,
 	size = mfs_buckets_encode(encoder->sorted, shared, &groups, out);
 	if (size && size <= limit)
 		keep(stream, MFS_CODING_BUCKETS, out, size);
+}
+
+/* What tells the buckets, behind its size; returns the bytes of both. */
+static size_t code_marks(const mfs_encoder *encoder, const struct mfs_groups *groups,
+			 uint32_t buckets, uint8_t *out)
+{
+	const size_t size = mfs_marks_size(groups->count, buckets);
+	uint8_t *packed = encoder->marks + groups->count;
+	size_t coded;
+
+	mfs_marks_pack(groups, buckets, packed);
+	coded = mfs_literals_encode(NULL, packed, size, out + HEADER_BYTES);
+	if (coded >= size) {
+		memcpy(out + HEADER_BYTES, packed, size);
+		coded = size;
+	}
+	store_le32(out, (uint32_t)coded);
+	return HEADER_BYTES + coded;
+}
+
+static void try_marked(mfs_encoder *encoder, const struct mfs_shared *shared, struct coded *stream,
+		       size_t limit, uint8_t *out)
+{
+	struct mfs_groups groups = {.count = stream->size / shared->group,
+				    .bytes = shared->group,
+				    .bucket = encoder->marks};
+	const size_t grouped = (size_t)groups.count * groups.bytes, rest = stream->size - grouped;
+	size_t size;
+
+	if (groups.count == 0)
+		return;
+	mfs_groups_choose(&groups, shared, stream->bytes);
+	mfs_groups_sort(&groups, stream->bytes, encoder->sorted);
+	size = code_marks(encoder, &groups, shared->buckets, out);
+	size += mfs_buckets_encode(encoder->sorted, shared, &groups, out + size);
+	if (size + rest > limit)
+		return;
+	memcpy(out + size, stream->bytes + grouped, rest);
+	keep(stream, MFS_CODING_MARKED, out, size + rest);
 }
 
 /* A tree of its own is made only where the histogram says that it may save more
@@ -319,7 +361,10 @@ static size_t code_stream(mfs_encoder *encoder, const struct span *span,
 		keep(stream, MFS_CODING_ZERO, NULL, 0);
 		return 0;
 	}
-	if (shared && shared->buckets && stream->symbols && allowed(span, MFS_CODING_BUCKETS))
+	if (shared && shared->group && stream->may_be_marked && allowed(span, MFS_CODING_MARKED))
+		try_marked(encoder, shared, stream, limit, out);
+	else if (shared && shared->buckets && !shared->group && stream->symbols &&
+		 allowed(span, MFS_CODING_BUCKETS))
 		try_buckets(encoder, span, shared, stream, limit, out);
 	if (stream->coding == MFS_CODING_RAW)
 		try_literals(encoder, span, shared, stream, limit, out);
@@ -391,6 +436,7 @@ static size_t code_slot(mfs_encoder *encoder, const struct span *span, unsigned 
 		to->bytes = split[s];
 		to->size = (uint32_t)(words ? words : span->blocks * layout->stream[s].per_block);
 		to->symbols = layout->symbols.weights && layout->symbols.stream == s;
+		to->may_be_marked = mfs_marked_fits(layout, s);
 		room +=
 		    code_stream(encoder, span, tables ? &tables->shared[number] : NULL, to, room);
 		number++;
@@ -538,6 +584,7 @@ struct mfs_decoder {
 	uint8_t *streams; /* decoded streams of the span at hand */
 	uint8_t *sorted;  /* symbols by bucket */
 	uint8_t *buckets; /* of each group */
+	uint8_t *marks;	  /* that tell the bucket of each group */
 	uint8_t *mask;	  /* of a sparse frame */
 	uint8_t *joined;  /* its words that are not zero */
 	mfs_literals_queue queue;
@@ -558,11 +605,12 @@ mfs_decoder *mfs_decoder_new(size_t max_span)
 	decoder->streams = aligned_alloc(MFS_STREAM_ALIGN, split_bound(max_span));
 	decoder->sorted = malloc(split_bound(max_span));
 	decoder->buckets = malloc(groups_bound(max_span));
+	decoder->marks = malloc(groups_bound(max_span));
 	decoder->mask = malloc(groups_bound(max_span));
 	decoder->joined = malloc(max_span + MFS_SPARSE_BEHIND);
 	decoder->zeros = calloc(1, max_span);
 	if (!decoder->mask || !decoder->joined || !decoder->zstd || !decoder->streams ||
-	    !decoder->sorted || !decoder->buckets || !decoder->zeros) {
+	    !decoder->sorted || !decoder->buckets || !decoder->marks || !decoder->zeros) {
 		mfs_decoder_free(decoder);
 		return NULL;
 	}
@@ -577,6 +625,7 @@ void mfs_decoder_free(mfs_decoder *decoder)
 	free(decoder->streams);
 	free(decoder->sorted);
 	free(decoder->buckets);
+	free(decoder->marks);
 	free(decoder->mask);
 	free(decoder->joined);
 	free(decoder->zeros);
@@ -631,35 +680,81 @@ static int run_queue(mfs_decoder *decoder)
 	return mfs_literals_run(&decoder->queue) ? 0 : MFS_E_CORRUPT;
 }
 
-/* One zstd frame after the other, each of a bucket; the stream ends with the last. */
-static int decode_buckets(struct target *to, const struct stored *stream, uint8_t *room)
+/* One zstd frame after the other, each of a bucket; behind the last lie `rest` bytes. The
+ * groups to `room`. */
+static int decode_groups(mfs_decoder *decoder, const struct mfs_shared *shared,
+			 const struct mfs_groups *groups, const uint8_t *in, size_t left,
+			 size_t rest, uint8_t *room)
 {
-	struct mfs_groups groups = {.bucket = to->decoder->buckets};
-	const struct mfs_shared *shared = stream->shared;
-	const uint8_t *in = stream->bytes;
-	size_t left = stream->size;
-	uint8_t *sorted = to->decoder->sorted;
+	uint8_t *sorted = decoder->sorted;
 
-	if (!stream->symbols || !shared || !shared->buckets ||
-	    to->layout->context == MFS_CONTEXT_NONE)
-		return MFS_E_CORRUPT;
-	mfs_groups_find(&groups, to->layout, to->blocks, to->out, shared);
 	for (uint32_t b = 0; b < shared->buckets; b++) {
-		size_t size = (size_t)groups.size[b] * groups.bytes;
+		size_t size = (size_t)groups->size[b] * groups->bytes;
 		size_t coded = size ? ZSTD_findFrameCompressedSize(in, left) : 0;
 
 		if (size == 0)
 			continue;
 		if (ZSTD_isError(coded) ||
-		    decode_literals(to->decoder, shared, b, in, coded, sorted, size))
+		    decode_literals(decoder, shared, b, in, coded, sorted, size))
 			return MFS_E_CORRUPT;
 		sorted += size;
 		in += coded;
 		left -= coded;
 	}
-	if (left || run_queue(to->decoder))
+	if (left != rest || run_queue(decoder))
 		return MFS_E_CORRUPT;
-	mfs_groups_scatter(&groups, to->decoder->sorted, room);
+	mfs_groups_scatter(groups, decoder->sorted, room);
+	return 0;
+}
+
+static int decode_buckets(struct target *to, const struct stored *stream, uint8_t *room)
+{
+	struct mfs_groups groups = {.bucket = to->decoder->buckets};
+	const struct mfs_shared *shared = stream->shared;
+
+	if (!stream->symbols || !shared || !shared->buckets || shared->group ||
+	    to->layout->context == MFS_CONTEXT_NONE)
+		return MFS_E_CORRUPT;
+	mfs_groups_find(&groups, to->layout, to->blocks, to->out, shared);
+	return decode_groups(to->decoder, shared, &groups, stream->bytes, stream->size, 0, room);
+}
+
+/* `raw` bytes, stored as they are or, in fewer than these, as a zstd frame. */
+static int decode_side(mfs_decoder *decoder, const uint8_t *in, size_t size, uint8_t *out,
+		       size_t raw)
+{
+	if (size > raw)
+		return MFS_E_CORRUPT;
+	if (size < raw)
+		return decode_literals(decoder, NULL, 0, in, size, out, raw) || run_queue(decoder)
+			   ? MFS_E_CORRUPT
+			   : 0;
+	memcpy(out, in, raw);
+	return 0;
+}
+
+static int decode_marked(mfs_decoder *decoder, const struct stored *stream, uint8_t *room)
+{
+	const struct mfs_shared *shared = stream->shared;
+	const uint32_t group = shared ? shared->group : 0;
+	struct mfs_groups groups = {.bytes = group, .bucket = decoder->buckets};
+	size_t size, grouped, left = stream->size;
+
+	if (!group || stream->raw_size < group || left < HEADER_BYTES)
+		return MFS_E_CORRUPT;
+	groups.count = (uint32_t)(stream->raw_size / group);
+	grouped = (size_t)groups.count * group;
+	left -= HEADER_BYTES;
+	size = load_le32(stream->bytes);
+	if (size > left ||
+	    decode_side(decoder, stream->bytes + HEADER_BYTES, size, decoder->marks,
+			mfs_marks_size(groups.count, shared->buckets)) ||
+	    mfs_marks_unpack(&groups, shared->buckets, decoder->marks) ||
+	    decode_groups(decoder, shared, &groups, stream->bytes + HEADER_BYTES + size,
+			  left - size, stream->raw_size - grouped, room))
+		return MFS_E_CORRUPT;
+	memcpy(room + grouped, stream->bytes + stream->size - (stream->raw_size - grouped),
+	       stream->raw_size - grouped);
 	return 0;
 }
 
@@ -680,6 +775,8 @@ static int decode_stream(struct target *to, const struct stored *stream, uint8_t
 		return stream->size == 0 ? 0 : MFS_E_CORRUPT;
 	case MFS_CODING_BUCKETS:
 		return decode_buckets(to, stream, room);
+	case MFS_CODING_MARKED:
+		return decode_marked(to->decoder, stream, room);
 	case MFS_CODING_SHARED:
 		if (!stream->shared || !stream->shared->count || stream->shared->buckets)
 			return MFS_E_CORRUPT;
@@ -759,12 +856,7 @@ static int decode_mask(struct target *to, struct cursor *at, size_t *words)
 	at->header += HEADER_BYTES; /* that of the streams lies one word behind */
 	at->bytes += HEADER_BYTES;
 	at->left -= HEADER_BYTES;
-	if (size > at->left || size > raw)
-		return MFS_E_CORRUPT;
-	if (size == raw)
-		memcpy(mask, at->bytes, raw);
-	else if (decode_literals(to->decoder, NULL, 0, at->bytes, size, mask, raw) ||
-		 run_queue(to->decoder))
+	if (size > at->left || decode_side(to->decoder, at->bytes, size, mask, raw))
 		return MFS_E_CORRUPT;
 	at->bytes += size;
 	at->left -= size;

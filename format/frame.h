@@ -40,11 +40,16 @@ enum mfs_coding {
 	 * the first, value of the others, a le16 number of exceptions, a le32 for each
 	 * (place | byte << 24), then the bits, packed (packed.c). */
 	MFS_CODING_PACKED = 7,
+	/* Groups of bytes sorted into the tensor's buckets as for BUCKETS, by marks: a le32
+	 * and so many bytes that tell the bucket of each group (raw, or a zstd frame), of each
+	 * bucket that is not empty a zstd frame of literals, then the bytes that fill no
+	 * group. */
+	MFS_CODING_MARKED = 8,
 	MFS_CODINGS
 };
 
 /* Name of a coding, as in modelfs-stat: "raw", "zero", "zstd", "literals",
- * "shared", "buckets", "sparse", "packed". */
+ * "shared", "buckets", "sparse", "packed", "marked". */
 const char *mfs_coding_name(unsigned coding);
 
 /* ---- tables: Huffman trees that the frames of one tensor and class share ---- */
@@ -59,6 +64,8 @@ enum mfs_tables_use { MFS_TABLES_DECODE = 0, MFS_TABLES_BOTH = 1, MFS_TABLES_ENC
 int mfs_tables_open(mfs_tables **out, const uint8_t *stored, size_t size, uint32_t streams,
 		    enum mfs_tables_use use);
 void mfs_tables_free(mfs_tables *tables); /* NULL is fine */
+/* Whether stored tables, which are whole, have marked buckets. */
+int mfs_tables_have_marks(const uint8_t *stored, uint32_t streams);
 size_t mfs_tables_memory(const mfs_tables *tables);
 
 /* ---- encoding ---- */

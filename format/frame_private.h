@@ -28,6 +28,7 @@ struct mfs_encoder {
 	uint8_t *sorted;  /* symbols by bucket */
 	uint8_t *buckets; /* of each group; the mask of a sparse frame */
 	uint8_t *packed;  /* its planes without zeros */
+	uint8_t *marks;	  /* of each group, and behind them as they are stored */
 	uint32_t histogram[MFS_STREAMS_MAX][256];
 };
 
@@ -36,6 +37,7 @@ struct mfs_shared {
 	uint32_t count;	     /* trees; 0: nothing */
 	uint32_t buckets;    /* as count, or 0 where there is one tree for all */
 	uint32_t window;     /* blocks */
+	uint32_t group;	     /* bytes of a group where buckets are marked, else 0 */
 	uint8_t bucket[256]; /* of each value of the context */
 	ZSTD_DDict *decoding[MFS_BUCKETS_MAX];
 	/* Of each tree whose codes are long, else NULL: zstd finds two short codes
@@ -76,6 +78,48 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 /* Codes symbols in the order of the buckets; returns the size. */
 size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared,
 			  const struct mfs_groups *groups, uint8_t *out);
+
+/* ---- marked.c ---- */
+
+/* Most buckets that are learned from a sample. */
+#define MFS_MARKED_MAX 4
+
+/* Bytes that tell the buckets of so many groups. */
+size_t mfs_marks_size(uint32_t groups, uint32_t buckets);
+void mfs_marks_pack(const struct mfs_groups *groups, uint32_t buckets, uint8_t *out);
+/* Sets bucket and size of `groups`, whose count is known. 0, or MFS_E_CORRUPT. */
+int mfs_marks_unpack(struct mfs_groups *groups, uint32_t buckets, const uint8_t *in);
+
+/* The bucket of each group of these bytes that it takes fewest bits in; count and bytes
+ * of `groups` are known. */
+void mfs_groups_choose(struct mfs_groups *groups, const struct mfs_shared *shared,
+		       const uint8_t *in);
+
+/* Buckets that serve a sample. */
+struct mfs_marked {
+	uint32_t buckets; /* 2 or 4 */
+	uint32_t group;	  /* bytes */
+	size_t bound;	  /* bytes that the sample comes to, without trees */
+	uint32_t histogram[MFS_MARKED_MAX][256];
+};
+
+#define MFS_MARKED_TREE 80  /* bytes of a tree, about */
+#define MFS_MARKED_GAIN 512 /* one byte of so many has to be saved */
+
+/* True if there are such buckets for a stream of `whole_size` bytes. `bucket` has room for a byte
+ * for each MFS_MARKED_ROOM of `size`. */
+#define MFS_MARKED_ROOM 16
+int mfs_marked_find(struct mfs_marked *out, const uint8_t *in, size_t size, uint64_t whole_size,
+		    uint8_t *bucket);
+
+/* True if the stream may have marked buckets: layouts of blocks have contexts that
+ * tell them, or numbers that are to be decoded fast. */
+static inline int mfs_marked_fits(const mfs_layout *layout, uint32_t stream)
+{
+	return !layout->symbols.weights &&
+	       (layout->stream_count == 1 || !layout->slot_streams[0]) &&
+	       layout->stream[stream].per_block == 1;
+}
 
 /* ---- packed.c ---- */
 

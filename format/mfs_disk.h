@@ -50,7 +50,8 @@
 /* Feature words. A reader refuses unknown incompatible bits and ignores unknown
  * compatible ones. */
 #define MFS_INCOMPAT_COLUMNS 1u /* the root is stored in columns (root_columns.h) */
-#define MFS_INCOMPAT_KNOWN   MFS_INCOMPAT_COLUMNS
+#define MFS_INCOMPAT_MARKED  2u /* some tables have marked buckets */
+#define MFS_INCOMPAT_KNOWN   (MFS_INCOMPAT_COLUMNS | MFS_INCOMPAT_MARKED)
 
 enum mfs_disk_class {
 	MFS_DISK_WEIGHTS = 0,
@@ -267,7 +268,8 @@ static_assert(sizeof(struct mfs_disk_term) == 32, "term size");
  *   MFS_CODING_SHARED   a Huffman tree as zstd stores it
  *   MFS_CODING_BUCKETS  struct mfs_disk_buckets, a byte for each bucket but the
  *                       first: the least value of the context that it takes, then
- *                       for each bucket a tree, or a byte 0 where it has none */
+ *                       for each bucket a tree, or a byte 0 where it has none
+ *   MFS_CODING_MARKED   struct mfs_disk_marked, then for each bucket the same */
 struct mfs_disk_buckets {
 	uint8_t count; /* 2 .. MFS_BUCKETS_MAX */
 	uint8_t reserved;
@@ -275,6 +277,15 @@ struct mfs_disk_buckets {
 };
 static_assert(sizeof(struct mfs_disk_buckets) == 4, "buckets size");
 #define MFS_BUCKETS_MAX 16
+
+struct mfs_disk_marked {
+	uint8_t count; /* 2 .. MFS_BUCKETS_MAX */
+	uint8_t group; /* bytes: MFS_GROUP_MIN .. MFS_GROUP_MAX */
+	le16 reserved;
+};
+static_assert(sizeof(struct mfs_disk_marked) == 4, "marked size");
+#define MFS_GROUP_MIN 4
+#define MFS_GROUP_MAX 128
 
 struct mfs_disk_tables {
 	le64 offset;

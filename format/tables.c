@@ -149,12 +149,28 @@ static int open_buckets(struct mfs_shared *shared, struct part *part)
 	return 0;
 }
 
+/* The header of a stream whose buckets are marked. */
+static int open_marked(struct mfs_shared *shared, struct part *part)
+{
+	const struct mfs_disk_marked *d = (const void *)part->bytes;
+
+	if (part->left < sizeof(*d) || d->count < 2 || d->count > MFS_BUCKETS_MAX ||
+	    d->group < MFS_GROUP_MIN || d->group > MFS_GROUP_MAX || load_le16(&d->reserved))
+		return MFS_E_CORRUPT;
+	shared->buckets = d->count;
+	shared->group = d->group;
+	part->bytes += sizeof(*d);
+	part->left -= sizeof(*d);
+	return 0;
+}
+
 static int open_part(mfs_tables *tables, struct mfs_shared *shared, unsigned kind, struct part part,
 		     enum mfs_tables_use use)
 {
 	if (kind == MFS_CODING_SHARED)
 		return open_trees(tables, shared, 1, &part, use);
-	if (kind != MFS_CODING_BUCKETS || open_buckets(shared, &part))
+	if (kind == MFS_CODING_BUCKETS ? open_buckets(shared, &part)
+				       : kind != MFS_CODING_MARKED || open_marked(shared, &part))
 		return MFS_E_CORRUPT;
 	return open_trees(tables, shared, shared->buckets, &part, use);
 }
@@ -220,6 +236,14 @@ void mfs_tables_free(mfs_tables *tables)
 	free(tables);
 }
 
+int mfs_tables_have_marks(const uint8_t *stored, uint32_t streams)
+{
+	for (uint32_t s = 0; s < streams; s++)
+		if (load_le32(stored + (size_t)s * WORD_BYTES) >> LENGTH_BITS == MFS_CODING_MARKED)
+			return 1;
+	return 0;
+}
+
 size_t mfs_tables_memory(const mfs_tables *tables)
 {
 	return tables->memory;
@@ -255,6 +279,10 @@ struct values {
 struct stream_counts {
 	uint32_t histogram[256];
 	uint64_t alone; /* bytes that come of them if each frame has a tree of its own */
+	/* The bytes, where buckets may be marked, but for those of each span that fill no
+	 * group; else NULL. */
+	uint8_t *bytes;
+	size_t size;
 };
 
 struct counts {
@@ -274,6 +302,9 @@ static uint32_t span_blocks_at(const mfs_sample *sample, uint32_t first)
 
 	return left < sample->span_blocks ? left : sample->span_blocks;
 }
+
+/* No larger groups are tried. */
+#define GROUP_LARGEST 128
 
 /* One tree for all must save more than a share like this: so exact are estimates. */
 #define ESTIMATE_ERROR 3072
@@ -396,6 +427,13 @@ static void count_values(struct values *to, uint32_t groups, uint32_t bytes, con
 	to->next += groups;
 }
 
+static void keep_bytes(struct stream_counts *to, const uint8_t *bytes, size_t size)
+{
+	size -= size % GROUP_LARGEST;
+	memcpy(to->bytes + to->size, bytes, size);
+	to->size += size;
+}
+
 static void count_span(struct counts *counts, unsigned slot, uint32_t blocks, const uint8_t *span)
 {
 	const mfs_layout *layout = counts->sample->layout;
@@ -411,6 +449,9 @@ static void count_span(struct counts *counts, unsigned slot, uint32_t blocks, co
 				     mfs_context_group_bytes(layout), split[s]);
 		count_stream(&counts->stream[number++], split[s],
 			     (size_t)blocks * layout->stream[s].per_block);
+		if (counts->stream[number - 1].bytes)
+			keep_bytes(&counts->stream[number - 1], split[s],
+				   (size_t)blocks * layout->stream[s].per_block);
 	}
 }
 
@@ -635,6 +676,17 @@ static double find_buckets(const struct counts *counts, const struct stream_coun
 	return saved(counts, stream, stored, size);
 }
 
+/* The tree of a bucket, or what stands for none. */
+static size_t put_tree(const uint32_t histogram[256], uint8_t *out)
+{
+	size_t size = make_tree(histogram, out);
+
+	if (size)
+		return size;
+	*out = NO_TREE;
+	return 1;
+}
+
 static void make_buckets(struct bucketing *from, unsigned half, struct stream_part *out)
 {
 	struct mfs_disk_buckets *d = (void *)out->bytes;
@@ -646,18 +698,45 @@ static void make_buckets(struct bucketing *from, unsigned half, struct stream_pa
 	for (uint32_t b = 1; b < from->bins; b++)
 		out->bytes[at++] = (uint8_t)from->bin[b].first;
 	for (uint32_t b = 0; b < from->bins; b++) {
-		size_t tree;
-
 		add_plausible(from->bin[b].histogram, half);
-		tree = make_tree(from->bin[b].histogram, out->bytes + at);
-		if (tree == 0) {
-			out->bytes[at] = NO_TREE;
-			tree = 1;
-		}
-		at += tree;
+		at += put_tree(from->bin[b].histogram, out->bytes + at);
 	}
 	out->kind = MFS_CODING_BUCKETS;
 	out->size = at;
+}
+
+/* The best marked buckets; returns what they save. */
+static double find_marked(const struct counts *counts, const struct stream_counts *stream,
+			  struct mfs_marked *out)
+{
+	const size_t most = counts->encoder->max_span * (MFS_MARKED_ROOM / 4);
+	const size_t size = stream->size < most ? stream->size : most;
+	uint64_t stored;
+
+	if (!stream->bytes || size < GROUP_LARGEST ||
+	    !mfs_marked_find(out, stream->bytes, size,
+			     stream->size * counts->sample->frames / counts->spans,
+			     counts->encoder->buckets))
+		return 0;
+	stored = out->bound * stream->size / size;
+	stored += counts->spans * (out->buckets + 1) * FRAME_OVERHEAD;
+	return saved(counts, stream, stored,
+		     sizeof(struct mfs_disk_marked) + (uint64_t)out->buckets * MFS_MARKED_TREE);
+}
+
+static void make_marked(struct mfs_marked *from, struct stream_part *out)
+{
+	struct mfs_disk_marked *d = (void *)out->bytes;
+
+	d->count = (uint8_t)from->buckets;
+	d->group = (uint8_t)from->group;
+	store_le16(&d->reserved, 0);
+	out->size = sizeof(*d);
+	for (uint32_t b = 0; b < from->buckets; b++) {
+		add_plausible(from->histogram[b], 0);
+		out->size += put_tree(from->histogram[b], out->bytes + out->size);
+	}
+	out->kind = MFS_CODING_MARKED;
 }
 
 /* Finds what pays for one stream: out->size is 0 if nothing does. */
@@ -665,8 +744,9 @@ static int choose_part(struct counts *counts, uint32_t number, const mfs_coding_
 		       struct stream_part *out)
 {
 	struct stream_counts *stream = &counts->stream[number];
-	double by_tree = saved_shared(counts, stream, rules), by_buckets = 0;
+	double by_tree = saved_shared(counts, stream, rules), by_buckets = 0, by_marks;
 	struct bucketing *work = NULL;
+	struct mfs_marked marked;
 
 	out->size = 0;
 	if (number == counts->symbols && counts->windows) {
@@ -675,7 +755,10 @@ static int choose_part(struct counts *counts, uint32_t number, const mfs_coding_
 			return MFS_E_MEMORY;
 		by_buckets = find_buckets(counts, stream, work);
 	}
-	if (by_buckets > 0 && by_buckets >= by_tree)
+	by_marks = find_marked(counts, stream, &marked);
+	if (by_marks > by_tree && by_marks > by_buckets)
+		make_marked(&marked, out);
+	else if (by_buckets > 0 && by_buckets >= by_tree)
 		make_buckets(&work[1], counts->sample->layout->symbols.pack == 2 ? 16 : 0, out);
 	else if (by_tree > 0)
 		make_shared(stream, out);
@@ -744,8 +827,32 @@ static int open_windows(struct counts *counts, const mfs_coding_rules *rules)
 	return 0;
 }
 
+/* Memory for the streams that may have marked buckets. */
+static int open_bytes(struct counts *counts, unsigned slot, const mfs_coding_rules *rules)
+{
+	const mfs_layout *layout = counts->sample->layout;
+	uint32_t number = 0;
+
+	if (rules->refused >> MFS_CODING_MARKED & 1)
+		return 0;
+	for (uint32_t s = 0; s < layout->stream_count; s++) {
+		if (layout->stream[s].slot != slot)
+			continue;
+		if (mfs_marked_fits(layout, s)) {
+			counts->stream[number].bytes =
+			    malloc((size_t)counts->sample->blocks * layout->stream[s].per_block);
+			if (!counts->stream[number].bytes)
+				return MFS_E_MEMORY;
+		}
+		number++;
+	}
+	return 0;
+}
+
 static void free_counts(struct counts *counts)
 {
+	for (uint32_t s = 0; counts && s < MFS_STREAMS_MAX; s++)
+		free(counts->stream[s].bytes);
 	for (uint32_t w = 0; counts && w < WINDOWS_MAX; w++)
 		free(counts->values[w].value);
 	free(counts);
@@ -771,6 +878,8 @@ int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigne
 	counts->sample = sample;
 	counts->symbols = symbols_number(sample->layout, slot);
 	size = open_windows(counts, rules);
+	if (!size)
+		size = open_bytes(counts, slot, rules);
 	if (!size) {
 		count_sample(counts, slot);
 		size = store_tables(counts, streams, rules, out, capacity);

@@ -275,6 +275,23 @@ static int make_uuid(const mfs_plan *plan, uint8_t out[16])
 	return 0;
 }
 
+/* What a reader has to know to read the plan's tensors. */
+static uint32_t features_of(const mfs_plan *plan)
+{
+	uint32_t features =
+	    plan->carried ? plan->carried->container->sb.feature_incompat & MFS_INCOMPAT_MARKED : 0;
+
+	for (uint32_t i = 0; i < plan->tensor_count; i++) {
+		const mfs_plan_tensor *t = &plan->tensors[i];
+
+		for (unsigned s = 0; s < MFS_SLOTS; s++)
+			if (t->tables[s] &&
+			    mfs_tables_have_marks(t->tables[s], t->layout->slot_streams[s]))
+				features |= MFS_INCOMPAT_MARKED;
+	}
+	return features;
+}
+
 static int make_superblock(const struct builder *b, mfs_superblock *sb)
 {
 	/* Readers look for the tail in steps of MFS_SB_SEARCH_STEP. */
@@ -284,7 +301,8 @@ static int make_superblock(const struct builder *b, mfs_superblock *sb)
 	*sb = (mfs_superblock){.version = MFS_FORMAT_VERSION,
 			       .profile = (uint16_t)b->plan->profile,
 			       .page_size = b->plan->page_bytes,
-			       .feature_incompat = b->root.stored ? MFS_INCOMPAT_COLUMNS : 0,
+			       .feature_incompat = features_of(b->plan) |
+						   (b->root.stored ? MFS_INCOMPAT_COLUMNS : 0),
 			       .generation = b->root.root.generation,
 			       .container_size = round_up(b->end + MFS_SB_SIZE, unit),
 			       .root_offset = {b->offset[0][0], b->offset[1][0]},

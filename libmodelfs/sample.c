@@ -19,7 +19,8 @@ struct demands {
 static struct demands demands_of(mfs_profile_id profile)
 {
 	if (profile == MFS_PROFILE_NVME)
-		return (struct demands){20, 205, false, 1u << MFS_CODING_BUCKETS};
+		return (struct demands){20, 205, false,
+					1u << MFS_CODING_BUCKETS | 1u << MFS_CODING_MARKED};
 	if (profile == MFS_PROFILE_SATA)
 		return (struct demands){10, 20, false, 0};
 	return (struct demands){2, 2, true, 0};

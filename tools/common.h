@@ -98,7 +98,7 @@ bool tool_parse_number(const char *text, uint64_t max, uint64_t *out);
 
 /* ---- tables ---- */
 
-#define TOOL_TABLE_COLUMNS 10
+#define TOOL_TABLE_COLUMNS 24
 
 /* A table of text whose columns are as wide as their widest cell. */
 typedef struct {

@@ -116,6 +116,7 @@ static void add_choice(tool_table *table, const mfs_pack_choice *c)
 static void print_choices(mfs_packer *packer)
 {
 	mfs_pack_choice c = {.size = sizeof(c)};
+	char align[MFS_PACK_CODINGS_MAX + 6] = "ll"; /* as long as the table */
 	bool begun = false;
 	tool_table table;
 
@@ -123,8 +124,6 @@ static void print_choices(mfs_packer *packer)
 		if (!c.tensor)
 			continue;
 		if (!begun) {
-			char align[MFS_PACK_CODINGS_MAX + 6] = "ll";
-
 			memset(align + 2, 'r', c.coding_count + 1);
 			strcpy(align + 3 + c.coding_count, "ll");
 			tool_table_init(&table, align);

@@ -403,6 +403,7 @@ static void codings_have_names(void **state)
 	assert_string_equal(mfs_coding_name(MFS_CODING_LITERALS), "literals");
 	assert_string_equal(mfs_coding_name(MFS_CODING_SHARED), "shared");
 	assert_string_equal(mfs_coding_name(MFS_CODING_BUCKETS), "buckets");
+	assert_string_equal(mfs_coding_name(MFS_CODING_MARKED), "marked");
 	assert_string_equal(mfs_coding_name(MFS_CODING_SPARSE), "sparse");
 	assert_string_equal(mfs_coding_name(MFS_CODING_PACKED), "packed");
 	assert_string_equal(mfs_coding_name(MFS_CODINGS), "unknown");
@@ -802,6 +803,138 @@ static void tables_open_refuses_buckets_that_do_not_fit(void **state)
 	}
 }
 
+/* ---- marked buckets ---- */
+
+/* Runs of 32 bytes that are distributed in one way or in the other. */
+static void fill_two_kinds(struct codec *c)
+{
+	for (size_t i = 0; i < SPAN; i += 32) {
+		const int summands = random_next() % 3 ? 2 : 16;
+
+		for (size_t k = 0; k < 32; k++)
+			c->in[i + k] = bell(summands);
+	}
+}
+
+static void open_marked(struct codec *c, mfs_tables **tables)
+{
+	const mfs_sample sample = {mfs_layout_bytes(), c->in, SPAN, SPAN / 2, 1000};
+	static uint8_t stored[8192];
+	int64_t size = mfs_tables_build(c->encoder, &sample, 0, &c->rules, stored, sizeof(stored));
+
+	assert_true(size > 0);
+	assert_int_equal(load_le32(stored) >> 28, MFS_CODING_MARKED);
+	assert_true(mfs_tables_have_marks(stored, 1));
+	assert_int_equal(mfs_tables_open(tables, stored, (size_t)size, 1, MFS_TABLES_BOTH), 0);
+	c->tables[0] = *tables;
+}
+
+static void marked_buckets_beat_one_tree(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_bytes();
+	mfs_tables *tables;
+	uint32_t plain;
+
+	fill_two_kinds(c);
+	encode(c, layout, SPAN / 2);
+	plain = c->info[0].stored;
+	open_marked(c, &tables);
+	round_trip(c, layout, SPAN / 2);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_MARKED], SPAN / 2);
+	assert_true(c->info[0].stored < plain * 49 / 50);
+	/* Bytes that fill no group, and too few for one. */
+	for (uint32_t n = 1; n < 140; n++)
+		round_trip(c, layout, n);
+	for (uint32_t n = SPAN - 40; n <= SPAN; n++)
+		round_trip(c, layout, n);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_MARKED], SPAN);
+
+	c->rules.refused = 1u << MFS_CODING_MARKED;
+	round_trip(c, layout, SPAN / 2);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_MARKED], 0);
+	mfs_tables_free(tables);
+}
+
+static void marked_buckets_take_any_bytes(void **state)
+{
+	struct codec *c = *state;
+	mfs_tables *tables;
+
+	fill_two_kinds(c);
+	open_marked(c, &tables);
+	for (int summands = 1; summands < 30; summands += 4) {
+		fill(c, summands);
+		round_trip(c, mfs_layout_bytes(), SPAN - 5);
+	}
+	mfs_tables_free(tables);
+}
+
+static void marks_that_lie_are_refused(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_bytes();
+	const uint32_t n = 2005;
+	mfs_tables *tables;
+	uint32_t size, marks;
+
+	fill_two_kinds(c);
+	open_marked(c, &tables);
+	round_trip(c, layout, n);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_MARKED], n);
+	size = c->info[0].stored;
+	marks = load_le32(c->stored[0] + 4);
+	for (uint32_t coding = 0; coding < 16; coding++) {
+		store_le32(c->stored[0], coding << 28 | (size - 4));
+		assert_int_equal(decode(c, layout, n),
+				 coding == MFS_CODING_MARKED ? 0 : MFS_E_CORRUPT);
+	}
+	store_le32(c->stored[0], (uint32_t)MFS_CODING_MARKED << 28 | (size - 4));
+	for (uint32_t wrong = 0; wrong < 2 * size; wrong++) {
+		store_le32(c->stored[0] + 4, wrong);
+		assert_int_equal(decode(c, layout, n), wrong == marks ? 0 : MFS_E_CORRUPT);
+	}
+	store_le32(c->stored[0] + 4, marks);
+	for (uint32_t i = 4; i < size; i++) {
+		c->stored[0][i] ^= (uint8_t)(1u << i % 8);
+		decode(c, layout, n); /* or not: the frame's hash tells */
+		c->stored[0][i] ^= (uint8_t)(1u << i % 8);
+	}
+	for (uint32_t cut = 4; cut < size; cut += 3) {
+		const size_t sizes[MFS_SLOTS] = {cut, 0};
+
+		store_le32(c->stored[0], (uint32_t)MFS_CODING_MARKED << 28 | (cut - 4));
+		assert_int_equal(decode_frames(c, layout, n, sizes), MFS_E_CORRUPT);
+	}
+	store_le32(c->stored[0], (uint32_t)MFS_CODING_MARKED << 28 | (size - 4));
+	c->tables[0] = NULL;
+	assert_int_equal(decode(c, layout, n), MFS_E_CORRUPT);
+	mfs_tables_free(tables);
+}
+
+static void tables_open_refuses_marked_buckets_that_do_not_fit(void **state)
+{
+	struct codec *c = *state;
+	const mfs_sample sample = {mfs_layout_bytes(), c->in, SPAN, SPAN / 2, 1000};
+	static uint8_t good[8192], bad[8192];
+	size_t size;
+
+	fill_two_kinds(c);
+	size = (size_t)mfs_tables_build(c->encoder, &sample, 0, &c->rules, good, sizeof(good));
+	assert_int_equal(open_exact(good, size, 1), 0);
+	for (size_t n = 0; n < size; n++)
+		assert_int_equal(open_exact(good, n, 1), MFS_E_CORRUPT);
+	BAD(3, MFS_CODING_SHARED << 4);
+	BAD(3, MFS_CODING_SPARSE << 4);
+	BAD(4, 1);
+	BAD(4, good[4] + 1);
+	BAD(4, MFS_BUCKETS_MAX + 1);
+	BAD(5, 3);
+	BAD(5, 129);
+	BAD(6, 1);
+	BAD(7, 1);
+}
+
 static void estimates_tell_each_coding(void **state)
 {
 	struct codec *c = *state;
@@ -1125,6 +1258,10 @@ int main(void)
 	    TEST(buckets_take_any_constants),
 	    TEST(buckets_that_lie_are_refused),
 	    TEST(tables_open_refuses_buckets_that_do_not_fit),
+	    TEST(marked_buckets_beat_one_tree),
+	    TEST(marked_buckets_take_any_bytes),
+	    TEST(marks_that_lie_are_refused),
+	    TEST(tables_open_refuses_marked_buckets_that_do_not_fit),
 	    TEST(estimates_tell_each_coding),
 	    TEST(pruned_weights_are_mask_and_values),
 	    TEST(a_negative_zero_is_a_value),
