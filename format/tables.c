@@ -756,7 +756,7 @@ static int choose_part(struct counts *counts, uint32_t number, const mfs_coding_
 		by_buckets = find_buckets(counts, stream, work);
 	}
 	by_marks = find_marked(counts, stream, &marked);
-	if (by_marks > by_tree && by_marks > by_buckets)
+	if (by_marks > 0 && by_marks > by_tree && by_marks > by_buckets)
 		make_marked(&marked, out);
 	else if (by_buckets > 0 && by_buckets >= by_tree)
 		make_buckets(&work[1], counts->sample->layout->symbols.pack == 2 ? 16 : 0, out);

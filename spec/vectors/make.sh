@@ -50,6 +50,7 @@ vector many "--profile nor" many.gguf "ein Modell für Flash.bin" empty one-byte
 vector columns "--profile nor" layers.gguf
 vector shared "--profile nor --frame-size 4096" short.safetensors long.safetensors
 vector buckets "--profile nor --frame-size 4096" buckets.gguf
+vector marked "--profile nor --frame-size 4096" marked.safetensors
 mkmodelfs --quiet --force --page-size 512 --profile nor --frame-size 4096 --delta tuned.gguf delta.mfs base.gguf
 describe delta base.gguf tuned.gguf
 # Views are described by what a second implementation makes of the specification.

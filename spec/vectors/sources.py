@@ -240,6 +240,21 @@ def bitsandbytes(name, rows, columns, seed):
             (name + ".quant_state.bitsandbytes__nf4", "U8", [len(state)], state)]
 
 
+def marked(count, seed):
+    """Codes of 4 bits in blocks of 32 bytes, of which one in four is narrow; so are
+    blocks of 16 of the bytes that are their constants, in runs."""
+    numbers, codes, constants = Numbers(seed), b"", b""
+    for i in range(count):
+        low, high = (0, 15) if numbers.bell(0, 100) < 42 else (5, 10)
+        codes += bytes(numbers.bell(low, high) | numbers.bell(low, high) << 4
+                       for _ in range(32))
+    for i in range(count // 4):
+        low = 40 * (i // 3 % 4)
+        constants += bytes(numbers.bell(low, low + 60) for _ in range(16))
+    return [("a.weight", "U8", [len(codes) + 20, 1], codes + numbers.noise(20)),
+            ("a.weight.absmax", "U8", [len(constants)], constants)]
+
+
 VIEW_MODULES = {"model.embed_tokens": (20, 64), "model.layers.0.q": (16, 64),
                 "model.layers.0.k": (12, 64)}
 
@@ -364,6 +379,7 @@ def main(directory):
         "tiny.safetensors": views_model(),
         "short.safetensors": vocabulary(260),
         "long.safetensors": vocabulary(290),
+        "marked.safetensors": safetensors(marked(800, 96)),
         "moe.gguf": gguf([tensor("blk.0.ffn_up_exps.weight", "Q8_0", [32, 4, 3], 94),
                           tensor("token_embd.weight", "F16", [32, 20], 95)]),
         "moe-lora.gguf": moe_adapter(),

@@ -19,7 +19,9 @@ def rows():
     """Type name: its row, counted from 1; 0 is that of plain bytes."""
     with open(os.path.join(HERE, "..", "..", "format", "layout_ggml.c"), encoding="utf-8") as f:
         names = re.findall(r'^\t\{"(\w+)", \d+,', f.read(), re.MULTILINE)
-    return {name: i for i, name in enumerate(["bytes"] + names)}
+    known = {name: i for i, name in enumerate(["bytes"] + names)}
+    known["U8"] = known["bytes"]  # cut alike
+    return known
 
 
 def first_span(container, t):

@@ -31,10 +31,12 @@ NO_TABLES = NO_TENSOR = NO_FILE = 0xFFFFFFFF
 LITERAL, DELTA, DERIVED, INTEGER = 1, 2, 4, 8
 LORA, NF4 = 0, 1
 WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
+MARKED = 1 << 1
 PLANES, ROTATE, SYMBOLS, EXTEND, FLOAT = 1, 2, 3, 4, 5
 RATIO, HALF, EXPONENT, HALF_BYTES, HALF_SIX, RATIO_NIBBLES, RATIO_HALVES = range(1, 8)
 CLASSES = ("weights", "constants", "adapter", "plain", "metadata")
-CODINGS = ("raw", "zero", "zstd", "literals", "shared", "buckets", "sparse", "packed")
+CODINGS = ("raw", "zero", "zstd", "literals", "shared", "buckets", "sparse", "packed",
+           "marked")
 PROFILES = ("sd", "emmc", "usb", "sata", "nvme", "nand", "nor")
 FORMATS = ("opaque", "gguf", "safetensors")
 
@@ -76,7 +78,7 @@ def superblock(data, offset):
     require(xxhash.xxh3_64_intdigest(data[:4088]) == struct.unpack_from("<Q", data, 4088)[0],
             "superblock hash")
     require(sb.own_offset == offset, "own offset")
-    if sb.version != 1 or sb.feature_incompat & ~COLUMNS:
+    if sb.version != 1 or sb.feature_incompat & ~(COLUMNS | MARKED):
         raise Unsupported("made by newer software")
     require(512 <= sb.page_size <= MIB and not sb.page_size & (sb.page_size - 1), "page size")
     require(sb.container_size <= MAX_SIZE and not sb.container_size % sb.page_size and
@@ -629,8 +631,8 @@ class Shared:
     """What the tables hold for one stream."""
 
     def __init__(self, kind, part):
-        require(kind in (4, 5), "kind of tables")
-        self.bounds, self.window, count = None, 0, 1
+        require(kind in (4, 5, 8), "kind of tables")
+        self.kind, self.bounds, self.window, self.group, count = kind, None, 0, 0, 1
         if kind == 5:
             require(len(part) >= 4, "header of buckets")
             count, reserved, self.window = struct.unpack_from("<BBH", part)
@@ -639,10 +641,16 @@ class Shared:
             require(len(self.bounds) == count - 1 and
                     all(a < b for a, b in zip(b"\0" + self.bounds, self.bounds)), "bounds")
             part = part[4 + count - 1:]
+        if kind == 8:
+            require(len(part) >= 4, "header of marked buckets")
+            count, self.group, reserved = struct.unpack_from("<BBH", part)
+            require(2 <= count <= 16 and 4 <= self.group <= 128 and not reserved,
+                    "header of marked buckets")
+            part = part[4:]
         self.dictionaries = []
         for _ in range(count):
             size = tree_size(part)
-            none = kind == 5 and part[0] == 0
+            none = kind != 4 and part[0] == 0
             self.dictionaries.append(None if none else dictionary_of(part[:size]))
             part = part[size:]
         require(not part, "bytes behind the trees")
@@ -774,7 +782,29 @@ class Container:
         """Symbols that are sorted by bucket, put back into the order of the blocks."""
         cut, blocks, constants = span
         bucket = [shared.bucket(v) for v in cut.values(blocks, constants, shared.window)]
-        size = cut.group_bytes
+        out, stored = self.decode_groups(stored, shared, bucket, cut.group_bytes)
+        require(not stored, "bytes behind the last bucket")
+        return out
+
+    def decode_marked(self, stored, size, shared):
+        """Groups whose buckets are stored, then the bytes that fill no group."""
+        count, buckets = size // shared.group, len(shared.dictionaries)
+        require(count and len(stored) >= 4, "marks")
+        bits = 1 if buckets == 2 else 2 if buckets <= 4 else 4
+        length, = struct.unpack_from("<I", stored)
+        marks, stored, raw = stored[4:4 + length], stored[4 + length:], ceil_div(count * bits, 8)
+        require(len(marks) == length <= raw, "marks")
+        if length < raw:
+            marks, rest = self.decode_zstd(marks, raw, None)
+            require(not rest, "not exactly one zstd frame")
+        bucket = [marks[i * bits // 8] >> i * bits % 8 & (1 << bits) - 1 for i in range(count)]
+        require(max(bucket) < buckets, "mark")
+        out, stored = self.decode_groups(stored, shared, bucket, shared.group)
+        require(len(stored) == size % shared.group, "bytes behind the last bucket")
+        return out + stored
+
+    def decode_groups(self, stored, shared, bucket, size):
+        """Groups of `size` bytes by their buckets, and what is stored behind them."""
         groups = [b""] * len(bucket)
         for b, dictionary in enumerate(shared.dictionaries):
             members = [i for i, of in enumerate(bucket) if of == b]
@@ -783,8 +813,7 @@ class Container:
             symbols, stored = self.decode_zstd(stored, len(members) * size, dictionary)
             for k, i in enumerate(members):
                 groups[i] = symbols[k * size:(k + 1) * size]
-        require(not stored, "bytes behind the last bucket")
-        return b"".join(groups)
+        return b"".join(groups), stored
 
     def decode_stream(self, coding, raw, size, shared, span):
         if coding == 0:
@@ -799,7 +828,10 @@ class Container:
         if coding == 5:
             require(span and shared and shared.bounds is not None, "coding")
             return self.decode_buckets(raw, shared, span)
-        require(coding in (2, 3) or (coding == 4 and shared and shared.bounds is None), "coding")
+        if coding == 8:
+            require(shared and shared.kind == 8, "coding")
+            return self.decode_marked(raw, size, shared)
+        require(coding in (2, 3) or (coding == 4 and shared and shared.kind == 4), "coding")
         out, rest = self.decode_zstd(raw, size, shared.dictionaries[0] if coding == 4 else None)
         require(not rest, "not exactly one zstd frame")
         return out
