@@ -26,12 +26,11 @@ except ImportError as missing:
 KIB, MIB = 1 << 10, 1 << 20
 MAX_SIZE = 1 << 62
 NOR = 6
-COLUMNS = 1  # feature_incompat
+COLUMNS, MARKED = 1, 2  # feature_incompat
 NO_TABLES = NO_TENSOR = NO_FILE = 0xFFFFFFFF
 LITERAL, DELTA, DERIVED, INTEGER = 1, 2, 4, 8
 LORA, NF4 = 0, 1
 WEIGHTS, CONSTANTS, PLAIN = 0, 1, 3
-MARKED = 1 << 1
 PLANES, ROTATE, SYMBOLS, EXTEND, FLOAT = 1, 2, 3, 4, 5
 RATIO, HALF, EXPONENT, HALF_BYTES, HALF_SIX, RATIO_NIBBLES, RATIO_HALVES = range(1, 8)
 CLASSES = ("weights", "constants", "adapter", "plain", "metadata")

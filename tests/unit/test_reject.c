@@ -33,7 +33,7 @@ struct refusal {
 static const struct refusal refusals[] = {
     {"hello.mfs", SB(magic), 0, "not a modelfs container"},
     {"hello.mfs", SB(version), 2, NEW_SUPERBLOCK},
-    {"hello.mfs", SB(feature_incompat), 2, NEW_SUPERBLOCK},
+    {"hello.mfs", SB(feature_incompat), MFS_INCOMPAT_KNOWN + 1, NEW_SUPERBLOCK},
     {"hello.mfs", SB(feature_incompat), 1, BAD_COLUMNS},
     {"columns.mfs", SB(feature_incompat), 0, BAD_SECTION},
     {"hello.mfs", SB(page_size), 0, BAD_SUPERBLOCK},
