@@ -348,6 +348,21 @@ static int all_zero(const uint8_t *bytes, size_t size)
 	return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
+/* Marked buckets were chosen by what entropy says of a sample; rare values, whose codes
+ * are limited in length, may make trees for all bytes of this stream smaller. What is
+ * better ends at `out`, where the stream stands. */
+static void try_unmarked(mfs_encoder *encoder, const struct span *span, struct coded *stream,
+			 uint8_t *out)
+{
+	uint8_t *behind = out + stream->stored_size;
+
+	try_literals(encoder, span, NULL, stream, stream->stored_size - 1, behind);
+	if (stream->stored != behind)
+		return;
+	memmove(out, behind, stream->stored_size);
+	stream->stored = out;
+}
+
 /* Chooses the coding of one stream. Returns the bytes of `out` that it takes. */
 static size_t code_stream(mfs_encoder *encoder, const struct span *span,
 			  const struct mfs_shared *shared, struct coded *stream, uint8_t *out)
@@ -368,6 +383,8 @@ static size_t code_stream(mfs_encoder *encoder, const struct span *span,
 		try_buckets(encoder, span, shared, stream, limit, out);
 	if (stream->coding == MFS_CODING_RAW)
 		try_literals(encoder, span, shared, stream, limit, out);
+	else if (stream->coding == MFS_CODING_MARKED)
+		try_unmarked(encoder, span, stream, out);
 	if (level > 0 && allowed(span, MFS_CODING_ZSTD))
 		try_matches(encoder, level, stream, limit, out);
 	return stream->stored == out ? stream->stored_size : 0;
