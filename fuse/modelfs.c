@@ -365,14 +365,23 @@ static int open_container(modelfs *m)
 	return 0;
 }
 
+/* What a daemon that was killed leaves behind can be neither used nor removed. */
+static const char *mountpoint_hint(int error)
+{
+	return error == ENOTCONN ? " (a daemon ended there without unmounting: fusermount3 -u)"
+				 : "";
+}
+
 static int check_mountpoint(modelfs *m)
 {
 	struct stat st;
 
 	m->mountpoint = realpath(m->options.mountpoint, NULL);
 	if (!m->mountpoint || stat(m->mountpoint, &st) < 0) {
-		tool_error("%s: mount point %s: %s", m->options.container, m->options.mountpoint,
-			   strerror(errno));
+		int error = errno;
+
+		tool_error("%s: mount point %s: %s%s", m->options.container, m->options.mountpoint,
+			   strerror(error), mountpoint_hint(error));
 		return TOOL_FAILED;
 	}
 	if (!S_ISDIR(st.st_mode)) {

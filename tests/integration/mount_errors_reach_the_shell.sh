@@ -48,3 +48,10 @@ modelfs model.mfs mnt >out 2>err || fail "the mount failed: $(cat err)"
 is_mounted "$tmp/mnt" || fail "in the background before the mount was there"
 [ "$(cat mnt/model)" = hello ] || fail "the file is wrong"
 [ -z "$(cat out err)" ] || fail "a mount that works has nothing to say: $(cat out err)"
+
+# What a killed daemon leaves is told apart, with what to do.
+mount_container model.mfs "$tmp/dead"
+kill -KILL "$daemon"
+wait "$daemon" 2>/dev/null || true
+refused 1 'dead: .*fusermount3 -u' modelfs model.mfs dead
+unmount "$tmp/dead"
