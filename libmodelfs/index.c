@@ -7,6 +7,8 @@
 #include "mfs_xxhash.h"
 #include "reader.h"
 
+/* Open tables beyond this are closed again, oldest first. */
+#define TABLES_MEMORY (12u << 20)
 /* What is stored of tables, a hundredth of what they take when they are open, is kept:
  * who faults here and there in more tensors than fit would ask the medium for tables
  * with every span. */
@@ -123,7 +125,7 @@ static void tables_close(struct reader *r, struct part *part)
 
 static void tables_trim(struct reader *r, const struct part *keep)
 {
-	while (r->tables_bytes > r->tables_most) {
+	while (r->tables_bytes > TABLES_MEMORY) {
 		struct part *oldest = NULL;
 
 		for (uint32_t i = 0; i < r->c->root.count[MFS_SEC_TABLES]; i++) {

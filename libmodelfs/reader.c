@@ -759,7 +759,6 @@ int reader_new(struct reader **out, mfs_container *c)
 	r->c = c;
 	r->io = c->io;
 	r->unit = c->sb.page_size > c->io->alignment ? c->sb.page_size : c->io->alignment;
-	r->tables_most = TABLES_MEMORY;
 	r->grain = c->io->alignment > MFS_ARENA_UNIT ? c->io->alignment : MFS_ARENA_UNIT;
 	if (r->grain > r->unit)
 		r->grain = r->unit;

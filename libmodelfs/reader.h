@@ -195,8 +195,6 @@ TAILQ_HEAD(span_list, span);
 
 #define SPAN_BUCKETS	  1024
 #define MFS_ARENA_DEFAULT (64u << 20)
-/* Open tables beyond this are closed again, oldest first. */
-#define TABLES_MEMORY (12u << 20)
 
 /* ---- reads ---- */
 
@@ -370,9 +368,8 @@ struct reader {
 	mfs_simd simd;
 	uint32_t frame_segments; /* chunk segments follow */
 	bool no_chunk_table;	 /* it could not be read: requests stay short */
-	size_t tables_bytes;	 /* of open tables: beyond tables_most they are closed again */
-	size_t tables_most;
-	size_t tables_stored; /* of what is kept of closed ones as well */
+	size_t tables_bytes;	 /* of open tables */
+	size_t tables_stored;	 /* of what is kept of closed ones as well */
 	uint64_t tick;
 
 	struct span *buckets[SPAN_BUCKETS];

@@ -299,52 +299,6 @@ static void scattered_reads_leave_out_what_is_not_theirs_of_edge_pages(void **st
 	mfs_close(o.c);
 }
 
-static void read_one(mfs_container *c, uint32_t file, const uint8_t *bytes, uint64_t offset)
-{
-	uint8_t byte;
-
-	assert_int_equal(mfs_read(c, file, offset, &byte, 1), 1);
-	assert_int_equal(byte, bytes[offset]);
-}
-
-static void closed_tables_are_opened_without_the_medium(void **state)
-{
-	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
-	mfs_pack_options how = MFS_PACK_OPTIONS_INIT;
-	mfs_problem why = {0};
-	mfs_container *c;
-	memory_io *io;
-	uint8_t *model[2], *buffer = malloc(FRAME);
-	size_t size[2];
-	fixture f;
-
-	(void)state;
-	fixture_begin(&f, &how);
-	for (int i = 0; i < 2; i++) {
-		size[i] = fixture_q8_0(&model[i], i ? 200000 : 20000, (unsigned)i + 7);
-		fixture_add(&f, i ? "b.gguf" : "a.gguf", model[i], size[i]);
-	}
-	fixture_end(&f);
-	options.arena_bytes = 1;
-	io = memory_io_new(f.container, f.size);
-	assert_int_equal(mfs_open_io(&c, &io->head, "memory", &options, &why), 0);
-	read_one(c, 0, model[0], size[0] / 2);
-	c->reader->tables_most = 0; /* those of one model are closed for those of another */
-	/* More than there is memory for, so that no page of the first tables is left. */
-	for (uint64_t at = 0; at + FRAME <= size[1]; at += FRAME)
-		assert_int_equal(mfs_read(c, 1, at, buffer, FRAME), FRAME);
-	pthread_mutex_lock(&io->lock);
-	io->records = io->first = io->last = 0;
-	pthread_mutex_unlock(&io->lock);
-	read_one(c, 0, model[0], size[0] / 4);
-	assert_int_equal(io->records, 2); /* constants and weights */
-	mfs_close(c);
-	fixture_free(&f);
-	free(model[0]);
-	free(model[1]);
-	free(buffer);
-}
-
 /* Where the tables of the weights lie. */
 static mfs_root_tables weights_tables(const struct opened *o)
 {
@@ -811,7 +765,6 @@ int main(void)
 	    cmocka_unit_test(scattered_reads_fetch_only_their_frames),
 	    cmocka_unit_test(both_classes_of_a_span_are_submitted_together),
 	    cmocka_unit_test(scattered_reads_leave_out_what_is_not_theirs_of_edge_pages),
-	    cmocka_unit_test(closed_tables_are_opened_without_the_medium),
 	    cmocka_unit_test(tables_come_with_the_frames_of_a_stream),
 	    cmocka_unit_test(reads_in_a_stream_make_long_requests),
 	    cmocka_unit_test(prefetch_can_be_switched_off),
