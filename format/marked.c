@@ -224,8 +224,8 @@ static void find_with(uint32_t group, const uint8_t *in, size_t size, size_t tre
  * 64 weights in 4 bits have 32 bytes; of rows all bytes are alike. */
 static const uint8_t group_sizes[] = {32, 128, 16, 64};
 #define GROUPS_FIRST 2
-/* Which size is best, part of a large sample will tell. */
-#define FEW_BYTES (64u << 10)
+/* Which size is best, part of the sample will tell: learning takes longer than coding. */
+#define FEW_BYTES (16u << 10)
 
 int mfs_marked_find(struct mfs_marked *out, const uint8_t *in, size_t size, uint64_t whole_size,
 		    uint8_t *bucket)

@@ -705,12 +705,16 @@ static void make_buckets(struct bucketing *from, unsigned half, struct stream_pa
 	out->size = at;
 }
 
+/* Of larger samples so many bytes are learned from. */
+#define LEARNED_BYTES ((size_t)64 << 10)
+
 /* The best marked buckets; returns what they save. */
 static double find_marked(const struct counts *counts, const struct stream_counts *stream,
 			  struct mfs_marked *out)
 {
 	const size_t most = counts->encoder->max_span * (MFS_MARKED_ROOM / 4);
-	const size_t size = stream->size < most ? stream->size : most;
+	const size_t enough = most < LEARNED_BYTES ? most : LEARNED_BYTES;
+	const size_t size = stream->size < enough ? stream->size : enough;
 	uint64_t stored;
 
 	if (!stream->bytes || size < GROUP_LARGEST ||
