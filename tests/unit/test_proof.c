@@ -42,7 +42,7 @@ static int encode_wrongly(mfs_encoder *encoder, const mfs_layout *layout, uint32
 }
 
 #define mfs_span_encode encode_wrongly
-#include "../../libmodelfs/coder.c"
+#include "../../libmodelfs/pack/coder.c"
 #undef mfs_span_encode
 
 /* ---- a medium that gets one byte wrong ---- */
