@@ -200,7 +200,8 @@ static void try_marked(mfs_encoder *encoder, const struct mfs_shared *shared, st
 	const size_t grouped = (size_t)groups.count * groups.bytes, rest = stream->size - grouped;
 	size_t size;
 
-	if (groups.count == 0)
+	/* Another writer's tables may have more buckets than this one chooses from. */
+	if (groups.count == 0 || shared->buckets > MFS_MARKED_MAX)
 		return;
 	mfs_groups_choose(&groups, shared, stream->bytes);
 	mfs_groups_sort(&groups, stream->bytes, encoder->sorted);

@@ -115,9 +115,9 @@ typedef struct {
 } mfs_sample;
 
 /* Builds the tables that would serve a tensor: per stream of the slot the entropy
- * table of the sample, or one for each bucket of its contexts, or nothing where
- * neither would pay. Returns the stored size (0: no stream gains), or a negative
- * mfs_error; out has room for `capacity` bytes. */
+ * table of the sample, or one for each bucket of its contexts, or one for each
+ * marked bucket, or nothing where none would pay. Returns the stored size (0: no stream gains), or
+ * a negative mfs_error; out has room for `capacity` bytes. */
 int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigned slot,
 			 const mfs_coding_rules *rules, uint8_t *out, size_t capacity);
 

@@ -220,7 +220,7 @@ static void find_with(uint32_t group, const uint8_t *in, size_t size, size_t tre
 	}
 }
 
-/* Sizes of groups: those in between are tried where one of the first two gains. Blocks of
+/* Sizes of groups: the last two are tried where one of the first two gains. Blocks of
  * 64 weights in 4 bits have 32 bytes; of rows all bytes are alike. */
 static const uint8_t group_sizes[] = {32, 128, 16, 64};
 #define GROUPS_FIRST 2

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Installs what is missing, by apt, and nothing if nothing is:
 #   scripts/install-deps.sh [build] [test] [demo] [bench] [erofs]
-# Groups: build (compiler and libraries), test (what the suite runs), demo
+# Groups: build (compiler, libraries and what mounts), test (what the suite runs), demo
 # (mounting and npm), bench (peers and plots), erofs (to build erofs-utils where
 # the release's own are too old). Without arguments: build.
 set -euo pipefail
 
 build=(gcc g++ make cmake pkg-config libc6-dev libzstd-dev libxxhash-dev liburing-dev
-	libfuse3-dev libjansson-dev libcmocka-dev)
-test=(fuse3 python3 python3-numpy python3-zstandard python3-xxhash zstd strace time clang
+	libfuse3-dev fuse3 libjansson-dev libcmocka-dev)
+test=(python3 python3-numpy python3-zstandard python3-xxhash zstd strace time clang
 	libclang-rt-dev binutils util-linux mount procps)
 demo=(fuse3)
 bench=(zstd liblz4-dev liblzma-dev gnuplot-nox fuse3 python3 fio e2fsprogs erofs-utils

@@ -1,4 +1,4 @@
-/* What the views of a container have in common, as text and as JSON. */
+/* What modelfs-stat adds up of a container, for its text and for its JSON. */
 #ifndef TOOL_STAT_FACTS_H
 #define TOOL_STAT_FACTS_H
 

@@ -41,8 +41,8 @@ int mfs_root_builder_store(mfs_root_builder *builder, mfs_problem *why);
 
 /* Instead of that, when only the plan is put: the room in which the root will most
  * likely find place. How large columns become depends on what stands in them, and hashes
- * and places are still to come: these are counted in full. What is stored as it is
- * always has room. 0 or MFS_E_MEMORY. */
+ * and places are still to come: hashes are counted in full, of each place the word that
+ * differs from the one before. What is stored as it is always has room. 0 or MFS_E_MEMORY. */
 int mfs_root_builder_forecast(mfs_root_builder *builder, uint64_t *room, mfs_problem *why);
 
 #endif
