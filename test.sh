@@ -100,13 +100,17 @@ run_suite()
 	summary=$(grep -E '[0-9]+% tests passed' build/ctest.log || true)
 }
 
-# Time and memory are judged without sanitizers; here it is memory errors.
+# Time and memory are judged without sanitizers; here it is memory errors. ASan's
+# shadow of large memory is cleared where it is, not mapped anew: that halves the time
+# of the system in tests that allocate much.
 run_sanitized()
 {
+	local options=clear_shadow_mmap_threshold=1000000000
+
 	say "ASan and UBSan"
 	configure build-sanitize -DMFS_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug \
 		-DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" || return 1
-	UBSAN_OPTIONS=print_stacktrace=1 count_suite build-sanitize -R \
+	ASAN_OPTIONS=$options UBSAN_OPTIONS=print_stacktrace=1 count_suite build-sanitize -R \
 		'^(unit|fuzz)/|^integration/(every_model|many_readers|flipped_bits|truncated|hostile|signals|bad_names|mount_errors|a_failing)'
 }
 

@@ -12,7 +12,7 @@ PATH=$MFS_BIN:$PATH
 data=${MFS_SHARED_DATA:-$MFS_SOURCE/../shared/data}
 # Leaks are looked for by the unit tests; here they would hide exit codes of
 # programs that are killed or traced.
-export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0}
+export ASAN_OPTIONS=detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}
 test_name=$(basename "$0" .sh)
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/mfs-$test_name-XXXXXX")
 mounts=()
