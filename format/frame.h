@@ -64,8 +64,8 @@ enum mfs_tables_use { MFS_TABLES_DECODE = 0, MFS_TABLES_BOTH = 1, MFS_TABLES_ENC
 int mfs_tables_open(mfs_tables **out, const uint8_t *stored, size_t size, uint32_t streams,
 		    enum mfs_tables_use use);
 void mfs_tables_free(mfs_tables *tables); /* NULL is fine */
-/* Whether stored tables, which are whole, have marked buckets. */
-int mfs_tables_have_marks(const uint8_t *stored, uint32_t streams);
+/* Whether stored tables have marked buckets, as far as they are there. */
+int mfs_tables_have_marks(const uint8_t *stored, size_t size, uint32_t streams);
 size_t mfs_tables_memory(const mfs_tables *tables);
 
 /* ---- encoding ---- */

@@ -1,5 +1,4 @@
-/* What frame.c, tables.c, literals.c and root_columns.c share. Nobody else includes
- * this. */
+/* What the sources of codings, tables and root_columns.c share. */
 #ifndef MFS_FRAME_PRIVATE_H
 #define MFS_FRAME_PRIVATE_H
 

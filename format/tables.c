@@ -236,9 +236,9 @@ void mfs_tables_free(mfs_tables *tables)
 	free(tables);
 }
 
-int mfs_tables_have_marks(const uint8_t *stored, uint32_t streams)
+int mfs_tables_have_marks(const uint8_t *stored, size_t size, uint32_t streams)
 {
-	for (uint32_t s = 0; s < streams; s++)
+	for (uint32_t s = 0; s < streams && size / WORD_BYTES > s; s++)
 		if (load_le32(stored + (size_t)s * WORD_BYTES) >> LENGTH_BITS == MFS_CODING_MARKED)
 			return 1;
 	return 0;

@@ -372,8 +372,10 @@ static int refuse_pointer(mfs_source *source, mfs_problem *why)
 
 int mfs_import_source(mfs_import *out, mfs_source *source, mfs_problem *why)
 {
-	int error = refuse_pointer(source, why);
+	int error;
 
+	memset(out, 0, sizeof(*out)); /* for those who free what is refused */
+	error = refuse_pointer(source, why);
 	if (!error)
 		error = mfs_import_gguf(out, source, why);
 	if (error == MFS_E_MAGIC)

@@ -369,7 +369,8 @@ int mfs_carried_load_tables(const mfs_carried *carried, mfs_plan_tensor *t, unsi
 		return MFS_E_MEMORY;
 	t->tables_bytes[slot] = tables.size;
 	error = mfs_carried_read(carried, tables.offset, t->tables[slot], tables.size);
-	if (!error && XXH3_64bits(t->tables[slot], tables.size) != tables.hash)
+	if (!error && (XXH3_64bits(t->tables[slot], tables.size) != tables.hash ||
+		       tables.size < sizeof(uint32_t) * t->layout->slot_streams[slot]))
 		error = MFS_E_CORRUPT;
 	return error;
 }

@@ -285,8 +285,8 @@ static uint32_t features_of(const mfs_plan *plan)
 		const mfs_plan_tensor *t = &plan->tensors[i];
 
 		for (unsigned s = 0; s < MFS_SLOTS; s++)
-			if (t->tables[s] &&
-			    mfs_tables_have_marks(t->tables[s], t->layout->slot_streams[s]))
+			if (t->tables[s] && mfs_tables_have_marks(t->tables[s], t->tables_bytes[s],
+								  t->layout->slot_streams[s]))
 				features |= MFS_INCOMPAT_MARKED;
 	}
 	return features;

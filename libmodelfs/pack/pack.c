@@ -3,8 +3,8 @@
  *
  * The calling thread reads the sources in order, hashes what it reads, hands the
  * spans to the coders and stores what comes back in the same order; so memory is
- * bounded by the jobs in flight and one group, and the container does not depend
- * on the number of threads.
+ * bounded by the jobs in flight and two groups (frames of large spans stay where
+ * they were coded), and the container does not depend on the number of threads.
  */
 #include <stdlib.h>
 #include <string.h>

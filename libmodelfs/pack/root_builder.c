@@ -56,9 +56,10 @@ int mfs_root_builder_open(mfs_root_builder *out, const mfs_plan *plan, uint64_t 
 
 	*out = b;
 	if (count_sections(plan, segments, count) < 0 || !mfs_root_layout(&b.root, count))
-		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX,
-				       "the index root would be over its limit of 16 MiB: too many "
-				       "tensors; pack fewer files, or pack them as opaque bytes");
+		return mfs_problem_set(
+		    why, MFS_E_LIMIT, UINT64_MAX,
+		    "the index root would be over its limit of 16 MiB: too many "
+		    "tensors; pack fewer files or views, or files as opaque bytes");
 	b.root.generation = plan->carried ? plan->carried->container->sb.generation + 1 : 1;
 	b.root.frames = plan->frames;
 	b.root.chunks = chunks;

@@ -33,7 +33,7 @@ static const mfs_store *store_of(const mfs_layout *layout)
 	return d ? mfs_store_ggml(d->ggml_type) : NULL;
 }
 
-static bool is_derived(const struct reader *r, uint32_t tensor)
+bool tensor_is_derived(const struct reader *r, uint32_t tensor)
 {
 	mfs_root_tensor t;
 
@@ -413,7 +413,7 @@ uint64_t operands_bytes(const struct reader *r, uint32_t tensor)
 	uint32_t first, n;
 	uint64_t bytes = 0;
 
-	if (!is_derived(r, tensor))
+	if (!tensor_is_derived(r, tensor))
 		return 0;
 	n = mfs_root_terms(&r->c->root, tensor, &first);
 	for (uint32_t i = first; i < first + n; i++)
@@ -464,7 +464,7 @@ static int refuse_operands(struct reader *r, uint32_t tensor)
 		       "merged into it, %llu are allowed: mount with -o matrices=%lluM",
 		       t.name_length, t.name, r->c->file_names[t.file],
 		       (unsigned long long)(operands_bytes(r, tensor) >> 20) + 1,
-		       (unsigned long long)r->operand_most >> 20, most_needed(r));
+		       (unsigned long long)r->operand_most >> 20, r->operand_needed);
 	return MFS_E_LIMIT;
 }
 
@@ -473,7 +473,7 @@ void operands_begin(struct reader *r, uint32_t tensor)
 	uint32_t first, n;
 	uint64_t missing;
 
-	if (!is_derived(r, tensor))
+	if (!tensor_is_derived(r, tensor))
 		return;
 	n = mfs_root_terms(&r->c->root, tensor, &first);
 	missing = missing_bytes(r, first, n);
@@ -494,7 +494,7 @@ bool operands_ready(struct reader *r, uint32_t tensor, bool ahead, int *err)
 	uint32_t first, n;
 	uint64_t missing;
 
-	if (!is_derived(r, tensor))
+	if (!tensor_is_derived(r, tensor))
 		return true;
 	n = mfs_root_terms(&r->c->root, tensor, &first);
 	missing = missing_bytes(r, first, n);
@@ -516,7 +516,7 @@ void operands_use(struct reader *r, uint32_t tensor, int users)
 {
 	uint32_t first, n;
 
-	if (!is_derived(r, tensor))
+	if (!tensor_is_derived(r, tensor))
 		return;
 	n = mfs_root_terms(&r->c->root, tensor, &first);
 	for (uint32_t i = 0; i < n; i++)
@@ -684,6 +684,7 @@ int operands_new(struct reader *r)
 		r->operands[i].tensor = term.tensor;
 		count_bytes(&r->operands[i], &term);
 	}
+	r->operand_needed = most_needed(r);
 	return 0;
 }
 

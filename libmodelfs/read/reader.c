@@ -242,10 +242,15 @@ static void plan_or_block(struct reader *r, struct read *read, bool only_found)
 
 /* ---- jobs ---- */
 
-/* What a decoder makes of the job. */
-static uint32_t work_bytes(const struct job *job)
+/* What a decoder makes of the job; merging takes so much longer that each such span
+ * counts as a share. */
+static uint32_t work_bytes(const struct reader *r, const struct job *job)
 {
-	return job->kind == JOB_SPAN ? ((const struct span *)job)->place.bytes : 0;
+	const struct span *span = (const struct span *)job;
+
+	if (job->kind != JOB_SPAN)
+		return 0;
+	return tensor_is_derived(r, span->tensor) ? DECODER_BYTES : span->place.bytes;
 }
 
 /* Parts of the index go first: they take little time, and spans wait for them. */
@@ -258,7 +263,7 @@ static void enqueue(struct reader *r, struct job *job)
 	else
 		TAILQ_INSERT_HEAD(&r->queue, job, link);
 	r->work_jobs++;
-	r->work_bytes += work_bytes(job);
+	r->work_bytes += work_bytes(r, job);
 }
 
 static void job_ended(struct reader *r, struct job *job)
@@ -601,18 +606,19 @@ static void *decoder(void *argument)
 			continue;
 		}
 		TAILQ_REMOVE(&r->queue, job, link);
-		bytes = work_bytes(job);
+		bytes = work_bytes(r, job);
 		pthread_mutex_unlock(&r->lock);
 		start = reader_now();
 		work(r, job, own->codec, own->scratch);
 		pthread_mutex_lock(&r->lock);
 		r->decoding += reader_now() - start;
-		r->work_jobs--;
-		r->work_bytes -= bytes;
 		work_done(r, job);
 		reader_pump(r);
 		reader_unlock(r);
 		pthread_mutex_lock(&r->lock);
+		/* Handing out is work too: the next job does not wait for it to end. */
+		r->work_jobs--;
+		r->work_bytes -= bytes;
 	}
 	pthread_mutex_unlock(&r->lock);
 	return NULL;

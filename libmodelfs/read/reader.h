@@ -364,6 +364,7 @@ struct reader {
 	struct operand *operands; /* by term */
 	/* Of all operands together: now, at most so far; of those of one tensor: at most. */
 	uint64_t operand_bytes, operand_peak, operand_most;
+	unsigned long long operand_needed; /* MiB that would suffice for every tensor */
 	uint32_t operand_tensor; /* that a read needed last */
 	mfs_simd simd;
 	uint32_t frame_segments; /* chunk segments follow */
@@ -506,6 +507,7 @@ bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, 
 		      mfs_frame_place *out);
 
 /* derive.c; lock held unless it says otherwise */
+bool tensor_is_derived(const struct reader *r, uint32_t tensor);
 int operands_new(struct reader *r);
 void operands_free(struct reader *r);
 /* True if all operands of a derived tensor are loaded; else starts loading them once

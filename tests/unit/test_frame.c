@@ -824,7 +824,8 @@ static void open_marked(struct codec *c, mfs_tables **tables)
 
 	assert_true(size > 0);
 	assert_int_equal(load_le32(stored) >> 28, MFS_CODING_MARKED);
-	assert_true(mfs_tables_have_marks(stored, 1));
+	assert_true(mfs_tables_have_marks(stored, sizeof(stored), 1));
+	assert_false(mfs_tables_have_marks(stored, 3, 1)); /* a damaged record is so short */
 	assert_int_equal(mfs_tables_open(tables, stored, (size_t)size, 1, MFS_TABLES_BOTH), 0);
 	c->tables[0] = *tables;
 }
