@@ -365,7 +365,7 @@ struct reader {
 	/* Of all operands together: now, at most so far; of those of one tensor: at most. */
 	uint64_t operand_bytes, operand_peak, operand_most;
 	unsigned long long operand_needed; /* MiB that would suffice for every tensor */
-	uint32_t operand_tensor; /* that a read needed last */
+	uint32_t operand_tensor;	   /* that a read needed last */
 	mfs_simd simd;
 	uint32_t frame_segments; /* chunk segments follow */
 	bool no_chunk_table;	 /* it could not be read: requests stay short */
