@@ -91,6 +91,16 @@ static int print_files(mfs_container *container)
 	return err;
 }
 
+/* What all tables of sums begin with: name, number, sizes and their ratio. */
+static void add_sum(tool_table *table, const stat_sum *sum)
+{
+	tool_table_add(table, sum->name);
+	tool_table_addf(table, "%" PRIu64, sum->items);
+	add_size(table, sum->original);
+	add_size(table, sum->stored);
+	add_ratio(table, sum->original, sum->stored);
+}
+
 static int print_types(mfs_container *container)
 {
 	static const char *const titles[] = {"type",  "tensors",   "original", "stored",
@@ -104,11 +114,7 @@ static int print_types(mfs_container *container)
 		return err;
 	add_header(&table, "lrrrrrr", titles);
 	for (size_t i = 0; i < count; i++) {
-		tool_table_add(&table, rows[i].name);
-		tool_table_addf(&table, "%" PRIu64, rows[i].items);
-		add_size(&table, rows[i].original);
-		add_size(&table, rows[i].stored);
-		add_ratio(&table, rows[i].original, rows[i].stored);
+		add_sum(&table, &rows[i]);
 		if (rows[i].constants) {
 			add_size(&table, rows[i].constants);
 			add_size(&table, rows[i].constants_stored);
@@ -135,11 +141,7 @@ static int print_classes(mfs_container *container, uint32_t chunks)
 		return err;
 	add_header(&table, "lrrrr", titles);
 	for (size_t i = 0; i < count; i++) {
-		tool_table_add(&table, rows[i].name);
-		tool_table_addf(&table, "%" PRIu64, rows[i].items);
-		add_size(&table, rows[i].original);
-		add_size(&table, rows[i].stored);
-		add_ratio(&table, rows[i].original, rows[i].stored);
+		add_sum(&table, &rows[i]);
 	}
 	putchar('\n');
 	tool_table_print(&table, stdout, 0);
