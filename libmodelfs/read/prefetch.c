@@ -3,11 +3,11 @@
  * kernel hints does not reach a FUSE daemon), and each is kept `window` bytes
  * ahead of its reader by making spans that nobody waits for yet. The jobs of
  * those spans fetch whole requests in the order of the medium (runs.c) at the
- * depth that the profile names (reader.c).
+ * depth that the profile names (jobs.c).
  *
  * A stream begins at the first read that is as long as a readahead window, or
  * with short reads that follow each other; it ends when its reader goes on
- * elsewhere. Where the order of reading is another than the file's, route.c
+ * elsewhere. Where the order of reading is another than the file's, routes.c
  * takes over.
  */
 #include <string.h>
@@ -252,7 +252,7 @@ static bool advance_span(struct reader *r, struct stream *s, const mfs_root_exte
 	struct span *made;
 	int err;
 
-	if (s->limit != UINT64_MAX && routes_touched(r, extent->tensor, at, &behind)) {
+	if (s->limit != UINT64_MAX && walk_touched(r, extent->tensor, at, &behind)) {
 		made = NULL; /* another thread's slice */
 	} else if (!prefetch_span(r, extent->tensor, at, &behind, &made, &err)) {
 		if (err)

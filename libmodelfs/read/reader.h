@@ -7,17 +7,19 @@
  *
  * - A *run* (runs.c) is a piece of the container in memory: whole pages (of scattered
  *   reads less), as they lie on the medium, being read or complete.
- * - A *job* waits for the stored bytes of one thing, then a decoder works on it:
- *   a span (spans.c) is decoded; a segment or tables (index.c) are verified and
- *   kept.
- * - A *read* (reader.c) holds the spans of its pieces and ends when all are
- *   decoded, so however many reads want a span, it is decoded once.
+ * - A *job* (jobs.c) waits for the stored bytes of one thing, then a decoder
+ *   (decoders.c) works on it: a span (spans.c) is decoded; a segment or tables
+ *   (index.c) are verified and kept.
+ * - A *read* (reads.c) holds the spans of its pieces and ends when all are decoded,
+ *   so however many reads want a span, it is decoded once.
+ * - Whatever ends, reader.c lets what waited for it go on (reader_pump), then, without
+ *   the lock, submits requests and hands out reads (reader_unlock).
  * - A span of a delta or a derived tensor is computed (derive.c) from the frames
  *   of its base and, for adapters, from operands that are kept in memory.
  * - How many requests go ahead, and how large they are, follows the medium
  *   (medium.c), which is measured where the system does not know it (probe.c).
  * - Prefetch makes jobs that no read waits for yet: of sequential streams
- *   (prefetch.c), and of other routes through the container (route.c): order of
+ *   (prefetch.c), and of other routes through the container (routes.h): order of
  *   execution, experts, a recorded trace.
  * - The cache (cache.c; optional) keeps stored bytes for longer than the runs they
  *   came in. Planning takes from it what it has and reads the rest; bytes that
@@ -43,7 +45,7 @@
 #include "container.h"
 #include "frame.h"
 #include "nf4.h"
-#include "order.h"
+#include "routes.h"
 #include "simd.h"
 
 /* ---- runs: stored bytes in memory ---- */
@@ -246,74 +248,6 @@ struct stream {
 	uint64_t last_use;
 };
 
-/* What is touched together, one after the other: part of a tensor, or all of it. */
-struct leg {
-	uint32_t tensor;
-	uint64_t from, to; /* bytes of the tensor */
-	uint64_t start;	   /* on the route: bytes of the legs before it */
-};
-
-struct route {
-	struct leg *legs;
-	uint32_t count;
-	uint64_t bytes;
-	uint32_t *sorted; /* legs by tensor and place */
-};
-
-/* A model that is walked through in the order of execution. Places are bytes on
- * its part of the route; they go on rising from lap to lap (token to token). */
-struct walk {
-	bool used;
-	uint32_t first, end; /* legs of its model */
-	uint32_t leg;	     /* that is being read */
-	uint32_t stray;	     /* that one read was in, off the order */
-	uint64_t lap;	     /* place where the lap began */
-	uint64_t read;	     /* bytes of the leg that were read */
-	uint64_t ahead;	     /* fetched or being fetched up to here */
-	unsigned trust;	     /* how well the reads followed the order */
-	bool cyclic;	     /* the last leg was followed by the first one */
-	uint8_t *touched;    /* a bit for each span of the leg that was read in this lap */
-	uint64_t last_use;
-};
-
-#define WALKS 4
-
-/* One expert of one layer: the rest of the slice that was touched first, then
- * its sister slices. */
-struct expert {
-	struct leg legs[MFS_ORDER_PARTS_MAX];
-	uint32_t count;
-	uint32_t tensor; /* first part: what the expert is known by */
-	uint64_t from;
-	uint64_t bytes; /* of the legs */
-	uint64_t whole; /* of the expert */
-	uint64_t read;	/* of it */
-	uint64_t ahead; /* fetched or being fetched up to here */
-	uint64_t clock;
-};
-
-#define EXPERTS 16
-
-struct routes {
-	mfs_order *order;	/* by tensor numbers */
-	struct route execution; /* all models, one after another */
-	uint32_t *models;	/* by tensor: number of its model */
-	uint32_t *leg_of;	/* by tensor; MFS_ORDER_NONE: no leg */
-	uint8_t *resident;	/* by leg: the last lap went past it without a read */
-	size_t touched_bytes;	/* room for the spans of any leg */
-	struct walk walks[WALKS];
-
-	struct expert experts[EXPERTS];
-	uint32_t expert_layer; /* of the expert that was begun last */
-	uint64_t expert_clock; /* counts changes of the layer */
-
-	struct route replay; /* what was recorded; no legs: nothing */
-	uint64_t replay_next, replay_ahead;
-	uint64_t replay_strayed; /* place of the last read that was off the window */
-	unsigned replay_misses;	 /* such reads in a row */
-	bool replay_cyclic;	 /* its end was followed by its beginning */
-};
-
 /* ---- what was read of each file (touched.c) ---- */
 
 struct touched {
@@ -323,12 +257,6 @@ struct touched {
 };
 
 /* ---- the reader ---- */
-
-/* A decoder's own memory. */
-struct decoder_thread {
-	mfs_decoder *codec;
-	uint8_t *scratch;
-};
 
 struct reader {
 	mfs_container *c;
@@ -409,6 +337,7 @@ struct reader {
 	unsigned next_context;
 };
 
+/* reader.c */
 int reader_new(struct reader **out, mfs_container *c);
 void reader_free(struct reader *r);
 
@@ -425,6 +354,43 @@ uint64_t reader_busy(const struct reader *r);
 void reader_unlock(struct reader *r);
 /* Tries again whatever waited for memory, index parts or runs. Lock held. */
 void reader_pump(struct reader *r);
+/* Reports a failed read to mfs_last_problem(). Takes the container's lock. */
+void reader_problem(struct reader *r, int error, uint64_t offset, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* reads.c; without the lock */
+int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+		mfs_read_done *done, void *user);
+/* A read of the reader's own, ahead of all that wait. Lock held. */
+int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+			bool streamed, mfs_read_done *done, void *user);
+/* Plans those that were blocked, as far as memory goes. Lock held. */
+void reads_pump(struct reader *r);
+/* Answers a read whose batch is complete. True if it has ended, false if another
+ * batch is to follow; either way read_handed_out() is next. */
+bool read_hand_out(struct read *read);
+/* Frees the read, or plans its next batch. Lock held. */
+void read_handed_out(struct reader *r, struct read *read, bool ended);
+
+/* jobs.c; lock held */
+/* Gives runs to jobs that need them, in order, and jobs whose runs are complete to
+ * the decoders. True if a job has failed for good, which frees memory. */
+bool jobs_pump(struct reader *r);
+/* A decoder is done with the job. */
+void job_worked(struct reader *r, struct job *job);
+void jobs_drop(struct reader *r, struct job_list *list);
+
+/* decoders.c; without the lock, unless it says otherwise */
+int decoders_new(struct reader *r);
+int decoders_start(struct reader *r);
+/* Waits for them to end, once the reader is stopping. */
+void decoders_join(struct reader *r);
+void decoders_free(struct reader *r);
+/* The runs of this job are complete. Lock held. */
+void decoders_give(struct reader *r, struct job *job);
+/* How many sleeping decoders to wake. Lock held; the caller signals `work` without it,
+ * or those who wake would have to wait for it. */
+unsigned decoders_call(struct reader *r);
 
 /* runs.c; lock held */
 bool job_take_runs(struct reader *r, struct job *job);
@@ -463,7 +429,8 @@ bool caching_wants(struct reader *r, struct run *run);
 /* Copies one run into the cache, if there is one to copy. Drops the lock meanwhile. */
 bool caching_fill(struct reader *r);
 
-/* index.c; lock held */
+/* index.c; lock held, except for the first */
+int index_new(struct reader *r);
 /* True if the part is ready. Else starts loading it; *err is set if that has failed for good. */
 bool part_ready(struct reader *r, struct part *part, int *err);
 /* Starts loading tables that are not there, also if that has failed before. Not
@@ -542,35 +509,6 @@ bool prefetch_stream_active(const struct reader *r, const struct stream *s);
 bool prefetch_span(struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind,
 		   struct span **made, int *err);
 
-/* route.c; lock held, except for the first three */
-int route_make(struct route *out, const mfs_order_part parts[], uint32_t count);
-void route_free(struct route *route); /* what it holds */
-int routes_new(struct reader *r);
-void routes_free(struct reader *r);
-/* Where a read lies that belongs to no literal bytes: the middle of it, which is
- * where a fault was that the kernel read around. */
-struct place {
-	uint32_t file, tensor;
-	uint64_t at;		 /* byte of the tensor */
-	uint64_t offset, length; /* of the read, in the file */
-	uint64_t tensor_offset;	 /* of the tensor, in the file */
-};
-/* Follows the replayed trace. True if the read is a part of it. */
-bool replay_note(struct reader *r, const struct place *place);
-/* Follows the order of execution, and experts. `s` is the read's stream, `begun`
- * if it began just now. May widen and limit the stream. */
-void routes_note(struct reader *r, const struct place *place, struct stream *s, bool begun);
-/* True if the lap that a model is in has read the span with byte `at` of the
- * tensor; *behind is set to the bytes from there to its end. */
-bool routes_touched(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind);
-unsigned routes_active(const struct reader *r);
-void routes_advance(struct reader *r);
-/* Lets the requests of a span bring along what follows it, but nothing of what
- * lies behind its file. */
-void route_widen(struct reader *r, struct span *span);
-/* Holds the requests of a span to what follows it on the leg. */
-void route_limit_reach(struct reader *r, struct span *span, const struct leg *leg);
-
 /* record.c; lock held, except for the first two */
 int recorder_new(struct reader *r);
 void recorder_free(struct recorder *recorder);
@@ -587,15 +525,5 @@ void touched_mark(struct reader *r, uint32_t file, uint64_t offset, uint64_t len
 /* Measures the medium and sets how reads are queued. Takes the lock; waits at most
  * so long, and does nothing if reads have begun. */
 void reader_probe(struct reader *r, unsigned most_ms);
-
-/* reader.c */
-/* A read of the reader's own, ahead of all that wait. Lock held. */
-int reader_read_operand(struct reader *r, uint32_t file, uint64_t offset, size_t length,
-			bool streamed, mfs_read_done *done, void *user);
-int reader_read(struct reader *r, uint32_t file, uint64_t offset, size_t length,
-		mfs_read_done *done, void *user);
-/* Reports a failed read to mfs_last_problem(). Takes the container's lock. */
-void reader_problem(struct reader *r, int error, uint64_t offset, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
 
 #endif

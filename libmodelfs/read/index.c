@@ -14,6 +14,27 @@
  * with every span. */
 #define TABLES_STORED (2u << 20)
 
+int index_new(struct reader *r)
+{
+	uint32_t segments = r->c->root.count[MFS_SEC_SEGMENTS];
+	uint32_t tables = r->c->root.count[MFS_SEC_TABLES];
+
+	r->frame_segments = (uint32_t)div_up(r->c->root.frames, MFS_SEGMENT_FRAME_COUNT);
+	r->segments = calloc(segments + 1, sizeof(*r->segments));
+	r->tables = calloc(tables + 1, sizeof(*r->tables));
+	if (!r->segments || !r->tables)
+		return MFS_E_MEMORY;
+	for (uint32_t i = 0; i < segments; i++) {
+		r->segments[i].job.kind = JOB_SEGMENT;
+		r->segments[i].number = i;
+	}
+	for (uint32_t i = 0; i < tables; i++) {
+		r->tables[i].job.kind = JOB_TABLES;
+		r->tables[i].number = i;
+	}
+	return 0;
+}
+
 static void part_load(struct reader *r, struct part *part)
 {
 	part->state = PART_LOADING;

@@ -1,0 +1,125 @@
+/*
+ * Experts: of a mixture of experts a token takes one slice of each stacked tensor. The
+ * first long read in a slice fetches the rest of it and its sister slices.
+ */
+#include "reader.h"
+
+/* So many reads in a row begin an expert even if they are short. */
+#define EXPERT_HITS 3
+
+static struct expert *find_expert(struct reader *r, const mfs_order_part *first)
+{
+	struct expert *oldest = &r->routes.experts[0];
+
+	for (int i = 0; i < EXPERTS; i++) {
+		struct expert *e = &r->routes.experts[i];
+
+		if (e->count && e->tensor == first->tensor && e->from == first->from)
+			return e;
+		if (!e->count || (oldest->count && e->clock < oldest->clock))
+			oldest = e;
+	}
+	return oldest;
+}
+
+/* Done with, or of a token before: the layer has changed more than once. */
+static bool expert_is_over(const struct reader *r, const struct expert *e)
+{
+	return !e->count || e->read >= e->whole || r->routes.expert_clock > e->clock + 1;
+}
+
+/* The rest of part `own` behind tensor byte `at`, then the parts behind it, then
+ * those before it. */
+static void begin_expert(struct reader *r, struct expert *e, const mfs_order_part parts[],
+			 unsigned count, unsigned own, uint64_t at)
+{
+	uint32_t layer = mfs_order_name_of(r->routes.order, parts[0].tensor)->layer;
+
+	if (layer != r->routes.expert_layer)
+		r->routes.expert_clock++;
+	r->routes.expert_layer = layer;
+	*e = (struct expert){.count = count,
+			     .tensor = parts[0].tensor,
+			     .from = parts[0].from,
+			     .clock = r->routes.expert_clock};
+	for (unsigned i = 0; i < count; i++) {
+		const mfs_order_part *part = &parts[(own + i) % count];
+
+		e->legs[i] = (struct leg){part->tensor, i ? part->from : at, part->to, e->bytes};
+		e->bytes += leg_bytes(&e->legs[i]);
+		e->whole += part->to - part->from;
+	}
+}
+
+/* A read in the slice, as opposed to a stream that goes through the slices. */
+static bool in_slice_only(const struct stream *s, uint64_t slice_begin, const struct place *p,
+			  bool begun)
+{
+	if (begun)
+		return p->length >= ROUTE_LONG_READ && s->window;
+	return s->window && s->origin + p->length >= slice_begin &&
+	       (p->length >= ROUTE_LONG_READ || s->hits >= EXPERT_HITS);
+}
+
+/* What was read before it was fetched is not fetched any more. */
+static void pass_expert(struct expert *e, uint32_t tensor, uint64_t end)
+{
+	for (uint32_t i = 0; i < e->count; i++) {
+		const struct leg *leg = &e->legs[i];
+
+		if (leg->tensor == tensor && end > leg->from && end <= leg->to &&
+		    leg->start + (end - leg->from) > e->ahead && e->ahead >= leg->start)
+			e->ahead = leg->start + (end - leg->from);
+	}
+}
+
+void expert_note(struct reader *r, const struct place *p, struct stream *s, bool begun)
+{
+	mfs_order_part parts[MFS_ORDER_PARTS_MAX];
+	unsigned count = mfs_order_expert(r->routes.order, p->tensor, p->at, parts), own = 0;
+	struct expert *e;
+	uint64_t begin, end;
+
+	while (own < count && parts[own].tensor != p->tensor)
+		own++;
+	if (own == count || !in_slice_only(s, p->tensor_offset + parts[own].from, p, begun))
+		return;
+	end = p->offset + p->length - p->tensor_offset;
+	if (end > parts[own].to)
+		end = parts[own].to;
+	s->limit = s->next; /* the expert goes ahead for it */
+	e = find_expert(r, &parts[0]);
+	if (expert_is_over(r, e) || e->tensor != parts[0].tensor || e->from != parts[0].from)
+		begin_expert(r, e, parts, count, own, end);
+	begin = p->offset > p->tensor_offset ? p->offset - p->tensor_offset : 0;
+	e->read += end - (begin > parts[own].from ? begin : parts[own].from);
+	pass_expert(e, p->tensor, end);
+}
+
+void expert_advance(struct reader *r, struct expert *e)
+{
+	uint64_t end = e->read + prefetch_window(r), behind;
+
+	if (end > e->bytes)
+		end = e->bytes;
+	while (e->ahead < end) {
+		const struct leg *leg = &e->legs[e->count - 1];
+
+		while (leg->start > e->ahead)
+			leg--;
+		switch (route_step(r, leg, leg, leg->from + (e->ahead - leg->start), &behind)) {
+		case STEP_FAILED:
+			e->count = 0;
+			return;
+		case STEP_LATER:
+			return;
+		case STEP_DONE:
+			e->ahead += behind;
+		}
+	}
+}
+
+bool expert_active(const struct reader *r, const struct expert *e)
+{
+	return e->count && e->ahead < e->bytes && r->routes.expert_clock == e->clock;
+}
