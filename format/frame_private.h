@@ -1,4 +1,4 @@
-/* What the sources of codings, tables and root_columns.c share. */
+/* What the sources of frames, codings, tables and root_columns.c share. */
 #ifndef MFS_FRAME_PRIVATE_H
 #define MFS_FRAME_PRIVATE_H
 
@@ -8,8 +8,18 @@
 #include "frame.h"
 #include "huffman.h"
 
+/* A word of a frame's header, or of tables: coding << MFS_LENGTH_BITS | length. */
+#define MFS_STREAM_HEADER 4 /* its bytes */
+#define MFS_LENGTH_BITS	  28
+#define MFS_LENGTH_MASK	  ((1u << MFS_LENGTH_BITS) - 1)
+
 /* Streams start at multiples of this in scratch memory. */
 #define MFS_STREAM_ALIGN 64
+
+static inline size_t mfs_stream_align(size_t size)
+{
+	return (size + MFS_STREAM_ALIGN - 1) & ~(size_t)(MFS_STREAM_ALIGN - 1);
+}
 
 /* Groups sorted into buckets. */
 struct mfs_groups {
@@ -31,6 +41,9 @@ struct mfs_encoder {
 	uint32_t histogram[MFS_STREAMS_MAX][256];
 };
 
+/* In tables: stands for the tree of a bucket whose symbols are noise. */
+#define MFS_NO_TREE 0
+
 /* What the tables hold for one stream. */
 struct mfs_shared {
 	uint32_t count;	     /* trees; 0: nothing */
@@ -51,8 +64,20 @@ struct mfs_tables {
 	struct mfs_shared shared[];
 };
 
+/* ---- frame.c ---- */
+
 /* Room for the coded form of `size` bytes. */
 size_t mfs_coded_bound(size_t size);
+/* Room for the streams of a span. */
+size_t mfs_split_bound(size_t max_span);
+/* Room for the bucket of each group: a group is four bytes at the least. */
+size_t mfs_groups_bound(size_t max_span);
+/* True if a span of so many blocks fits. */
+int mfs_span_ok(const mfs_layout *layout, uint32_t blocks, size_t max_span);
+/* One stream of bytes: the span is the stream. */
+int mfs_layout_is_one_stream(const mfs_layout *layout);
+
+/* ---- frame_decode.c ---- */
 
 /* Decodes one zstd frame, which is the `size` bytes at `in`, to exactly out_size
  * bytes. No skippable or legacy frame: libzstd would take any number of them. A
@@ -60,6 +85,8 @@ size_t mfs_coded_bound(size_t size);
  * allocated for it. 0 or MFS_E_CORRUPT. */
 int mfs_zstd_decode(ZSTD_DCtx *zstd, const ZSTD_DDict *dictionary, const uint8_t *in, size_t size,
 		    uint8_t *out, size_t out_size);
+
+/* ---- frame_encode.c ---- */
 
 /* Cuts the span into the encoder's scratch memory and points `stream` there. */
 void mfs_encoder_split(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blocks,
