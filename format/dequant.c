@@ -459,14 +459,15 @@ static const mfs_dequant rows[] = {
     ROW("Q2_0", 42, q2_0, 18, 64),
 };
 
-const mfs_dequant *mfs_dequant_named(const char *name, size_t length, uint32_t block_bytes,
-				     uint32_t block_weights)
+const mfs_dequant *mfs_dequant_of(const mfs_layout *layout)
 {
 	for (uint32_t i = 0; i < mfs_dequant_count(); i++) {
 		const mfs_dequant *d = &rows[i];
 
-		if (strlen(d->name) == length && !memcmp(d->name, name, length) &&
-		    d->block_bytes == block_bytes && d->block_weights == block_weights)
+		if (strlen(d->name) == layout->name_length &&
+		    !memcmp(d->name, layout->name, layout->name_length) &&
+		    d->block_bytes == layout->block_bytes &&
+		    d->block_weights == layout->block_weights)
 			return d;
 	}
 	return NULL;

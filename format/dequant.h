@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "layout.h"
 #include "simd.h"
 
 /* Numbers of ggml's types that other functions name. */
@@ -38,10 +39,9 @@ typedef struct {
 /* How ggml's type is dequantized, or NULL if it cannot be. */
 const mfs_dequant *mfs_dequant_ggml(uint32_t ggml_type);
 
-/* How a layout of this name and shape is dequantized, or NULL: containers know types
- * by these alone. */
-const mfs_dequant *mfs_dequant_named(const char *name, size_t length, uint32_t block_bytes,
-				     uint32_t block_weights);
+/* How what has this layout is dequantized, told from its name and shape, or NULL:
+ * containers know types by these alone. */
+const mfs_dequant *mfs_dequant_of(const mfs_layout *layout);
 
 /* All of them, for tests: row 0 .. count - 1. */
 uint32_t mfs_dequant_count(void);

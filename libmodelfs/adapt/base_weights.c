@@ -100,8 +100,7 @@ static int rows_open(struct rows *r, const mfs_base_model *files, uint32_t numbe
 				     .simd = mfs_simd_best()}};
 	if (layout == mfs_layout_nf4() || mfs_bnb_find(model->bnb, target))
 		return open_nf4(r, target);
-	r->type = mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
-				    layout->block_weights);
+	r->type = mfs_dequant_of(layout);
 	return r->type && columns % r->type->block_weights == 0 ? 0 : MFS_E_UNSUPPORTED;
 }
 

@@ -40,9 +40,7 @@ struct mfs_gains {
 static int load(const struct mfs_gains *g, uint32_t number, float **out)
 {
 	const mfs_import_tensor *t = &g->import.tensors[number];
-	const mfs_dequant *type =
-	    mfs_dequant_named(t->layout->name, t->layout->name_length, t->layout->block_bytes,
-			      t->layout->block_weights);
+	const mfs_dequant *type = mfs_dequant_of(t->layout);
 	uint64_t count = t->size / t->layout->block_bytes;
 	mfs_source source = g->matrices;
 	uint8_t *raw = malloc(t->size);

@@ -127,16 +127,10 @@ static bool translate(const char *module, char out[TENSOR_MAX], enum rows *rows)
 
 /* ---- one matrix ---- */
 
-static const mfs_dequant *dequant_of(const mfs_layout *layout)
-{
-	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
-				 layout->block_weights);
-}
-
 static int check_matrix(const struct opening *o, const mfs_import_tensor *t, uint64_t rank,
 			double wanted)
 {
-	const mfs_dequant *type = dequant_of(t->layout);
+	const mfs_dequant *type = mfs_dequant_of(t->layout);
 
 	if (t->dim_count != 2)
 		return refuse(o, MFS_E_INVALID, "tensor '%.80s' has %u dimensions, not 2", t->name,
@@ -195,7 +189,7 @@ static int set_factor(const struct opening *o, double rank, double alpha, struct
 static int set_gain(const struct opening *o, const char *tensor, struct matrix *m)
 {
 	const mfs_import_tensor *t = m->from;
-	const mfs_dequant *type = dequant_of(t->layout);
+	const mfs_dequant *type = mfs_dequant_of(t->layout);
 	char name[NAME_MAX_GGUF];
 
 	if (!o->peft->config.dora)
@@ -268,7 +262,7 @@ static int make_matrix(struct opening *o, const mfs_import_tensor *t, struct mat
 		error = check_embedding(o, &key, t);
 	if (error)
 		return error;
-	m->type = dequant_of(t->layout)->ggml_type;
+	m->type = mfs_dequant_of(t->layout)->ggml_type;
 	if (key.matrix == 'a') {
 		/* llama.cpp looks rows of the embedding up in A. */
 		m->change = key.embedding ? CHANGE_TRANSPOSE : CHANGE_NONE;
@@ -347,7 +341,7 @@ static void transpose(const struct matrix *m, const uint8_t *in, uint8_t *out)
 /* The numbers with the factor; the caller frees them. */
 static float *scale(const struct matrix *m, const uint8_t *in)
 {
-	const mfs_dequant *type = dequant_of(m->from->layout);
+	const mfs_dequant *type = mfs_dequant_of(m->from->layout);
 	uint64_t count = m->from->size / m->from->layout->block_bytes;
 	float *out = calloc(count, sizeof(float));
 

@@ -65,12 +65,6 @@ static int find_source(const struct maker *m, const mfs_import_tensor *base,
 		      m->p->base.name, mfs_import_dim(base, 1), mfs_import_dim(base, 0));
 }
 
-static const mfs_dequant *dequant_of(const mfs_layout *layout)
-{
-	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
-				 layout->block_weights);
-}
-
 static int check_types(const struct maker *m, const struct item *item)
 {
 	const mfs_layout *from = item->from->layout, *base = item->base->layout;
@@ -119,8 +113,8 @@ static uint32_t find_factors(const struct mfs_premerged *p, uint32_t number, str
 
 static int make_item(const struct maker *m, struct item *item)
 {
-	item->source = dequant_of(item->from->layout);
-	item->target = dequant_of(item->base->layout);
+	item->source = mfs_dequant_of(item->from->layout);
+	item->target = mfs_dequant_of(item->base->layout);
 	if (item->target) {
 		item->quantizer = mfs_quantizer_ggml(item->target->ggml_type);
 		item->store = mfs_store_ggml(item->target->ggml_type);

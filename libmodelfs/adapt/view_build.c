@@ -203,20 +203,14 @@ bool mfs_view_merges(const mfs_view_builder *b, uint32_t number)
 	return false;
 }
 
-static const mfs_dequant *dequant_of(const mfs_layout *layout)
-{
-	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
-				 layout->block_weights);
-}
-
 /* What cannot be computed is refused by name. */
 static int check_types(const mfs_view_builder *b, uint32_t number, const mfs_layout *to)
 {
 	const mfs_import_tensor *t = &mfs_view_base(b)->tensors[number];
 	const char *base = b->plan->files[b->base].name;
-	const mfs_dequant *type = dequant_of(to);
+	const mfs_dequant *type = mfs_dequant_of(to);
 
-	if (!is_nf4(b, number) && !dequant_of(t->layout))
+	if (!is_nf4(b, number) && !mfs_dequant_of(t->layout))
 		return refuse(
 		    b, MFS_E_UNSUPPORTED,
 		    "%s: tensor '%s' is of type %.*s, which cannot be merged or converted; "

@@ -52,15 +52,9 @@ static bool is_number_type(const mfs_layout *layout)
 	return false;
 }
 
-static const mfs_dequant *dequant_of(const mfs_layout *layout)
-{
-	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
-				 layout->block_weights);
-}
-
 static bool is_type(const mfs_layout *layout, uint32_t ggml_type)
 {
-	const mfs_dequant *d = dequant_of(layout);
+	const mfs_dequant *d = mfs_dequant_of(layout);
 
 	return d && d->ggml_type == ggml_type;
 }

@@ -20,15 +20,9 @@
 #define NESTED_VALUES 256  /* of a nested map */
 #define PACK_WEIGHTS  2048 /* decoded at a time: whole blocks of every type */
 
-static const mfs_dequant *dequant_of(const mfs_layout *layout)
-{
-	return mfs_dequant_named(layout->name, layout->name_length, layout->block_bytes,
-				 layout->block_weights);
-}
-
 static const mfs_store *store_of(const mfs_layout *layout)
 {
-	const mfs_dequant *d = dequant_of(layout);
+	const mfs_dequant *d = mfs_dequant_of(layout);
 
 	return d ? mfs_store_ggml(d->ggml_type) : NULL;
 }
@@ -135,7 +129,7 @@ static int convert_raw(struct operand *op, const mfs_root_tensor *t)
 {
 	const struct reader *r = op->reader;
 	const mfs_layout *layout = &r->c->layouts[t->layout];
-	const mfs_dequant *type = dequant_of(layout);
+	const mfs_dequant *type = mfs_dequant_of(layout);
 	mfs_root_term term;
 	float *floats;
 
@@ -202,7 +196,7 @@ static int pack_a(struct operand *op, const mfs_root_tensor *t, const mfs_root_t
 	const struct reader *r = op->reader;
 	const mfs_operand_shape shape = shape_of(r, term);
 	const mfs_layout *layout = &r->c->layouts[t->layout];
-	const mfs_dequant *type = dequant_of(layout);
+	const mfs_dequant *type = mfs_dequant_of(layout);
 	uint64_t each = mfs_merge_panel_floats(term->rank, shape.columns), floats;
 	uint64_t blocks = t->size / layout->block_bytes, n;
 	float piece[PACK_WEIGHTS];
@@ -623,7 +617,7 @@ int operands_apply(struct reader *r, const struct span *span, const uint8_t *blo
 	if (nf4)
 		error = use_codes(nf4, blocks, first, count, &base, &scales);
 	else
-		base.type = dequant_of(span->source[0].layout);
+		base.type = mfs_dequant_of(span->source[0].layout);
 	if (!merge.type || (!nf4 && !base.type))
 		error = MFS_E_UNSUPPORTED;
 	if (!error)
