@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "operands.h"
 #include "reader.h"
 
 /* A decoder more is woken for so much work. */

@@ -12,6 +12,7 @@
  */
 #include <string.h>
 
+#include "operands.h"
 #include "reader.h"
 
 /* A first read as long as a readahead window is taken for the start of a

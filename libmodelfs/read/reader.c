@@ -1,3 +1,4 @@
+#include "operands.h"
 #include "reader.h"
 
 #include <errno.h>

@@ -15,7 +15,7 @@
  * - Whatever ends, reader.c lets what waited for it go on (reader_pump), then, without
  *   the lock, submits requests and hands out reads (reader_unlock).
  * - A span of a delta or a derived tensor is computed (derive.c) from the frames
- *   of its base and, for adapters, from operands that are kept in memory.
+ *   of its base and, for adapters, from operands that are kept in memory (operands.h).
  * - How many requests go ahead, and how large they are, follows the medium
  *   (medium.c), which is measured where the system does not know it (probe.c).
  * - Prefetch makes jobs that no read waits for yet: of sequential streams
@@ -44,7 +44,6 @@
 #include "cache.h"
 #include "container.h"
 #include "frame.h"
-#include "nf4.h"
 #include "routes.h"
 #include "simd.h"
 
@@ -123,33 +122,6 @@ struct part {
 	uint32_t streams; /* of the slot whose frames share the tables */
 	unsigned users;	  /* span jobs that decode with these tables */
 	uint64_t last_use;
-};
-
-/* ---- operands: what is added to the base of derived tensors (derive.c) ---- */
-
-/* One for each term of the root. */
-struct operand {
-	struct reader *reader;
-	enum part_state state;
-	int error;
-	uint32_t term, tensor; /* its number; the tensor that it belongs to */
-	bool streamed;	       /* begun early: those of other tensors will follow */
-	unsigned users;	       /* span jobs that compute with it */
-	uint64_t last_use;
-	/* What it takes now; when it is loaded; and more than that while it is loaded. */
-	uint64_t bytes, kept_bytes, loading_bytes;
-	/* Low-rank matrices, ready for mfs_merge_span(). */
-	float *panels, *b, *gain;
-	/* Constants of NF4 codes: a scale for each block, or what it is made of. */
-	mfs_nf4 nf4;
-	float *scales;
-	uint8_t *absmax, *nested;
-	/* While it is loaded: the bytes of the tensor that comes next. */
-	uint8_t *raw;
-	unsigned next;
-	uint64_t done;
-	float *loaded[MFS_TERM_OPERANDS];
-	uint8_t *kept[MFS_TERM_OPERANDS]; /* those that are wanted as they are */
 };
 
 /* ---- spans (spans.c) ---- */
@@ -472,26 +444,6 @@ bool span_evict_backed(struct reader *r);
  * not loaded. */
 bool span_frame_place(struct reader *r, uint32_t tensor, const mfs_span *place, unsigned slot,
 		      mfs_frame_place *out);
-
-/* derive.c; lock held unless it says otherwise */
-bool tensor_is_derived(const struct reader *r, uint32_t tensor);
-int operands_new(struct reader *r);
-void operands_free(struct reader *r);
-/* True if all operands of a derived tensor are loaded; else starts loading them once
- * there is room; *err is set if that has failed, or if there is never room. `ahead`:
- * nobody waits for them, so what is read now stays. */
-bool operands_ready(struct reader *r, uint32_t tensor, bool ahead, int *err);
-/* The memory that those of a tensor need together, while they are loaded. */
-uint64_t operands_bytes(const struct reader *r, uint32_t tensor);
-/* Adds those of another tensor to *bytes, of what a read needs at once. False: it had
- * better read the one tensor after the other. */
-bool operands_fit(const struct reader *r, uint32_t tensor, uint64_t *bytes);
-/* Starts loading them for a stream that will come to the tensor. */
-void operands_begin(struct reader *r, uint32_t tensor);
-/* Keeps the operands of a tensor in memory, or no longer. */
-void operands_use(struct reader *r, uint32_t tensor, int users);
-/* Computes a span of a derived tensor from the blocks of its base. Needs no lock. */
-int operands_apply(struct reader *r, const struct span *span, const uint8_t *blocks);
 
 /* prefetch.c; lock held */
 /* True if the read goes on in a stream, so that what follows it is worth reading. */

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "operands.h"
 #include "reader.h"
 
 /* What zeros extents point at. Never written, so it costs no memory. */

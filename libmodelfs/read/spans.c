@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "delta.h"
+#include "operands.h"
 #include "reader.h"
 
 static struct span **bucket(struct reader *r, uint32_t tensor, uint64_t index)
@@ -414,7 +415,7 @@ void span_decode(struct reader *r, struct span *span, mfs_decoder *decoder, uint
 	mfs_root_get_tensor(&r->c->root, span->tensor, &t);
 	if (t.flags & MFS_TENSOR_DERIVED) {
 		if (decode_blocks(r, span, decoder, scratch + span->source[0].place.bytes, scratch))
-			span->job.error = operands_apply(r, span, scratch);
+			span->job.error = span_derive(r, span, scratch);
 	} else if (t.cls == MFS_DISK_PLAIN && span->sources == 1) {
 		decode_plain_span(span, scratch);
 	} else {
