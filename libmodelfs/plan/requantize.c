@@ -65,7 +65,7 @@ static int64_t read_part(void *context, uint64_t offset, uint8_t *out, size_t le
 
 		if (length > item->size - (offset - item->offset))
 			length = (size_t)(item->size - (offset - item->offset));
-		error = requantize_read_item(q, item, offset - item->offset, out, length);
+		error = mfs_requantized_read_item(q, item, offset - item->offset, out, length);
 		return error ? error : (int64_t)length;
 	}
 	if (q->map_at && offset >= q->map_at) {

@@ -61,7 +61,7 @@ static inline uint64_t nf4_blocks(const struct item *item)
 }
 
 /* Bytes offset .. offset + length - 1 of an item, which lie inside it. */
-int requantize_read_item(struct mfs_requantized *q, struct item *item, uint64_t offset,
-			 uint8_t *out, size_t length);
+int mfs_requantized_read_item(struct mfs_requantized *q, struct item *item, uint64_t offset,
+			      uint8_t *out, size_t length);
 
 #endif

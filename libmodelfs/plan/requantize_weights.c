@@ -362,8 +362,8 @@ static int read_nf4(struct mfs_requantized *q, struct item *item, uint64_t offse
 	return error;
 }
 
-int requantize_read_item(struct mfs_requantized *q, struct item *item, uint64_t offset,
-			 uint8_t *out, size_t length)
+int mfs_requantized_read_item(struct mfs_requantized *q, struct item *item, uint64_t offset,
+			      uint8_t *out, size_t length)
 {
 	struct work *w;
 	int error;
