@@ -282,7 +282,7 @@ static int serve(modelfs *m)
 	worker_stop(m->state.worker);
 	mfs_close(m->state.container);
 	m->state.container = NULL;
-	ops_end(&m->state);
+	stats_handles_end(&m->state.stats);
 	return result < 0 ? TOOL_FAILED : TOOL_OK;
 }
 
@@ -430,7 +430,7 @@ static int run(modelfs *m)
 int main(int argc, char *argv[])
 {
 	modelfs m = {.report_fd = -1,
-		     .state.handles_lock = PTHREAD_MUTEX_INITIALIZER,
+		     .state.stats.lock = PTHREAD_MUTEX_INITIALIZER,
 		     .state.ending = PTHREAD_RWLOCK_INITIALIZER};
 	int code;
 

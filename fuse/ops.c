@@ -14,7 +14,7 @@
 #include "attributes.h"
 #include "connection.h"
 #include "log.h"
-#include "stats_file.h"
+#include "stats_handle.h"
 
 #define IO_BLOCK_BYTES (128 << 10) /* what copying programs should read at once */
 #define STATFS_BLOCK   4096
@@ -367,76 +367,17 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 
 /* ---- files ---- */
 
-/* What an open of stats.json keeps: the text of that moment. The open holds a
- * reference, and so does each read: its reply may reach a client, which closes,
- * before the thread that sent it has returned. */
-struct stats_handle {
-	stats_handle *next, *previous;
-	unsigned references;
-	size_t length;
-	char *text;
-};
-
-static void link_handle(mount_state *state, stats_handle *handle)
-{
-	pthread_mutex_lock(&state->handles_lock);
-	handle->references = 1;
-	handle->previous = NULL;
-	handle->next = state->handles;
-	if (handle->next)
-		handle->next->previous = handle;
-	state->handles = handle;
-	pthread_mutex_unlock(&state->handles_lock);
-}
-
-static void hold_handle(mount_state *state, stats_handle *handle)
-{
-	pthread_mutex_lock(&state->handles_lock);
-	handle->references++;
-	pthread_mutex_unlock(&state->handles_lock);
-}
-
-/* Gives back a reference; the last one frees the handle. */
-static void drop_handle(mount_state *state, stats_handle *handle)
-{
-	pthread_mutex_lock(&state->handles_lock);
-	if (--handle->references) {
-		pthread_mutex_unlock(&state->handles_lock);
-		return;
-	}
-	if (handle->next)
-		handle->next->previous = handle->previous;
-	if (handle->previous)
-		handle->previous->next = handle->next;
-	else
-		state->handles = handle->next;
-	pthread_mutex_unlock(&state->handles_lock);
-	free(handle->text);
-	free(handle);
-}
-
-void ops_end(mount_state *state)
-{
-	while (state->handles)
-		drop_handle(state, state->handles);
-}
-
 static int open_stats(mount_state *state, struct fuse_file_info *info)
 {
-	stats_handle *handle = malloc(sizeof(*handle));
+	stats_source source = {state->container, state->path, state->device, 0};
+	stats_handle *handle;
 	struct timespec t;
 
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	source.uptime_seconds = t.tv_sec - state->started;
+	handle = stats_handle_open(&state->stats, &source);
 	if (!handle)
 		return ENOMEM;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	handle->text = stats_file_make(&(stats_source){state->container, state->path, state->device,
-						       t.tv_sec - state->started},
-				       &handle->length);
-	if (!handle->text) {
-		free(handle);
-		return ENOMEM;
-	}
-	link_handle(state, handle);
 	info->fh = (uintptr_t)handle;
 	info->direct_io = 1; /* its size is not known before it is made */
 	return 0;
@@ -467,7 +408,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 #endif
 	/* Refused when the open was interrupted: then nobody will release it. */
 	if (fuse_reply_open(req, info) == -ENOENT && node->kind == NODE_STATS)
-		drop_handle(state, (stats_handle *)(uintptr_t)info->fh);
+		stats_handle_drop(&state->stats, (stats_handle *)(uintptr_t)info->fh);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
@@ -475,7 +416,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *in
 	const tree_node *node = node_of(req, ino);
 
 	if (node && node->kind == NODE_STATS)
-		drop_handle(state_of(req), (stats_handle *)(uintptr_t)info->fh);
+		stats_handle_drop(&state_of(req)->stats, (stats_handle *)(uintptr_t)info->fh);
 	fuse_reply_err(req, 0);
 }
 
@@ -524,13 +465,13 @@ static void finish_read(void *user, int64_t result, const struct iovec *pieces, 
 
 static void read_stats(fuse_req_t req, stats_handle *handle, size_t size, off_t offset)
 {
-	size_t start = (uint64_t)offset < handle->length ? (size_t)offset : handle->length;
-	size_t rest = handle->length - start;
 	mount_state *state = state_of(req);
+	size_t length;
+	const char *text = stats_handle_hold(&state->stats, handle, &length);
+	size_t start = (uint64_t)offset < length ? (size_t)offset : length;
 
-	hold_handle(state, handle);
-	fuse_reply_buf(req, handle->text + start, size < rest ? size : rest);
-	drop_handle(state, handle);
+	fuse_reply_buf(req, text + start, size < length - start ? size : length - start);
+	stats_handle_drop(&state->stats, handle);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,

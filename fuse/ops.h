@@ -13,10 +13,9 @@
 
 #include "fuse_api.h"
 #include "modelfs.h"
+#include "stats_handle.h"
 #include "tree.h"
 #include "worker.h"
-
-typedef struct stats_handle stats_handle;
 
 /* What handlers work on: the session's user data. Not changed once mounted,
  * except for what has its own lock. */
@@ -32,18 +31,14 @@ typedef struct {
 	time_t started;		   /* seconds on the monotonic clock */
 	void (*ready)(void *user); /* called when the kernel has accepted the mount */
 	void *ready_user;
-	pthread_mutex_t handles_lock; /* guards `handles` */
-	stats_handle *handles;	      /* of stats.json, open ones */
-	pthread_rwlock_t ending;      /* held for reading while a reply is sent */
-	bool ended;		      /* guarded by `ending` */
+	stats_handles stats;
+	pthread_rwlock_t ending; /* held for reading while a reply is sent */
+	bool ended;		 /* guarded by `ending` */
 } mount_state;
 
 /* Waits until no thread is sending a reply, and lets none send another: the
  * session may be unmounted then. Call it when the loop has ended. */
 void ops_stop_replies(mount_state *state);
-
-/* Frees what clients still had open when the mount ended. */
-void ops_end(mount_state *state);
 
 extern const struct fuse_lowlevel_ops ops_table;
 
