@@ -1,6 +1,7 @@
 #include "common.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -21,8 +22,23 @@ static tool_progress *visible;
 
 /* ---- messages ---- */
 
+/* With one of the first three closed, the next file that is opened would take its
+ * number, and messages could be written into a container. What stands in for them
+ * fails as they do. */
+static void hold_standard_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", fcntl(STDIN_FILENO, F_GETFD) < 0 ? O_WRONLY : O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 void tool_start(const char *name)
 {
+	hold_standard_files();
 	program = name;
 }
 

@@ -21,7 +21,8 @@ struct option;
 
 /* ---- messages ---- */
 
-/* The program's name for messages; call it first. `name` must stay valid. */
+/* The program's name for messages; call it first, before a file is opened: it sees to
+ * it that 0, 1 and 2 are taken. `name` must stay valid. */
 void tool_start(const char *name);
 
 /* Prints "PROGRAM: text" and a newline to stderr, above a progress bar. */
