@@ -28,16 +28,26 @@ static const uint8_t dictionary_tail[] = {
 
 #define DICTIONARY_MAX (8 + MFS_TREE_MAX + sizeof(dictionary_tail))
 
-static ZSTD_DDict *open_dictionary(const uint8_t *tree, size_t size)
+/* In memory of our own, which tells a tree that zstd refuses from too little of it.
+ * The dictionary lies where the memory begins: free() it. */
+static int open_dictionary(ZSTD_DDict **out, const uint8_t *tree, size_t size)
 {
 	uint8_t bytes[DICTIONARY_MAX];
+	size_t length = 8 + size + sizeof(dictionary_tail);
+	size_t room = ZSTD_estimateDDictSize(length, ZSTD_dlm_byCopy);
 
+	*out = malloc(room);
+	if (!*out)
+		return MFS_E_MEMORY;
 	store_le32(bytes, ZSTD_MAGIC_DICTIONARY);
 	store_le32(bytes + 4, DICTIONARY_ID);
 	memcpy(bytes + 8, tree, size);
 	memcpy(bytes + 8 + size, dictionary_tail, sizeof(dictionary_tail));
-	return ZSTD_createDDict_advanced(bytes, 8 + size + sizeof(dictionary_tail), ZSTD_dlm_byCopy,
-					 ZSTD_dct_fullDict, ZSTD_defaultCMem);
+	if (ZSTD_initStaticDDict(*out, room, bytes, length, ZSTD_dlm_byCopy, ZSTD_dct_fullDict))
+		return 0;
+	free(*out);
+	*out = NULL;
+	return MFS_E_CORRUPT;
 }
 
 /* ---- opening ---- */
@@ -52,9 +62,10 @@ struct part {
 static int open_decoding(mfs_tables *tables, struct mfs_shared *shared, uint32_t number,
 			 const mfs_codes *codes, const uint8_t *tree, size_t size)
 {
-	shared->decoding[number] = open_dictionary(tree, size);
-	if (!shared->decoding[number])
-		return MFS_E_CORRUPT; /* or no memory: zstd does not tell */
+	int err = open_dictionary(&shared->decoding[number], tree, size);
+
+	if (err)
+		return err;
 	tables->memory += ZSTD_sizeof_DDict(shared->decoding[number]);
 	if (mfs_codes_mean(codes) <= MFS_LONG_CODES)
 		return 0;
@@ -221,7 +232,7 @@ void mfs_tables_free(mfs_tables *tables)
 		return;
 	for (uint32_t s = 0; s < tables->streams; s++) {
 		for (uint32_t t = 0; t < tables->shared[s].count; t++) {
-			ZSTD_freeDDict(tables->shared[s].decoding[t]);
+			free(tables->shared[s].decoding[t]);
 			free(tables->shared[s].lookup[t]);
 		}
 		free(tables->shared[s].encoding);

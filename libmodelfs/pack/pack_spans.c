@@ -172,8 +172,8 @@ static int open_tables(mfs_pack_work *w, mfs_plan_tensor *t)
 	int error = mfs_plan_open_tables(t, of, w->prove ? MFS_TABLES_BOTH : MFS_TABLES_ENCODE);
 
 	if (error)
-		mfs_problem_set(w->why, error, UINT64_MAX, "cannot open the tables of '%.*s'",
-				t->record.name_length, t->record.name);
+		mfs_problem_set(w->why, error, UINT64_MAX, "cannot open the tables of '%.*s': %s",
+				t->record.name_length, t->record.name, mfs_error_text(error));
 	return error;
 }
 
