@@ -477,17 +477,34 @@ void mfs_close(mfs_container *c)
 	free(c);
 }
 
+static void cannot_start(mfs_container *c, int err)
+{
+	pthread_mutex_lock(&c->problem_lock);
+	mfs_problem_set(&c->problem, err, UINT64_MAX, "%s: cannot start reading: %s", c->path,
+			mfs_error_text(err));
+	pthread_mutex_unlock(&c->problem_lock);
+}
+
 struct reader *container_reader(mfs_container *c, int *err)
 {
 	struct reader *r;
 
-	*err = 0;
 	pthread_mutex_lock(&c->lock);
-	if (!c->reader)
-		*err = reader_new(&c->reader, c);
+	if (!c->reader && !c->reader_error)
+		c->reader_error = reader_new(&c->reader, c);
 	r = c->reader;
+	*err = c->reader_error;
 	pthread_mutex_unlock(&c->lock);
+	if (!r)
+		cannot_start(c, *err);
 	return r;
+}
+
+void mfs_last_problem(mfs_container *c, mfs_problem *out)
+{
+	pthread_mutex_lock(&c->problem_lock);
+	*out = c->problem;
+	pthread_mutex_unlock(&c->problem_lock);
 }
 
 int mfs_start(mfs_container *c, mfs_problem *why)
@@ -496,9 +513,11 @@ int mfs_start(mfs_container *c, mfs_problem *why)
 	int err;
 
 	r = container_reader(c, &err);
-	if (!r)
-		return mfs_problem_set(why, err, UINT64_MAX, "%s: cannot start reading: %s",
-				       c->path, mfs_error_text(err));
+	if (!r) {
+		if (why)
+			mfs_last_problem(c, why);
+		return err;
+	}
 	if (container_should_probe(c))
 		reader_probe(r, PROBE_MS);
 	return 0;
@@ -520,13 +539,6 @@ void container_extent_at(const mfs_container *c, const mfs_root_file *file, uint
 	}
 	*index = file->first_extent + low;
 	mfs_root_get_extent(&c->root, *index, out);
-}
-
-void mfs_last_problem(mfs_container *c, mfs_problem *out)
-{
-	pthread_mutex_lock(&c->problem_lock);
-	*out = c->problem;
-	pthread_mutex_unlock(&c->problem_lock);
 }
 
 /* ---- reading ---- */

@@ -43,6 +43,7 @@ struct mfs_container {
 
 	pthread_mutex_t lock;
 	struct reader *reader;	      /* NULL before the first read */
+	int reader_error;	      /* why there is none: an engine starts only once */
 	pthread_mutex_t problem_lock; /* taken last: under the reader's too */
 	mfs_problem problem;	      /* of the last failed read */
 };
@@ -67,7 +68,8 @@ int64_t container_check_fresh(mfs_container *c, const bool *fresh, mfs_check_rep
 int64_t container_read_back(mfs_container *c, const bool *fresh, unsigned threads,
 			    mfs_check_report *report, mfs_progress *progress, void *user);
 
-/* The reader, started if need be. NULL on failure, with the reason in *err. */
+/* The reader, started if need be. NULL on failure, then and ever after, with the reason
+ * in *err and mfs_last_problem(). */
 struct reader *container_reader(mfs_container *c, int *err);
 
 /* Loads the trace at `path` for replaying (record.c). */

@@ -369,11 +369,17 @@ static void finish(struct check *k)
 	XXH3_freeState(k->tensor_hash);
 }
 
-static void check_files(struct check *k)
+/* An error only if nothing can be read at all. */
+static int check_files(struct check *k)
 {
+	int err;
+
+	if (!container_reader(k->c, &err))
+		return err;
 	for (uint32_t i = 0; i < k->c->root.count[MFS_SEC_FILES] && !k->stopped; i++)
 		if (!k->fresh || k->fresh[i])
 			check_file(k, i);
+	return 0;
 }
 
 static int64_t check_container(struct check *k)
@@ -385,7 +391,7 @@ static int64_t check_container(struct check *k)
 		if (k->threads && !k->stopped)
 			err = check_frames(k);
 		else if (!k->threads)
-			check_files(k);
+			err = check_files(k);
 	}
 	if (!err && !k->stopped && !k->fresh)
 		check_padding(k);

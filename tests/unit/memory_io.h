@@ -44,15 +44,19 @@ typedef struct {
 	    fail_count;		   /* requests fail_at .. + fail_count - 1 (from 1) end with EIO */
 	unsigned short_at;	   /* this one ends after half its bytes */
 	uint64_t bad_from, bad_to; /* requests that touch these bytes end with EIO */
+	int start_error;	   /* what starting ends with */
+	unsigned starts;	   /* how often that was tried */
 } memory_io;
 
 static inline int memory_start(mfs_io *io, void *arena, size_t arena_bytes, uint32_t depth)
 {
-	(void)io;
+	memory_io *m = (memory_io *)io;
+
 	(void)arena;
 	(void)arena_bytes;
 	(void)depth;
-	return 0;
+	m->starts++;
+	return m->start_error;
 }
 
 static inline int memory_submit(mfs_io *io, mfs_io_request *const requests[], unsigned count)

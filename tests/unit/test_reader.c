@@ -645,6 +645,29 @@ static void failing_tables_get_memory_all_the_same(void **state)
 	free(model);
 }
 
+/* An engine that has been started cannot be started again: who tries once more hears
+ * the same, and a check says it once instead of finding every file damaged. */
+static void what_could_not_start_reading_never_does(void **state)
+{
+	memory_io *io = memory_io_new(packed.f.container, packed.f.size);
+	struct named named = {0};
+	mfs_problem why = {0};
+	mfs_container *c;
+	uint8_t byte;
+
+	(void)state;
+	assert_int_equal(mfs_open_io(&c, &io->head, "memory", NULL, &why), 0);
+	io->start_error = MFS_E_MEMORY;
+	assert_int_equal(mfs_read(c, 0, 0, &byte, 1), MFS_E_MEMORY);
+	mfs_last_problem(c, &why);
+	assert_string_equal(why.text, "memory: cannot start reading: out of memory");
+	assert_int_equal(mfs_start(c, NULL), MFS_E_MEMORY);
+	assert_int_equal(mfs_check(c, note_damage, NULL, &named), MFS_E_MEMORY);
+	assert_int_equal(named.count, 0);
+	assert_int_equal(io->starts, 1);
+	mfs_close(c);
+}
+
 /* ---- edges ---- */
 
 static void read_past_end_returns_zero(void **state)
@@ -778,6 +801,7 @@ int main(void)
 	    cmocka_unit_test(a_check_names_each_damaged_frame_once),
 	    cmocka_unit_test(damaged_tables_fail_the_spans_that_need_them),
 	    cmocka_unit_test(failing_tables_get_memory_all_the_same),
+	    cmocka_unit_test(what_could_not_start_reading_never_does),
 	    cmocka_unit_test(read_past_end_returns_zero),
 	    cmocka_unit_test(random_reads_of_any_size_are_right),
 	    cmocka_unit_test(plain_tensors_larger_than_the_arena_are_read),
