@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sixteen processes with eight threads each read at once, in every way: packed
-# files and a merged view. Once with as much memory as the machine has, when the
+# Sixteen processes with eight threads each read at once, in every way and with every
+# hint: models, an adapter, a merged view and a file that is no model. Once with as much memory as the machine has, when the
 # daemon must stay within its own; once with all of them in a memory cgroup that
 # holds a part of what they map, so that pages go while they are read.
 source "$(dirname "$0")/lib.sh"
@@ -35,10 +35,16 @@ trap end_here EXIT
 
 cd "$tmp"
 generate_model model.gguf BF16 $megabytes --lora adapter.gguf --rank 4
-generate_model second.gguf Q4_0 $((megabytes / 2))
-pack models.mfs model.gguf second.gguf --base model.gguf --lora x=adapter.gguf --views f16
-names=(model.gguf second.gguf merged/x.f16.gguf model.gguf)
-modelfs-extract --quiet models.mfs merged/x.f16.gguf || fail "the view cannot be extracted"
+generate_model second.gguf Q4_K_M $((megabytes / 2))
+{
+	seq 200000
+	tail -c 1000003 second.gguf
+} >words.txt
+pack models.mfs model.gguf second.gguf words.txt --base model.gguf --lora x=adapter.gguf \
+	--views f16
+names=(model.gguf second.gguf merged/x.f16.gguf words.txt model.gguf adapters/x.gguf)
+modelfs-extract --quiet models.mfs merged/x.f16.gguf adapters/x.gguf ||
+	fail "the view cannot be extracted"
 
 # into_group PID: there, if there is one.
 into_group() { [ -z "$group" ] || echo "$1" >"$group/cgroup.procs"; }
@@ -49,7 +55,7 @@ read_all_ways()
 	local readers=() name pid
 
 	for ((i = 0; i < 16; i++)); do
-		name=${names[i % 4]}
+		name=${names[i % ${#names[@]}]}
 		readcheck -s $((seed + i)) -n $preads "mnt/$name" "$name" >/dev/null &
 		readers+=("$!")
 		pids+=("$!")

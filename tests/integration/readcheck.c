@@ -1,7 +1,8 @@
 /*
  * Compares a mounted file with its source in every way that programs read:
  * whole, mapped shared, mapped private and written to, by random preads from
- * eight threads, and with O_DIRECT. Exits 1 at the first difference.
+ * eight threads, with O_DIRECT, and by eight threads of which each has a pattern
+ * and hints of its own. Exits 1 at the first difference.
  *
  *   readcheck [-s SEED] [-n PREADS] MOUNTED SOURCE
  *
@@ -27,6 +28,7 @@
 #define PIECE	    (1u << 20)
 #define PREAD_MAX   (384u << 10)
 #define DIRECT_UNIT 4096u
+#define RUN	    (128u << 10)
 
 typedef struct {
 	const char *mounted_path, *source_path;
@@ -121,7 +123,7 @@ static void check_whole(const job *j)
 	free(want);
 }
 
-static const uint8_t *map(const job *j, int fd, int protection, int flags, const char *path)
+static uint8_t *map_file(const job *j, int fd, int protection, int flags, const char *path)
 {
 	void *bytes = mmap(NULL, j->size, protection, flags, fd, 0);
 
@@ -141,8 +143,8 @@ static void compare_maps(const job *j, const char *way, const uint8_t *got, cons
 
 static void check_shared_map(const job *j)
 {
-	const uint8_t *want = map(j, j->source, PROT_READ, MAP_SHARED, j->source_path);
-	const uint8_t *got = map(j, j->mounted, PROT_READ, MAP_SHARED, j->mounted_path);
+	const uint8_t *want = map_file(j, j->source, PROT_READ, MAP_SHARED, j->source_path);
+	const uint8_t *got = map_file(j, j->mounted, PROT_READ, MAP_SHARED, j->mounted_path);
 
 	compare_maps(j, "shared map", got, want);
 	munmap((void *)(uintptr_t)got, j->size);
@@ -152,9 +154,9 @@ static void check_shared_map(const job *j)
 /* As ONNX Runtime maps weights: what is written stays in this process. */
 static void check_private_map(const job *j)
 {
-	const uint8_t *want = map(j, j->source, PROT_READ, MAP_SHARED, j->source_path);
-	uint8_t *got = (uint8_t *)(uintptr_t)map(j, j->mounted, PROT_READ | PROT_WRITE, MAP_PRIVATE,
-						 j->mounted_path);
+	const uint8_t *want = map_file(j, j->source, PROT_READ, MAP_SHARED, j->source_path);
+	uint8_t *got =
+	    map_file(j, j->mounted, PROT_READ | PROT_WRITE, MAP_PRIVATE, j->mounted_path);
 	uint64_t stride = j->size / 64 | 1;
 	uint8_t byte;
 
@@ -176,9 +178,25 @@ static void check_private_map(const job *j)
 
 typedef struct {
 	const job *j;
+	unsigned number;
 	uint64_t state;
 	pthread_t thread;
 } reader;
+
+static void run_readers(const job *j, void *(*run)(void *))
+{
+	reader readers[THREADS];
+
+	for (unsigned i = 0; i < THREADS; i++) {
+		readers[i].j = j;
+		readers[i].number = i;
+		readers[i].state = (j->seed + i + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+		if (pthread_create(&readers[i].thread, NULL, run, &readers[i]))
+			die("cannot start a thread");
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(readers[i].thread, NULL);
+}
 
 /* Mostly inside the file, sometimes across or past its end. */
 static void *random_reader(void *arg)
@@ -205,16 +223,151 @@ static void *random_reader(void *arg)
 
 static void check_random(const job *j)
 {
-	reader readers[THREADS];
+	run_readers(j, random_reader);
+}
 
-	for (int i = 0; i < THREADS; i++) {
-		readers[i].j = j;
-		readers[i].state = (j->seed + (uint64_t)i + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
-		if (pthread_create(&readers[i].thread, NULL, random_reader, &readers[i]))
-			die("cannot start a thread");
+/* ---- eight threads, each with a pattern of its own ---- */
+
+/* Compares [offset, offset + length) as pread gives it. */
+static void compare_pread(const reader *r, int fd, const char *way, uint64_t offset, size_t length)
+{
+	const job *j = r->j;
+	uint8_t *got = buffer_new(length), *want = buffer_new(length);
+	size_t n = read_all(fd, offset, got, length, j->mounted_path);
+	size_t m = read_all(j->source, offset, want, length, j->source_path);
+
+	compare(j, way, offset, got, n, want, m);
+	free(got);
+	free(want);
+}
+
+/* Compares what a map of the mounted file has at [offset, offset + length). */
+static void compare_mapped(const reader *r, const char *way, const uint8_t *map, uint64_t offset,
+			   size_t length)
+{
+	const job *j = r->j;
+	uint8_t *want = buffer_new(length);
+	size_t m = read_all(j->source, offset, want, length, j->source_path);
+
+	compare(j, way, offset, map + offset, m, want, m);
+	free(want);
+}
+
+/* A place that is a multiple of `unit`; the last one may be cut by the end. */
+static uint64_t random_place(reader *r, uint64_t unit)
+{
+	return next_random(&r->state) % ((r->j->size + unit - 1) / unit) * unit;
+}
+
+static void read_in_sequence(reader *r, int fd)
+{
+	uint64_t offset = random_place(r, DIRECT_UNIT);
+
+	posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+	for (unsigned i = 0; i < r->j->preads; i++, offset += RUN)
+		compare_pread(r, fd, "sequential pread", offset % r->j->size, RUN);
+}
+
+static void read_in_strides(reader *r, int fd)
+{
+	uint64_t stride = (next_random(&r->state) % 64 + 2) * DIRECT_UNIT;
+	uint64_t offset = random_place(r, DIRECT_UNIT);
+
+	for (unsigned i = 0; i < r->j->preads; i++, offset += stride)
+		compare_pread(r, fd, "strided pread", offset % r->j->size, DIRECT_UNIT);
+}
+
+static void read_single_pages(reader *r, int fd)
+{
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	for (unsigned i = 0; i < r->j->preads; i++)
+		compare_pread(r, fd, "4 KiB pread", random_place(r, DIRECT_UNIT), DIRECT_UNIT);
+}
+
+static void read_directly(reader *r, int ignored)
+{
+	int fd = open(r->j->mounted_path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+
+	(void)ignored;
+	if (fd < 0)
+		die("%s: open with O_DIRECT: %s", r->j->mounted_path, strerror(errno));
+	for (unsigned i = 0; i < r->j->preads; i++)
+		compare_pread(r, fd, "random O_DIRECT read", random_place(r, DIRECT_UNIT),
+			      DIRECT_UNIT * (next_random(&r->state) % 32 + 1));
+	close(fd);
+}
+
+/* Asks for pages ahead by both calls, of which neither may change what is read. */
+static void read_what_was_hinted(reader *r, int fd)
+{
+	for (unsigned i = 0; i < r->j->preads; i++) {
+		uint64_t offset = random_place(r, RUN);
+
+		if (i % 2)
+			readahead(fd, (off64_t)offset, RUN);
+		else
+			posix_fadvise(fd, (off_t)offset, RUN, POSIX_FADV_WILLNEED);
+		compare_pread(r, fd, "pread behind a hint", offset, RUN);
 	}
-	for (int i = 0; i < THREADS; i++)
-		pthread_join(readers[i].thread, NULL);
+}
+
+/* Faults of single pages. */
+static void fault_pages(reader *r, int fd)
+{
+	uint8_t *map = map_file(r->j, fd, PROT_READ, MAP_SHARED, r->j->mounted_path);
+
+	madvise(map, r->j->size, MADV_RANDOM);
+	for (unsigned i = 0; i < r->j->preads; i++)
+		compare_mapped(r, "random fault", map, random_place(r, DIRECT_UNIT), DIRECT_UNIT);
+	munmap(map, r->j->size);
+}
+
+/* As a runtime loads: everything at once. */
+static void map_populated(reader *r, int fd)
+{
+	uint8_t *map = map_file(r->j, fd, PROT_READ, MAP_SHARED | MAP_POPULATE, r->j->mounted_path);
+
+	madvise(map, r->j->size, MADV_WILLNEED);
+	for (unsigned i = 0; i < r->j->preads; i++)
+		compare_mapped(r, "populated map", map, random_place(r, RUN), RUN);
+	munmap(map, r->j->size);
+}
+
+/* Takes pages away from itself and, by the file's, from all others. */
+static void drop_and_fault(reader *r, int fd)
+{
+	uint8_t *map = map_file(r->j, fd, PROT_READ, MAP_PRIVATE, r->j->mounted_path);
+
+	for (unsigned i = 0; i < r->j->preads; i++) {
+		uint64_t offset = random_place(r, RUN);
+		uint64_t left = r->j->size - offset;
+
+		compare_mapped(r, "fault", map, offset, RUN);
+		madvise(map + offset, left < RUN ? left : RUN, MADV_DONTNEED);
+		posix_fadvise(fd, (off_t)offset, RUN, POSIX_FADV_DONTNEED);
+		compare_mapped(r, "fault after MADV_DONTNEED", map, offset, RUN);
+	}
+	munmap(map, r->j->size);
+}
+
+static void *patterned_reader(void *arg)
+{
+	static void (*const patterns[THREADS])(reader *, int) = {
+	    read_in_sequence,	  read_in_strides, read_single_pages, read_directly,
+	    read_what_was_hinted, fault_pages,	   map_populated,     drop_and_fault};
+	reader *r = arg;
+	int fd = open(r->j->mounted_path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		die("%s: %s", r->j->mounted_path, strerror(errno));
+	patterns[r->number](r, fd);
+	close(fd);
+	return NULL;
+}
+
+static void check_patterns(const job *j)
+{
+	run_readers(j, patterned_reader);
 }
 
 static void check_direct(const job *j)
@@ -259,9 +412,10 @@ static void open_both(job *j)
 /* Begins with another way by the seed, so that many at once do not all do the same. */
 static void check_every_way(const job *j)
 {
-	static void (*const ways[])(const job *) = {check_whole, check_random, check_direct,
-						    check_shared_map, check_private_map};
-	unsigned count = j->size ? 5 : 3; /* nothing can be mapped of an empty file */
+	static void (*const ways[])(const job *) = {check_whole,       check_random,
+						    check_direct,      check_shared_map,
+						    check_private_map, check_patterns};
+	unsigned count = j->size ? 6 : 3; /* nothing can be mapped of an empty file */
 
 	for (unsigned i = 0; i < count; i++) {
 		drop_pages(j);
