@@ -215,15 +215,6 @@ void mfs_nf4_codes(const mfs_nf4 *nf4, const float *in, const float *absmax, siz
 		codes[count / 2] |= (uint8_t)nearest(nf4->map, 16, 0);
 }
 
-float mfs_nf4_mean(const float *absmax, size_t blocks)
-{
-	double sum = 0;
-
-	for (size_t i = 0; i < blocks; i++)
-		sum += absmax[i];
-	return blocks ? (float)(sum / (double)blocks) : 0;
-}
-
 void mfs_nf4_nest(const mfs_nf4 *nf4, const float *absmax, size_t blocks, uint8_t *absmax8,
 		  float *nested)
 {

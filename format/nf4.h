@@ -67,11 +67,8 @@ int mfs_nf4_absmax(const mfs_nf4 *nf4, const float *in, size_t count, float *abs
 void mfs_nf4_codes(const mfs_nf4 *nf4, const float *in, const float *absmax, size_t count,
 		   uint8_t *codes);
 
-/* What nf4->offset is set to: the mean. */
-float mfs_nf4_mean(const float *absmax, size_t blocks);
-
-/* Quantizes the scales of a whole tensor: a byte for each of `blocks`, an F32 for
- * each nested block. */
+/* Quantizes the scales of a whole tensor, whose mean nf4->offset is: a byte for each of
+ * `blocks`, an F32 for each nested block. */
 void mfs_nf4_nest(const mfs_nf4 *nf4, const float *absmax, size_t blocks, uint8_t *absmax8,
 		  float *nested);
 

@@ -5,9 +5,8 @@
 #ifndef TOOL_JSON_H
 #define TOOL_JSON_H
 
-#include <inttypes.h>
 #include <jansson.h>
-#include <stdbool.h>
+#include <stdint.h>
 
 /* Gives `value` (taken over) to an object or an array. */
 void json_set(json_t *object, const char *key, json_t *value);

@@ -1,5 +1,6 @@
 #include "mkmodelfs_report.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>

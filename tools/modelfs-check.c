@@ -1,7 +1,7 @@
 /* modelfs-check: verifies everything in a container and names what is damaged. */
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common.h"
 #include "json.h"

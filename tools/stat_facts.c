@@ -1,6 +1,5 @@
 #include "stat_facts.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

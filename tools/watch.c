@@ -125,7 +125,7 @@ static void print_line(const rates *r)
 /* ---- on a terminal ---- */
 
 /* Colours of the map: weights, constants, padding, and its red. */
-enum { BLUE = 32, TEAL = 37, GREY = 240, RED = 160 };
+enum { BLUE = 32, TEAL = 37, GREY = 240 };
 
 typedef struct {
 	FILE *out; /* a whole picture goes out in one write */

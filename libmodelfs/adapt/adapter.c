@@ -1,7 +1,6 @@
 #include "adapter.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,6 @@
 #include "base_weights.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "../../format/check.h"
 #include "../../format/layout_nf4.h"

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../format/check.h"
 #include "../../format/mfs_endian.h"
 #include "problem.h"
 

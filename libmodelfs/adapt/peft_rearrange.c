@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../format/check.h"
 #include "../../format/dequant.h"
 #include "../../format/mfs_endian.h"
 #include "peft_matrices.h"

@@ -8,9 +8,6 @@
 #include "../../format/check.h"
 #include "../../format/dequant.h"
 #include "../../format/layout_ggml.h"
-#include "../../format/layout_nf4.h"
-#include "../../format/store.h"
-#include "gguf_header.h"
 #include "operand_size.h"
 #include "problem.h"
 

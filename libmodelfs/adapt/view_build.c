@@ -1,7 +1,6 @@
 #include "view_build.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "../../format/check.h"
 #include "../../format/dequant.h"

@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../format/check.h"
 #include "../../format/layout_safetensors.h"
 #include "../../format/mfs_endian.h"
 #include "json_walk.h"

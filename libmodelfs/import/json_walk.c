@@ -1,7 +1,6 @@
 #include "json_walk.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,5 @@
 #include "shards.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define DIGITS 5

@@ -463,7 +463,7 @@ static int locate_path(const char *path, medium_place *out)
 	return stat(path, &st) || statfs(path, &fs) ? -1 : locate(&st, &fs, out);
 }
 
-const medium_system medium_this_system = {"", locate_path};
+static const medium_system this_system = {"", locate_path};
 
 medium_kind medium_find_fd(mfs_medium *out, int fd)
 {
@@ -473,5 +473,5 @@ medium_kind medium_find_fd(mfs_medium *out, int fd)
 
 	if (!fstat(fd, &st) && !fstatfs(fd, &fs))
 		locate(&st, &fs, &place);
-	return medium_find(out, &medium_this_system, &place);
+	return medium_find(out, &this_system, &place);
 }

@@ -40,8 +40,6 @@ typedef struct {
 	int (*locate)(const char *path, medium_place *out);
 } medium_system;
 
-extern const medium_system medium_this_system;
-
 /* How reads are queued. */
 typedef struct {
 	const char *name; /* of the kind or profile that it is meant for */

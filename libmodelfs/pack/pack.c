@@ -10,10 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "carried.h"
 #include "compact.h"
 #include "delta_plan.h"
-#include "order.h"
 #include "packer.h"
 #include "problem.h"
 #include "sample.h"

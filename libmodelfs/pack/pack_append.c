@@ -1,5 +1,4 @@
 /* Changing a container: a new generation behind the one that is there. */
-#include "carried.h"
 #include "container.h"
 #include "packer.h"
 #include "problem.h"

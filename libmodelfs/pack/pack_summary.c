@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "carried.h"
 #include "container.h"
 #include "packer.h"
 #include "premerge.h"

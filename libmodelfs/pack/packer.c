@@ -8,7 +8,6 @@
 #include "../../format/check.h"
 #include "carried.h"
 #include "container.h"
-#include "compact.h"
 #include "problem.h"
 #include "remove.h"
 #include "view.h"

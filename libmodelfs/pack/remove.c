@@ -1,7 +1,6 @@
 #include "remove.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "container.h"

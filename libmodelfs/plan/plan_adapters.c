@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../format/check.h"
 #include "carried.h"
 #include "plan.h"
 #include "premerge.h"

@@ -112,7 +112,9 @@ static bool ends_with(const char *text, const char *end)
 	return length >= n && !strcmp(text + length - n, end);
 }
 
-bool mfs_recipe_takes(const mfs_import_tensor *t)
+/* Is the tensor one of the weights, which may be changed? llama-quantize's rule:
+ * matrices but for those that are small and matter, such as norms and routers. */
+static bool may_change(const mfs_import_tensor *t)
 {
 	static const char *const kept[] = {"_norm.weight",
 					   "ffn_gate_inp.weight",
@@ -173,7 +175,7 @@ bool mfs_recipe_quantizes(const mfs_recipe *r, const mfs_import_tensor *t)
 {
 	const mfs_quantizer *to;
 
-	if (!r->type || !is_float(t) || !mfs_recipe_takes(t))
+	if (!r->type || !is_float(t) || !may_change(t))
 		return false;
 	/* Blocks of NF4 go on from row to row. */
 	to = mfs_quantizer_ggml(r->type->ggml_type);
@@ -182,6 +184,6 @@ bool mfs_recipe_quantizes(const mfs_recipe *r, const mfs_import_tensor *t)
 
 bool mfs_recipe_prunes(const mfs_recipe *r, const mfs_import_tensor *t)
 {
-	return is_float(t) && mfs_recipe_takes(t) &&
+	return is_float(t) && may_change(t) &&
 	       (r->share > 0 || (r->two_of_four && t->dims[0] % 4 == 0));
 }

@@ -33,10 +33,6 @@ uint32_t mfs_recipe_file_type(const mfs_recipe *recipe);
 /* NF4: codes and constants apart, no type of ggml's. */
 bool mfs_recipe_is_nf4(const mfs_recipe *recipe);
 
-/* Is the tensor one of the weights, which may be changed? llama-quantize's rule:
- * matrices but for those that are small and matter, such as norms and routers. */
-bool mfs_recipe_takes(const mfs_import_tensor *tensor);
-
 /* Does the recipe quantize this tensor? Rows must be whole blocks. */
 bool mfs_recipe_quantizes(const mfs_recipe *recipe, const mfs_import_tensor *tensor);
 /* Does it prune it? For 2:4 a row must be a multiple of four. */

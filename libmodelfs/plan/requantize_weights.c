@@ -144,7 +144,7 @@ static int read_piece(struct mfs_requantized *q, const struct item *item, uint64
 	return mfs_nf4_absmax(&q->nf4, w->now, n, w->absmax) < 0 ? refuse_weight(q, item) : 0;
 }
 
-/* The mean of all scales, as mfs_nf4_mean() has it. */
+/* The mean of all scales. */
 static int settle_nf4(struct mfs_requantized *q, struct item *item, struct work *w)
 {
 	uint64_t blocks = 0;

@@ -39,7 +39,8 @@ mfs_operand_shape operand_shape(const struct reader *r, const mfs_root_term *ter
 				    operand_weights(r, term->operand[1]));
 }
 
-uint64_t operands_bytes(const struct reader *r, uint32_t tensor)
+/* The memory that those of a tensor need together, while they are loaded. */
+static uint64_t operands_bytes(const struct reader *r, uint32_t tensor)
 {
 	uint32_t first, n;
 	uint64_t bytes = 0;

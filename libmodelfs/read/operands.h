@@ -45,8 +45,6 @@ void operands_free(struct reader *r);
  * there is room; *err is set if that has failed, or if there is never room. `ahead`:
  * nobody waits for them, so what is read now stays. */
 bool operands_ready(struct reader *r, uint32_t tensor, bool ahead, int *err);
-/* The memory that those of a tensor need together, while they are loaded. */
-uint64_t operands_bytes(const struct reader *r, uint32_t tensor);
 /* Adds those of another tensor to *bytes, of what a read needs at once. False: it had
  * better read the one tensor after the other. */
 bool operands_fit(const struct reader *r, uint32_t tensor, uint64_t *bytes);

@@ -166,7 +166,7 @@ static bool is_encoder(struct text stack)
 	       (stack.length > 1 && stack.at[0] == 'v' && stack.at[1] == '.');
 }
 
-void mfs_order_parse(mfs_order_name *out, const char *name, uint16_t length)
+static void parse_name(mfs_order_name *out, const char *name, uint16_t length)
 {
 	struct text text = {name, length};
 	size_t at = 0, begin;
@@ -312,7 +312,7 @@ int mfs_order_new(mfs_order **out, const mfs_order_tensor tensors[], uint32_t co
 		return MFS_E_MEMORY;
 	}
 	for (uint32_t i = 0; i < count; i++) {
-		mfs_order_parse(&o->names[i], tensors[i].name, tensors[i].length);
+		parse_name(&o->names[i], tensors[i].name, tensors[i].length);
 		o->sequence[i] = i;
 	}
 	tie_outputs(o);

@@ -51,8 +51,6 @@ typedef struct {
 	bool encoder;	 /* a stack that runs before the others: encoder, vision tower */
 } mfs_order_name;
 
-void mfs_order_parse(mfs_order_name *out, const char *name, uint16_t length);
-
 typedef struct {
 	const char *name; /* length bytes, not terminated; must outlive the order */
 	uint16_t length;

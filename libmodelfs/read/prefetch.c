@@ -10,7 +10,6 @@
  * elsewhere. Where the order of reading is another than the file's, routes.c
  * takes over.
  */
-#include <string.h>
 
 #include "operands.h"
 #include "reader.h"

@@ -11,7 +11,6 @@
  */
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "check.h"
 #include "verify.h"

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
 #include "problem.h"
 #include "reader.h"
 #include "trace.h"

@@ -209,7 +209,7 @@ static void measure_nf4(void)
 	mfs_nf4_init(&nf4);
 	mfs_nf4_absmax(&nf4, weights, WEIGHTS, absmax);
 	mfs_nf4_codes(&nf4, weights, absmax, WEIGHTS, codes);
-	nf4.offset = mfs_nf4_mean(absmax, WEIGHTS / 64);
+	nf4.offset = absmax[0];
 	mfs_nf4_nest(&nf4, absmax, WEIGHTS / 64, absmax8, nested);
 	mfs_nf4_scales(&nf4, absmax8, (const uint8_t *)nested, 0, WEIGHTS / 64, scales);
 	measure_nf4_merges(&nf4, codes, scales);
