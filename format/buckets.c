@@ -135,21 +135,39 @@ ALWAYS_INLINE void sort_sized(const struct mfs_groups *groups, const uint8_t *in
 	}
 }
 
-ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out,
-				 size_t bytes)
+/* In rows of `row` groups, which begin `stride` bytes apart. A row in the middle is both the
+ * last from the front and the last from the back. */
+ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t *in, uint32_t row,
+				 uint8_t *out, size_t stride, size_t bytes)
 {
-	const uint8_t *bucket = groups->bucket;
+	const uint32_t rows = groups->count / row;
+	const uint8_t *bucket = groups->bucket, *last = bucket + groups->count;
+	uint8_t *back = out + rows * stride;
 	struct sorted at = sorted_of(groups);
 
-	for (uint32_t i = 0, k = groups->count; i < k; i++) {
-		size_t *from = &at.first[bucket[i]];
+	for (uint32_t r = 0; r < rows; r += 2, out += stride, bucket += row) {
+		back -= stride;
+		last -= row;
+		for (uint32_t i = 0, k = row; i < row; i++) {
+			size_t *from = &at.first[bucket[i]];
 
-		memcpy(out + i * bytes, in + *from, bytes);
-		*from += bytes;
-		from = &at.end[bucket[--k]];
-		*from -= bytes;
-		memcpy(out + k * bytes, in + *from, bytes);
+			memcpy(out + i * bytes, in + *from, bytes);
+			*from += bytes;
+			from = &at.end[last[--k]];
+			*from -= bytes;
+			memcpy(back + k * bytes, in + *from, bytes);
+		}
 	}
+}
+
+/* One group to a row is the most common case. */
+ALWAYS_INLINE void scatter_rows(const struct mfs_groups *groups, const uint8_t *in, uint32_t row,
+				uint8_t *out, size_t stride, size_t bytes)
+{
+	if (row == 1)
+		scatter_sized(groups, in, 1, out, stride, bytes);
+	else
+		scatter_sized(groups, in, row, out, stride, bytes);
 }
 
 /* Copies of a size that the compiler knows are a move or two. */
@@ -169,20 +187,21 @@ void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t
 		sort_sized(groups, in, out, groups->bytes);
 }
 
-void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out)
+void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint32_t row,
+			uint8_t *out, size_t stride)
 {
 	if (groups->bytes == 4)
-		scatter_sized(groups, in, out, 4);
+		scatter_rows(groups, in, row, out, stride, 4);
 	else if (groups->bytes == 8)
-		scatter_sized(groups, in, out, 8);
+		scatter_rows(groups, in, row, out, stride, 8);
 	else if (groups->bytes == 16)
-		scatter_sized(groups, in, out, 16);
+		scatter_rows(groups, in, row, out, stride, 16);
 	else if (groups->bytes == 32)
-		scatter_sized(groups, in, out, 32);
+		scatter_rows(groups, in, row, out, stride, 32);
 	else if (groups->bytes == 64)
-		scatter_sized(groups, in, out, 64);
+		scatter_rows(groups, in, row, out, stride, 64);
 	else
-		scatter_sized(groups, in, out, groups->bytes);
+		scatter_rows(groups, in, row, out, stride, groups->bytes);
 }
 
 /* Where the bucket's tree lacks a code, the frame brings a tree of its own. */

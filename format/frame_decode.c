@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "context.h"
 #include "mfs_endian.h"
 #include "modelfs_error.h"
+#include "symbols.h"
 
 struct mfs_decoder {
 	size_t max_span;
@@ -78,6 +80,7 @@ struct target {
 	const mfs_layout *layout;
 	uint32_t blocks;
 	uint8_t *out;
+	int in_place; /* the only field of the slot stands where it belongs */
 };
 
 int mfs_zstd_decode(ZSTD_DCtx *zstd, const ZSTD_DDict *dictionary, const uint8_t *in, size_t size,
@@ -109,11 +112,11 @@ static int run_queue(mfs_decoder *decoder)
 	return mfs_literals_run(&decoder->queue) ? 0 : MFS_E_CORRUPT;
 }
 
-/* One zstd frame after the other, each of a bucket; behind the last lie `rest` bytes. The
- * groups to `room`. */
+/* One zstd frame after the other, each of a bucket, to decoder->sorted; behind the last lie
+ * `rest` bytes. */
 static int decode_groups(mfs_decoder *decoder, const struct mfs_shared *shared,
 			 const struct mfs_groups *groups, const uint8_t *in, size_t left,
-			 size_t rest, uint8_t *room)
+			 size_t rest)
 {
 	uint8_t *sorted = decoder->sorted;
 
@@ -130,10 +133,22 @@ static int decode_groups(mfs_decoder *decoder, const struct mfs_shared *shared,
 		in += coded;
 		left -= coded;
 	}
-	if (left != rest || run_queue(decoder))
-		return MFS_E_CORRUPT;
-	mfs_groups_scatter(groups, decoder->sorted, room);
-	return 0;
+	return left != rest || run_queue(decoder) ? MFS_E_CORRUPT : 0;
+}
+
+/* Symbols that are a field as they stand, and the only one, go to the blocks at once. */
+static void scatter_symbols(struct target *to, const struct mfs_groups *groups, uint8_t *room)
+{
+	const mfs_layout *layout = to->layout;
+	const uint8_t *sorted = to->decoder->sorted;
+	const size_t offset = layout->field[layout->symbols.low].offset;
+
+	to->in_place = layout->slot_streams[0] == 1 && mfs_symbols_are_field(layout);
+	if (to->in_place)
+		mfs_groups_scatter(groups, sorted, mfs_context_groups(layout), to->out + offset,
+				   layout->block_bytes);
+	else
+		mfs_groups_scatter(groups, sorted, 1, room, groups->bytes);
 }
 
 static int decode_buckets(struct target *to, const struct stored *stream, uint8_t *room)
@@ -145,7 +160,10 @@ static int decode_buckets(struct target *to, const struct stored *stream, uint8_
 	    to->layout->context == MFS_CONTEXT_NONE)
 		return MFS_E_CORRUPT;
 	mfs_groups_find(&groups, to->layout, to->blocks, to->out, shared);
-	return decode_groups(to->decoder, shared, &groups, stream->bytes, stream->size, 0, room);
+	if (decode_groups(to->decoder, shared, &groups, stream->bytes, stream->size, 0))
+		return MFS_E_CORRUPT;
+	scatter_symbols(to, &groups, room);
+	return 0;
 }
 
 /* `raw` bytes, stored as they are or, in fewer than these, as a zstd frame. */
@@ -180,8 +198,9 @@ static int decode_marked(mfs_decoder *decoder, const struct stored *stream, uint
 			mfs_marks_size(groups.count, shared->buckets)) ||
 	    mfs_marks_unpack(&groups, shared->buckets, decoder->marks) ||
 	    decode_groups(decoder, shared, &groups, stream->bytes + MFS_STREAM_HEADER + size,
-			  left - size, stream->raw_size - grouped, room))
+			  left - size, stream->raw_size - grouped))
 		return MFS_E_CORRUPT;
+	mfs_groups_scatter(&groups, decoder->sorted, 1, room, group);
 	memcpy(room + grouped, stream->bytes + stream->size - (stream->raw_size - grouped),
 	       stream->raw_size - grouped);
 	return 0;
@@ -340,9 +359,9 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 		return MFS_E_CORRUPT;
 	if (sparse)
 		join_sparse(to, words, values, bytes);
-	else if (joined)
+	else if (joined && !to->in_place)
 		mfs_layout_join_slot(layout, slot, to->blocks, bytes, to->out);
-	else if (bytes[0] != to->out)
+	else if (!joined && bytes[0] != to->out)
 		memcpy(to->out, bytes[0], (size_t)to->blocks * layout->block_bytes);
 	return 0;
 }
@@ -350,7 +369,7 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 int mfs_span_decode(mfs_decoder *decoder, const mfs_layout *layout, uint32_t blocks,
 		    const mfs_frame frame[MFS_SLOTS], uint8_t *out)
 {
-	struct target to = {decoder, layout, blocks, out};
+	struct target to = {.decoder = decoder, .layout = layout, .blocks = blocks, .out = out};
 	int err = 0;
 
 	if (!mfs_span_ok(layout, blocks, decoder->max_span))

@@ -97,9 +97,11 @@ void mfs_encoder_split(mfs_encoder *encoder, const mfs_layout *layout, uint32_t 
 /* Finds the bucket of each group of the blocks at `in`. groups->bucket has room. */
 void mfs_groups_find(struct mfs_groups *groups, const mfs_layout *layout, uint32_t blocks,
 		     const uint8_t *in, const struct mfs_shared *shared);
-/* Symbols in the order of the blocks to the order of the buckets, and back. */
+/* Symbols in the order of the blocks to the order of the buckets. */
 void mfs_groups_sort(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out);
-void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint8_t *out);
+/* The way back, to rows of `row` groups each that begin `stride` bytes apart. */
+void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint32_t row,
+			uint8_t *out, size_t stride);
 
 /* Codes symbols in the order of the buckets; returns the size. */
 size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared,

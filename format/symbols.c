@@ -423,6 +423,13 @@ static int is_identity(const struct shape *shape)
 	return !shape->high_bits && shape->low_run == shape->group / shape->pack;
 }
 
+int mfs_symbols_are_field(const mfs_layout *layout)
+{
+	struct shape shape = shape_of(layout);
+
+	return layout->symbols.weights && is_identity(&shape);
+}
+
 static int shapes_equal(const struct shape *a, const struct shape *b)
 {
 	return a->low_bits == b->low_bits && a->low_run == b->low_run &&

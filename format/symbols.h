@@ -13,6 +13,9 @@ void mfs_symbols_split(const mfs_layout *layout, uint32_t blocks, const uint8_t 
 void mfs_symbols_join(const mfs_layout *layout, uint32_t blocks, const uint8_t *upper,
 		      const uint8_t *rest, uint8_t *out);
 
+/* True if the stream of symbols is the field of each block as it stands. */
+int mfs_symbols_are_field(const mfs_layout *layout);
+
 /* Weight by weight: what the two above are tested against. */
 void mfs_symbols_split_reference(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
 				 uint8_t *upper, uint8_t *rest);
