@@ -15,23 +15,50 @@
 /* Takes the next code of `bits`; its byte becomes byte `i` of `bytes`. */
 #define STEP(bits, entry, bytes, i)                                                                \
 	do {                                                                                       \
-		uint64_t index_, found_;                                                           \
+		uint64_t index_;                                                                   \
                                                                                                    \
 		__asm__("shrxq %[top], %[b], %[x]\n\t"                                             \
-			"movzwl (%[e],%[x],2), %k[f]\n\t"                                          \
 			"vpinsrb $" #i ", 1(%[e],%[x],2), %[v], %[v]\n\t"                          \
-			"shlxq %[f], %[b], %[b]"                                                   \
-			: [b] "+r"(bits), [v] "+x"(bytes), [x] "=&r"(index_), [f] "=&r"(found_)    \
+			"movzwl (%[e],%[x],2), %k[x]\n\t"                                          \
+			"shlxq %[x], %[b], %[b]"                                                   \
+			: [b] "+r"(bits), [v] "+x"(bytes), [x] "=&r"(index_)                       \
 			: [e] "r"(entry), [top] "r"((uint64_t)(64 - MFS_LOOKUP_BITS)),             \
 			  "m"(*(const uint16_t(*)[1 << MFS_LOOKUP_BITS])(entry)));                 \
 	} while (0)
 
+/* The last code of a round: shifts are what there are too few units for, so `bits` are
+ * not shifted but become the number of those that are used. */
+#define STEP_LAST(bits, entry, bytes, i)                                                           \
+	do {                                                                                       \
+		uint64_t index_;                                                                   \
+                                                                                                   \
+		__asm__("shrxq %[top], %[b], %[x]\n\t"                                             \
+			"tzcntq %[b], %[b]\n\t"                                                    \
+			"vpinsrb $" #i ", 1(%[e],%[x],2), %[v], %[v]\n\t"                          \
+			"movzbl (%[e],%[x],2), %k[x]\n\t"                                          \
+			"addl %k[x], %k[b]"                                                        \
+			: [b] "+r"(bits), [v] "+x"(bytes), [x] "=&r"(index_)                       \
+			: [e] "r"(entry), [top] "r"((uint64_t)(64 - MFS_LOOKUP_BITS)),             \
+			  "m"(*(const uint16_t(*)[1 << MFS_LOOKUP_BITS])(entry))                   \
+			: "cc");                                                                   \
+	} while (0)
+
 #define RELOAD(bits, at)                                                                           \
 	do {                                                                                       \
-		unsigned used_ = (unsigned)_tzcnt_u64(bits);                                       \
+		uint64_t from_, bytes_;                                                            \
                                                                                                    \
-		(at) -= used_ >> 3;                                                                \
-		(bits) = (load_le64(at) | 1) << (used_ & 7);                                       \
+		__asm__("movl %k[b], %k[n]\n\t"                                                    \
+			"movq %[at_], %[f]\n\t"                                                    \
+			"shrl $3, %k[n]\n\t"                                                       \
+			"andl $7, %k[b]\n\t"                                                       \
+			"subq %[n], %[f]\n\t"                                                      \
+			"movq %[f], %[at_]\n\t"                                                    \
+			"movq (%[f]), %[f]\n\t"                                                    \
+			"orq $1, %[f]\n\t"                                                         \
+			"shlxq %[b], %[f], %[b]"                                                   \
+			: [b] "+r"(bits), [at_] "+m"(at), [f] "=&r"(from_), [n] "=&r"(bytes_)      \
+			:                                                                          \
+			: "memory", "cc");                                                         \
 	} while (0)
 
 #define EACH_OF_FOUR(do_lane)                                                                      \
@@ -57,7 +84,7 @@
 #define LANE_STEP_1(k, entry) STEP(bits##k, entry, bytes##k, 1)
 #define LANE_STEP_2(k, entry) STEP(bits##k, entry, bytes##k, 2)
 #define LANE_STEP_3(k, entry) STEP(bits##k, entry, bytes##k, 3)
-#define LANE_STEP_4(k, entry) STEP(bits##k, entry, bytes##k, 4)
+#define LANE_STEP_4(k, entry) STEP_LAST(bits##k, entry, bytes##k, 4)
 #define LANE_WRITE(k, entry)  _mm_storel_epi64((__m128i *)(void *)(to + (k)*MFS_TILE_ROW), bytes##k)
 #define LANE_RELOAD(k, entry) RELOAD(bits##k, at##k)
 
