@@ -364,18 +364,45 @@ static size_t join_vectors(const mfs_field *field, uint8_t *out, const uint8_t *
 	return 0;
 }
 
-/* Moves the planes on by what join_vectors() has done. */
+/* The same for a word of each block: returns the blocks. */
+static uint32_t join_singles(const mfs_field *field, uint8_t *out, const uint8_t *const plane[],
+			     struct place at)
+{
+#if defined(__x86_64__)
+	if (field->width == 2 && field->transform == MFS_TRANSFORM_PLANES &&
+	    mfs_processor() & MFS_PROCESSOR_AVX2)
+		return mfs_join_singles_avx2(out, plane, at.blocks, at.stride);
+#endif
+	(void)field, (void)out, (void)plane, (void)at;
+	return 0;
+}
+
+static void move_on(const uint8_t *plane[], unsigned width, size_t by)
+{
+	for (unsigned k = 0; k < width; k++)
+		plane[k] += by;
+}
+
+/* Loops for this processor go first, and move the planes on. */
 static void join_planes_of(const mfs_field *field, uint8_t *out, const uint8_t *plane[],
 			   size_t words, struct place at)
 {
 	unsigned width = field->width;
-	size_t done = at.blocks == 1 ? join_vectors(field, out, plane, words) : 0;
 
-	words -= done;
-	out += done * width;
-	for (unsigned k = 0; k < width; k++)
-		plane[k] += done;
-	if (words == 0)
+	if (at.blocks == 1) {
+		size_t done = join_vectors(field, out, plane, words);
+
+		words -= done;
+		out += done * width;
+		move_on(plane, width, done);
+	} else if (words == 1) {
+		uint32_t done = join_singles(field, out, plane, at);
+
+		at.blocks -= done;
+		out += (size_t)done * at.stride;
+		move_on(plane, width, done);
+	}
+	if (words == 0 || at.blocks == 0)
 		return;
 	if (field->transform == MFS_TRANSFORM_FLOAT)
 		WIDTHS(join_planes, out, plane, MFS_TRANSFORM_FLOAT);

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "layout.h"
+#include "mfs_endian.h"
 
 #define TARGET __attribute__((target("avx2")))
 #define INLINE static inline __attribute__((always_inline))
@@ -100,6 +101,34 @@ TARGET size_t mfs_join_words_avx2(uint8_t *out, const uint8_t *const plane[], si
 				  : join4(out, plane, words, MFS_TRANSFORM_ROTATE);
 	return width == 2 ? join2(out, plane, words, MFS_TRANSFORM_PLANES)
 			  : join4(out, plane, words, MFS_TRANSFORM_PLANES);
+}
+
+/* Eight words to eight blocks. */
+TARGET INLINE void store_words(uint8_t *out, size_t stride, __m128i words)
+{
+	store_le16(out, (uint16_t)_mm_extract_epi16(words, 0));
+	store_le16(out + stride, (uint16_t)_mm_extract_epi16(words, 1));
+	store_le16(out + 2 * stride, (uint16_t)_mm_extract_epi16(words, 2));
+	store_le16(out + 3 * stride, (uint16_t)_mm_extract_epi16(words, 3));
+	store_le16(out + 4 * stride, (uint16_t)_mm_extract_epi16(words, 4));
+	store_le16(out + 5 * stride, (uint16_t)_mm_extract_epi16(words, 5));
+	store_le16(out + 6 * stride, (uint16_t)_mm_extract_epi16(words, 6));
+	store_le16(out + 7 * stride, (uint16_t)_mm_extract_epi16(words, 7));
+}
+
+TARGET uint32_t mfs_join_singles_avx2(uint8_t *out, const uint8_t *const plane[], uint32_t blocks,
+				      size_t stride)
+{
+	uint32_t i = 0;
+
+	for (; i + 16 <= blocks; i += 16, out += 16 * stride) {
+		__m128i low = _mm_loadu_si128((const __m128i *)(const void *)(plane[0] + i));
+		__m128i high = _mm_loadu_si128((const __m128i *)(const void *)(plane[1] + i));
+
+		store_words(out, stride, _mm_unpacklo_epi8(low, high));
+		store_words(out + 8 * stride, stride, _mm_unpackhi_epi8(low, high));
+	}
+	return i;
 }
 
 #endif

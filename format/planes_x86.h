@@ -13,5 +13,9 @@
 size_t mfs_join_words_avx2(uint8_t *out, const uint8_t *const plane[], size_t words, unsigned width,
 			   unsigned transform);
 
+/* The same for a word of two planes in each block; `stride` bytes from block to block. Returns
+ * the number of blocks. */
+uint32_t mfs_join_singles_avx2(uint8_t *out, const uint8_t *const plane[], uint32_t blocks,
+			       size_t stride);
 #endif
 #endif
