@@ -178,17 +178,59 @@ ALWAYS_INLINE uint8_t clamp16(int16_t value)
 #define NO_MINIMUM (1 << 20)
 #define NO_SCALE   (1 << 16)
 
-/* The value of a block whose groups had scale and minimum 1. */
-ALWAYS_INLINE int16_t ratio_of_halves(const mfs_layout *layout, const uint8_t *block)
+/* The logarithms of a half of each block; returns their sum. */
+static uint64_t logs_of_halves(uint32_t blocks, size_t stride, const uint8_t *half, int16_t *out)
 {
-	uint16_t scale = load_le16(block + layout->context_offset[0]);
-	uint16_t minimum = load_le16(block + layout->context_offset[1]);
+	uint64_t sum = 0;
+	uint32_t b = 0;
 
-	if (!(minimum & 0x7fff))
-		return MFS_RATIO_NO_MINIMUM;
-	if (!(scale & 0x7fff))
-		return MFS_RATIO_NO_SCALE;
-	return (int16_t)(RATIO_BIAS + look_up_half(minimum) - look_up_half(scale));
+#if defined(__x86_64__)
+	if (mfs_processor() & MFS_PROCESSOR_AVX2)
+		b = mfs_half_logs_avx2(blocks, stride, half, fraction, out, &sum);
+#endif
+	for (; b < blocks; b++)
+		sum += (uint64_t)(out[b] = (int16_t)look_up_half(load_le16(half + b * stride)));
+	return sum;
+}
+
+/* The same for a byte that is an exponent. */
+static uint64_t logs_of_exponents(uint32_t blocks, size_t stride, const uint8_t *exponent,
+				  int16_t *out)
+{
+	uint64_t sum = 0;
+	uint32_t b = 0;
+
+#if defined(__x86_64__)
+	if (mfs_processor() & MFS_PROCESSOR_AVX2)
+		b = mfs_exponent_logs_avx2(blocks, stride, exponent, out, &sum);
+#endif
+	for (; b < blocks; b++)
+		sum += (uint64_t)(out[b] = (int16_t)(ONE_OCTAVE * exponent[b * stride]));
+	return sum;
+}
+
+/* The value of a block whose groups had scale and minimum 1, from their logarithms. Only that
+ * of 0 is 0. */
+ALWAYS_INLINE int16_t ratio_of_logs(int16_t minimum, int16_t scale)
+{
+	int16_t ratio = (int16_t)(RATIO_BIAS + minimum - scale);
+
+	ratio = scale ? ratio : MFS_RATIO_NO_SCALE;
+	return minimum ? ratio : MFS_RATIO_NO_MINIMUM;
+}
+
+/* Blocks whose halves are looked up before their groups are looked at. */
+#define RUN 64
+
+static void ratios_of_halves(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
+			     int16_t base[RUN])
+{
+	int16_t scale[RUN];
+
+	logs_of_halves(blocks, layout->block_bytes, in + layout->context_offset[0], scale);
+	logs_of_halves(blocks, layout->block_bytes, in + layout->context_offset[1], base);
+	for (uint32_t b = 0; b < blocks; b++)
+		base[b] = ratio_of_logs(base[b], scale[b]);
 }
 
 /* The logarithms of minimum and scale by their six bits. */
@@ -279,9 +321,6 @@ ALWAYS_INLINE void fill(uint8_t *out, uint8_t value, uint32_t groups)
 		out[g] = value;
 }
 
-/* Blocks whose halves are looked up before their groups are looked at. */
-#define RUN 64
-
 static void ratios(const mfs_layout *layout, uint32_t blocks, const uint8_t *in, uint8_t *out)
 {
 	const uint32_t groups = mfs_context_groups(layout);
@@ -294,8 +333,7 @@ static void ratios(const mfs_layout *layout, uint32_t blocks, const uint8_t *in,
 		const mfs_ratios at = {n, stride, from + layout->context_offset[2], base,
 				       out + (size_t)first * groups};
 
-		for (uint32_t b = 0; b < n; b++)
-			base[b] = ratio_of_halves(layout, from + b * stride);
+		ratios_of_halves(layout, n, from, base);
 		if (layout->context != MFS_CONTEXT_RATIO_HALVES) {
 			ratios_of_run(layout, &at);
 			continue;
@@ -367,19 +405,28 @@ ALWAYS_INLINE uint64_t group_logs(unsigned context, const struct scales *at, uin
 	return sum;
 }
 
+/* The logarithm of each block's scale, of which the first are kept; returns their sum. */
+ALWAYS_INLINE uint64_t block_logs(unsigned context, const struct scales *at, int16_t kept[KEPT])
+{
+	const uint32_t count = at->blocks < KEPT ? at->blocks : KEPT;
+	uint64_t sum;
+
+	if (context == MFS_CONTEXT_EXPONENT)
+		sum = logs_of_exponents(count, at->block_bytes, at->of_block, kept);
+	else
+		sum = logs_of_halves(count, at->block_bytes, at->of_block, kept);
+	for (uint32_t b = count; b < at->blocks; b++)
+		sum += (uint64_t)block_log(context, at->of_block + (size_t)b * at->block_bytes);
+	return sum;
+}
+
 ALWAYS_INLINE int mean_of_scales(unsigned context, const struct scales *at, uint32_t groups,
 				 const uint8_t logs[256], int16_t kept[KEPT], uint8_t *out)
 {
 	const int of_groups = context == MFS_CONTEXT_HALF_BYTES || context == MFS_CONTEXT_HALF_SIX;
 	uint64_t sum = of_groups ? group_logs(context, at, groups, logs, out) : 0;
 
-	for (uint32_t b = 0; b < at->blocks; b++) {
-		int log = block_log(context, at->of_block + (size_t)b * at->block_bytes);
-
-		if (b < KEPT)
-			kept[b] = (int16_t)log;
-		sum += (uint64_t)log * groups;
-	}
+	sum += block_logs(context, at, kept) * groups;
 	return (int)(sum / ((uint64_t)at->blocks * groups));
 }
 

@@ -148,4 +148,118 @@ TARGET uint64_t mfs_scale_logs_avx2(uint32_t blocks, size_t stride, const uint8_
 	return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
+/* ---- logarithms of blocks' scales ---- */
+
+#define EACH_OF_EIGHT(call) call(0) call(1) call(2) call(3) call(4) call(5) call(6) call(7)
+
+/* A word of each of eight blocks. */
+TARGET INLINE __m128i words_gather(const uint8_t *from, size_t stride)
+{
+	__m128i words = _mm_setzero_si128();
+
+#define GATHER(k) words = _mm_insert_epi16(words, load_le16(from + (k)*stride), k);
+	EACH_OF_EIGHT(GATHER)
+#undef GATHER
+	return words;
+}
+
+TARGET INLINE __m256i words_of_sixteen(const uint8_t *from, size_t stride)
+{
+	return _mm256_set_m128i(words_gather(from + 8 * stride, stride),
+				words_gather(from, stride));
+}
+
+/* A byte of each of sixteen blocks. */
+TARGET INLINE __m128i bytes_gather(const uint8_t *from, size_t stride)
+{
+	__m128i bytes = _mm_setzero_si128();
+
+#define GATHER(k)                                                                                  \
+	bytes = _mm_insert_epi8(bytes, from[(k)*stride], k);                                       \
+	bytes = _mm_insert_epi8(bytes, from[((k) + 8) * stride], (k) + 8);
+	EACH_OF_EIGHT(GATHER)
+#undef GATHER
+	return bytes;
+}
+
+/* Exponent and five bits of mantissa of numbers below 2^15, the exponent of 1 being 0. */
+TARGET INLINE __m256i integers_to_floats(__m256i numbers)
+{
+	__m256i low = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(numbers));
+	__m256i high = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(numbers, 1));
+
+	low = _mm256_srli_epi32(_mm256_castps_si256(_mm256_cvtepi32_ps(low)), 23 - 5);
+	high = _mm256_srli_epi32(_mm256_castps_si256(_mm256_cvtepi32_ps(high)), 23 - 5);
+	low = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+	return _mm256_sub_epi16(low, _mm256_set1_epi16(127 << 5));
+}
+
+/* As log_half() of context.c: subnormal numbers are integers. */
+TARGET INLINE __m256i half_logs(__m256i halves, __m256i lower, __m256i upper)
+{
+	const __m256i zero = _mm256_setzero_si256();
+	__m256i magnitude = _mm256_and_si256(halves, _mm256_set1_epi16(0x7fff));
+	__m256i normal = _mm256_cmpgt_epi16(magnitude, _mm256_set1_epi16(1023));
+	__m256i number =
+	    _mm256_add_epi16(_mm256_srli_epi16(magnitude, 5), _mm256_set1_epi16(9 << 5));
+	__m256i index, found;
+
+	number = _mm256_blendv_epi8(integers_to_floats(magnitude), number, normal);
+	/* The upper byte of each word finds 0. */
+	index = _mm256_or_si256(_mm256_and_si256(number, _mm256_set1_epi16(31)),
+				_mm256_set1_epi16((short)0x8000));
+	found = _mm256_blendv_epi8(_mm256_shuffle_epi8(lower, index),
+				   _mm256_shuffle_epi8(upper, index), _mm256_slli_epi16(index, 3));
+	found = _mm256_add_epi16(found, _mm256_andnot_si256(_mm256_set1_epi16(31), number));
+	return _mm256_andnot_si256(_mm256_cmpeq_epi16(magnitude, zero), found);
+}
+
+TARGET INLINE uint64_t sum_of(__m256i sums)
+{
+	int32_t sum[8];
+	uint64_t all = 0;
+
+	_mm256_storeu_si256((__m256i *)(void *)sum, sums);
+	for (int k = 0; k < 8; k++)
+		all += (uint32_t)sum[k];
+	return all;
+}
+
+TARGET uint32_t mfs_half_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *half,
+				   const uint8_t fraction[32], int16_t *out, uint64_t *sum)
+{
+	const __m256i lower = scales_load(fraction, fraction);
+	const __m256i upper = scales_load(fraction + 16, fraction + 16);
+	const __m256i ones = _mm256_set1_epi16(1);
+	__m256i sums = _mm256_setzero_si256();
+	uint32_t b = 0;
+
+	for (; b + 16 <= blocks; b += 16, half += 16 * stride) {
+		__m256i logs = half_logs(words_of_sixteen(half, stride), lower, upper);
+
+		_mm256_storeu_si256((__m256i *)(void *)(out + b), logs);
+		sums = _mm256_add_epi32(sums, _mm256_madd_epi16(logs, ones));
+	}
+	*sum += sum_of(sums);
+	return b;
+}
+
+TARGET uint32_t mfs_exponent_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *exponent,
+				       int16_t *out, uint64_t *sum)
+{
+	const __m256i ones = _mm256_set1_epi16(1);
+	__m256i sums = _mm256_setzero_si256();
+	uint32_t b = 0;
+
+	for (; b + 16 <= blocks; b += 16, exponent += 16 * stride) {
+		__m256i logs = _mm256_cvtepu8_epi16(bytes_gather(exponent, stride));
+
+		logs = _mm256_slli_epi16(logs, 5);
+		_mm256_storeu_si256((__m256i *)(void *)(out + b), logs);
+		sums = _mm256_add_epi32(sums, _mm256_madd_epi16(logs, ones));
+	}
+	*sum += sum_of(sums);
+	return b;
+}
+
 #endif

@@ -31,5 +31,12 @@ void mfs_ratios_nibbles_avx2(const mfs_ratios *at, const uint16_t *log);
  * sum. `log`: by the scale's byte, the same for a scale and its negative. */
 uint64_t mfs_scale_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *scales,
 			     const uint8_t log[256], uint8_t *out);
+/* The logarithms of a half, of a byte that is an exponent, of each block: as many blocks as
+ * vectors take, whose number is returned. Their sum is added to *sum. `fraction`: of
+ * 1 + i / 32. */
+uint32_t mfs_half_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *half,
+			    const uint8_t fraction[32], int16_t *out, uint64_t *sum);
+uint32_t mfs_exponent_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *exponent,
+				int16_t *out, uint64_t *sum);
 #endif
 #endif
