@@ -180,8 +180,8 @@ struct active {
 
 /* Looks at the job again, and finishes it if it has no rounds left: then the next one
  * that has some takes its place. */
-static void advance(struct active *active, mfs_literals_job **at, const mfs_literals_job *end,
-		    int *ok)
+static void advance(struct active *active, mfs_literals_job *const **at,
+		    mfs_literals_job *const *end, int *ok)
 {
 	for (;;) {
 		if (active->job) {
@@ -190,24 +190,44 @@ static void advance(struct active *active, mfs_literals_job **at, const mfs_lite
 				return;
 			*ok &= job_finish(active->job);
 		}
-		active->job = *at < end ? (*at)++ : NULL;
+		active->job = *at < end ? *(*at)++ : NULL;
 		if (!active->job)
 			return;
 	}
 }
 
+static size_t job_size(const mfs_literals_job *job)
+{
+	return (size_t)(job->end - job->begin);
+}
+
+/* The largest first: what is left when all others are done has no other to take turns
+ * with. */
+static void sort_jobs(mfs_literals_job *jobs, uint32_t count, mfs_literals_job *sorted[])
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t k = i;
+
+		for (; k > 0 && job_size(sorted[k - 1]) < job_size(&jobs[i]); k--)
+			sorted[k] = sorted[k - 1];
+		sorted[k] = &jobs[i];
+	}
+}
+
 static int run_all(mfs_literals_job *jobs, uint32_t count, struct kernels with)
 {
-	const mfs_literals_job *end = jobs + count;
+	mfs_literals_job *sorted[MFS_JOBS_MAX];
+	mfs_literals_job *const *at = sorted, *const *end = sorted + count;
 	struct active a = {0}, b = {0};
 	mfs_lanes lanes;
 	int ok = 1;
 
+	sort_jobs(jobs, count, sorted);
 	for (;;) {
 		unsigned rounds;
 
-		advance(&a, &jobs, end, &ok);
-		advance(&b, &jobs, end, &ok);
+		advance(&a, &at, end, &ok);
+		advance(&b, &at, end, &ok);
 		if (!a.job && !b.job)
 			return ok;
 		if (!a.job || !b.job) {

@@ -272,6 +272,24 @@ static void values_are_alike_on_every_processor(void **state)
 		}
 }
 
+static void every_half_has_its_logarithm_on_every_processor(void **state)
+{
+	static uint8_t in[65536 * 20], fast[65536], plain[65536];
+	const mfs_layout *layout = mfs_layout_ggml(Q4_1);
+
+	(void)state;
+	for (unsigned half = 0; half < 65536; half++) {
+		/* The other is near, so that neither end of the values is reached. */
+		store_le16(in + half * 20, (uint16_t)(half ^ half * 7 % 1024));
+		store_le16(in + half * 20 + 2, (uint16_t)half);
+	}
+	mfs_context_values(layout, 65536, 0, in, fast);
+	mfs_processor_hide(~0u);
+	mfs_context_values(layout, 65536, 0, in, plain);
+	mfs_processor_hide(0);
+	assert_memory_equal(fast, plain, sizeof(plain));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +303,7 @@ int main(void)
 	    cmocka_unit_test(groups_scales_count_with_their_blocks),
 	    cmocka_unit_test(exponents_are_logarithms),
 	    cmocka_unit_test(values_are_alike_on_every_processor),
+	    cmocka_unit_test(every_half_has_its_logarithm_on_every_processor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
