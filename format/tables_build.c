@@ -21,9 +21,10 @@ struct stream_part {
 };
 
 /* Other frames may hold values that the sample lacks. Those next to values that
- * occur, above, below or in the other weight of a byte, are given a code: it takes
- * little from the rest, and a frame whose values all have codes needs no tree. */
-static void add_plausible(uint32_t histogram[256], unsigned half)
+ * occur, above, below or in the upper bits (the other weight of a byte, what shares a
+ * byte with a scale), are given a code: it takes little from the rest, and a frame
+ * whose values all have codes needs no tree. */
+static void add_plausible(uint32_t histogram[256], unsigned upper_step)
 {
 	uint32_t seen[256];
 
@@ -33,8 +34,8 @@ static void add_plausible(uint32_t histogram[256], unsigned half)
 
 		neighbours += k > 0 && seen[k - 1];
 		neighbours += k < 255 && seen[k + 1];
-		neighbours += half && k >= half && seen[k - half];
-		neighbours += half && k + half < 256 && seen[k + half];
+		neighbours += upper_step && k >= upper_step && seen[k - upper_step];
+		neighbours += upper_step && k + upper_step < 256 && seen[k + upper_step];
 		if (!seen[k] && neighbours)
 			histogram[k] = 1;
 	}
@@ -86,7 +87,7 @@ static double saved_shared(const struct mfs_counts *counts, struct mfs_stream_co
 		return 0;
 	stored = counts->spans * MFS_FRAME_OVERHEAD + mfs_histogram_bound(stream->histogram);
 	stored += stored / ESTIMATE_ERROR;
-	add_plausible(stream->histogram, 0);
+	add_plausible(stream->histogram, stream->upper_step);
 	return saved(counts, stream, stored, mfs_tree_bytes(stream->histogram));
 }
 
@@ -125,7 +126,7 @@ static size_t put_tree(const uint32_t histogram[256], uint8_t *out)
 	return 1;
 }
 
-static void make_buckets(struct mfs_bucketing *from, unsigned half, struct stream_part *out)
+static void make_buckets(struct mfs_bucketing *from, unsigned upper_step, struct stream_part *out)
 {
 	struct mfs_disk_buckets *d = (void *)out->bytes;
 	size_t at = sizeof(*d);
@@ -136,7 +137,7 @@ static void make_buckets(struct mfs_bucketing *from, unsigned half, struct strea
 	for (uint32_t b = 1; b < from->bins; b++)
 		out->bytes[at++] = (uint8_t)from->bin[b].first;
 	for (uint32_t b = 0; b < from->bins; b++) {
-		add_plausible(from->bin[b].histogram, half);
+		add_plausible(from->bin[b].histogram, upper_step);
 		at += put_tree(from->bin[b].histogram, out->bytes + at);
 	}
 	out->kind = MFS_CODING_BUCKETS;
@@ -201,7 +202,7 @@ static int choose_part(struct mfs_counts *counts, uint32_t number, const mfs_cod
 	if (by_marks > 0 && by_marks > by_tree && by_marks > by_buckets)
 		make_marked(&marked, out);
 	else if (by_buckets > 0 && by_buckets >= by_tree)
-		make_buckets(&work[1], counts->sample->layout->symbols.pack == 2 ? 16 : 0, out);
+		make_buckets(&work[1], stream->upper_step, out);
 	else if (by_tree > 0)
 		make_shared(stream, out);
 	free(work);

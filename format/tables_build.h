@@ -41,6 +41,9 @@ struct mfs_values {
 struct mfs_stream_counts {
 	uint32_t histogram[256];
 	uint64_t alone; /* bytes that come of them if each frame has a tree of its own */
+	/* So far apart are bytes that differ by one above the number in their low bits; 0
+	 * where a byte is one number. */
+	unsigned upper_step;
 	/* The bytes, where buckets may be marked, but for those of each span that fill no
 	 * group; else NULL. */
 	uint8_t *bytes;

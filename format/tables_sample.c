@@ -189,6 +189,28 @@ static uint32_t symbols_number(const mfs_layout *layout, unsigned slot)
 	return number;
 }
 
+static unsigned upper_step(const mfs_layout *layout, uint32_t stream)
+{
+	const mfs_field *field = &layout->field[layout->stream[stream].field];
+
+	if (layout->symbols.weights && layout->symbols.stream == stream)
+		return layout->symbols.pack == 2 ? 16 : 0;
+	return field->transform == MFS_TRANSFORM_BYTES && field->bits >= 4 && field->bits < 8
+		   ? 1u << field->bits
+		   : 0;
+}
+
+/* What of a value that the sample lacks is likely enough to be given a code. */
+static void set_steps(struct mfs_counts *counts, unsigned slot)
+{
+	const mfs_layout *layout = counts->sample->layout;
+	uint32_t number = 0;
+
+	for (uint32_t s = 0; s < layout->stream_count; s++)
+		if (layout->stream[s].slot == slot)
+			counts->stream[number++].upper_step = upper_step(layout, s);
+}
+
 /* Windows to compare: the whole span, and a row if there are several in a span. */
 static int open_windows(struct mfs_counts *counts, const mfs_coding_rules *rules)
 {
@@ -261,6 +283,7 @@ int mfs_counts_make(struct mfs_counts **out, mfs_encoder *encoder, const mfs_sam
 		mfs_counts_free(counts);
 		return err;
 	}
+	set_steps(counts, slot);
 	count_sample(counts, slot);
 	*out = counts;
 	return 0;

@@ -486,6 +486,41 @@ static void values_that_the_sample_lacks_still_come_back(void **state)
 	mfs_tables_free(tables);
 }
 
+/* Q4_K blocks: six bits of scales in a bell below two bits, the same in all. */
+static void fill_six_bits(struct codec *c, uint32_t blocks, uint8_t upper)
+{
+	for (uint32_t b = 0; b < blocks; b++) {
+		uint8_t *block = c->in + (size_t)b * 144;
+
+		for (int i = 0; i < 144; i++)
+			block[i] = (uint8_t)random_next();
+		for (int i = 4; i < 8; i++)
+			block[i] = upper | bell(6) >> 2;
+	}
+}
+
+static void values_with_other_upper_bits_have_codes(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_ggml(Q4_K);
+	const mfs_sample sample = {layout, c->in, 400, 200, 1000};
+	uint8_t stored[4096];
+	mfs_tables *tables;
+	int64_t size;
+
+	fill_six_bits(c, 400, 0x40);
+	size = mfs_tables_build(c->encoder, &sample, 1, &c->rules, stored, sizeof(stored));
+	assert_true(size > 0);
+	assert_int_equal(mfs_tables_open(&tables, stored, (size_t)size, layout->slot_streams[1], 1),
+			 0);
+	c->tables[1] = tables;
+	for (int i = 0; i < 10; i++)
+		c->in[144 * i + 4] = 0x80 | 32;
+	round_trip(c, layout, 200);
+	assert_int_equal(c->info[1].by_coding[MFS_CODING_SHARED], 200 * 4);
+	mfs_tables_free(tables);
+}
+
 static void shared_frames_need_their_tables(void **state)
 {
 	struct codec *c = *state;
@@ -1248,6 +1283,7 @@ int main(void)
 	    TEST(codings_have_names),
 	    TEST(tables_save_what_each_frame_would_carry),
 	    TEST(values_that_the_sample_lacks_still_come_back),
+	    TEST(values_with_other_upper_bits_have_codes),
 	    TEST(shared_frames_need_their_tables),
 	    TEST(tables_of_other_streams_are_refused),
 	    TEST(tables_are_not_built_where_they_do_not_pay),
