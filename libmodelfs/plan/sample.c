@@ -63,7 +63,7 @@ struct scratch {
 	uint8_t *out;
 	uint8_t *tables;
 	uint32_t blocks; /* in the sample */
-	uint32_t span_blocks[MFS_SAMPLE_BYTES / MFS_FRAME_MIN];
+	uint32_t span_blocks[MFS_SAMPLE_MAX / MFS_FRAME_MIN];
 	uint32_t spans;
 };
 
@@ -85,7 +85,7 @@ static int read_sample(struct sampler *s, struct scratch *w, const mfs_plan_tens
 	mfs_source source = s->plan->files[t->record.file].source;
 	uint64_t bytes = (uint64_t)t->record.span_blocks * t->layout->block_bytes;
 	uint64_t count =
-	    bytes < MFS_FRAME_MIN ? MFS_SAMPLE_BYTES / MFS_FRAME_MIN : MFS_SAMPLE_BYTES / bytes;
+	    mfs_sample_bytes(t->record.size) / (bytes < MFS_FRAME_MIN ? MFS_FRAME_MIN : bytes);
 
 	if (!count)
 		count = 1;
@@ -430,7 +430,7 @@ int mfs_plan_sample(mfs_plan *plan, unsigned threads, const atomic_int *cancel,
 
 	if (!ids)
 		return mfs_problem_no_memory(why);
-	s.sample_max = plan->span_max > MFS_SAMPLE_BYTES ? plan->span_max : MFS_SAMPLE_BYTES;
+	s.sample_max = plan->span_max > MFS_SAMPLE_MAX ? plan->span_max : MFS_SAMPLE_MAX;
 	pthread_mutex_init(&s.lock, NULL);
 	if (extra > plan->tensor_count)
 		extra = plan->tensor_count;
