@@ -6,15 +6,24 @@
 
 #define KIB 1024u
 
+#define PROFILE(name, page, frame, quantized_frame, request, depth)                                \
+	{                                                                                          \
+		sizeof(mfs_profile), name, (page)*KIB, (frame)*KIB, (request)*KIB, depth,          \
+		    (quantized_frame)*KIB                                                          \
+	}
+
+/* Where requests wait for each other, a random read from a tensor with constants takes
+ * two of them, one behind the other. Fewer bytes make up for it: with 72 KiB it takes as
+ * long as from other tensors, and the ratio loses 0.1 %. */
 static const mfs_profile profiles[MFS_PROFILES] = {
-    /*                                      page      frame      request    depth */
-    [MFS_PROFILE_SD] = {sizeof(mfs_profile), "sd", 16 * KIB, 128 * KIB, 1024 * KIB, 2},
-    [MFS_PROFILE_EMMC] = {sizeof(mfs_profile), "emmc", 16 * KIB, 128 * KIB, 1024 * KIB, 2},
-    [MFS_PROFILE_USB] = {sizeof(mfs_profile), "usb", 16 * KIB, 256 * KIB, 1024 * KIB, 1},
-    [MFS_PROFILE_SATA] = {sizeof(mfs_profile), "sata", 16 * KIB, 128 * KIB, 512 * KIB, 8},
-    [MFS_PROFILE_NVME] = {sizeof(mfs_profile), "nvme", 4 * KIB, 128 * KIB, 2048 * KIB, 8},
-    [MFS_PROFILE_NAND] = {sizeof(mfs_profile), "nand", 4 * KIB, 64 * KIB, 128 * KIB, 1},
-    [MFS_PROFILE_NOR] = {sizeof(mfs_profile), "nor", 4 * KIB, 8 * KIB, 64 * KIB, 1},
+    /*                                    page, frame, with constants, request, depth */
+    [MFS_PROFILE_SD] = PROFILE("sd", 16, 128, 72, 1024, 2),
+    [MFS_PROFILE_EMMC] = PROFILE("emmc", 16, 128, 72, 1024, 2),
+    [MFS_PROFILE_USB] = PROFILE("usb", 16, 256, 144, 1024, 1),
+    [MFS_PROFILE_SATA] = PROFILE("sata", 16, 128, 128, 512, 8),
+    [MFS_PROFILE_NVME] = PROFILE("nvme", 4, 128, 128, 2048, 8),
+    [MFS_PROFILE_NAND] = PROFILE("nand", 4, 64, 64, 128, 1),
+    [MFS_PROFILE_NOR] = PROFILE("nor", 4, 8, 8, 64, 1),
 };
 
 int mfs_profile_get(mfs_profile_id id, mfs_profile *out)

@@ -50,6 +50,9 @@ typedef struct {
 	uint32_t frame_bytes;	/* original bytes of a span */
 	uint32_t request_bytes; /* largest read from the medium */
 	uint32_t depth;		/* reads in flight */
+	/* The same as frame_bytes, of tensors with constants: a random read takes two
+	 * frames of these. */
+	uint32_t quantized_frame_bytes;
 } mfs_profile;
 
 /* Fills `out` (its size set) with profile `id`; MFS_E_ARGUMENT if there is none. */

@@ -35,6 +35,19 @@ static int check_options(const mfs_plan *plan, mfs_problem *why)
 	return 0;
 }
 
+/* One size for all tensors, or 0: what the profile has for each kind. */
+static void set_frames(mfs_plan *plan, uint32_t asked)
+{
+	mfs_profile profile = {.size = sizeof(profile)};
+
+	if (asked) {
+		plan->frame_bytes = plan->quantized_frame_bytes = asked;
+	} else if (!mfs_profile_get(plan->profile, &profile)) {
+		plan->frame_bytes = profile.frame_bytes;
+		plan->quantized_frame_bytes = profile.quantized_frame_bytes;
+	}
+}
+
 #define CODEC_UNKNOWN -3
 
 static int find_codec(const char *name)
@@ -72,7 +85,7 @@ int mfs_packer_new(mfs_packer **out, const mfs_pack_options *given, mfs_problem 
 	p->output = p->locked = (mfs_output)MFS_OUTPUT_NONE;
 	p->plan.profile = options.profile;
 	p->plan.page_bytes = options.page_bytes ? options.page_bytes : profile.page_bytes;
-	p->plan.frame_bytes = options.frame_bytes ? options.frame_bytes : profile.frame_bytes;
+	set_frames(&p->plan, options.frame_bytes);
 	p->plan.opaque = options.opaque;
 	p->plan.explain = options.explain;
 	p->plan.codec = find_codec(options.codec);
@@ -123,10 +136,13 @@ static int open_container(mfs_packer *p, const char *path, const mfs_pack_option
 		error = mfs_carried_add_files(p->carried, &p->plan, why);
 	if (error)
 		return error;
+	if (options && options->frame_bytes)
+		return 0;
+	set_frames(&p->plan, 0);
 	frame_bytes = p->carried->container->sb.frame_size;
-	if ((!options || !options->frame_bytes) && frame_bytes >= MFS_FRAME_MIN &&
+	if (frame_bytes != p->plan.frame_bytes && frame_bytes >= MFS_FRAME_MIN &&
 	    frame_bytes <= MFS_FRAME_MAX)
-		p->plan.frame_bytes = frame_bytes;
+		set_frames(&p->plan, frame_bytes);
 	return 0;
 }
 

@@ -130,6 +130,7 @@ typedef struct {
 	mfs_profile_id profile;
 	uint32_t page_bytes;
 	uint32_t frame_bytes;
+	uint32_t quantized_frame_bytes; /* of tensors with constants */
 	bool opaque;
 	bool explain;
 	unsigned views;	   /* the types that merged views have: see view.h */

@@ -264,6 +264,9 @@ static void cut_imported(mfs_plan *plan, const mfs_plan_file *f, uint32_t number
 {
 	uint64_t frame_bytes = plan->frame_bytes;
 
+	/* Stored plain they have one class. */
+	if (t->layout->slot_streams[1] && plan->codec != MFS_PLAN_PLAIN)
+		frame_bytes = plan->quantized_frame_bytes;
 	if (mfs_bnb_find(f->bnb, number)) {
 		t->row_bytes = MFS_NF4_BLOCK / 2;
 		if (frame_bytes > MFS_PLAN_CODES_MAX)

@@ -5,7 +5,7 @@
  * is what the code can do where nothing else disturbs the machine; the median stands
  * beside it. General compressors take turns with modelfs, round by round.
  *
- *   -f KIB   frame size (128)            -r MASK  codings refused, a bit each
+ *   -f KIB   frame size (that of profile sd)   -r MASK  codings refused, a bit each
  *   -n N     rounds (5)                  -d N     rounds of decoding (as -n)
  *   -t NAME  only what has NAME in its name
  *   -R N     rows of 4096 weights to generate (1024)
@@ -29,13 +29,14 @@
 #include "frame.h"
 #include "import.h"
 #include "layout_ggml.h"
+#include "modelfs.h"
 #include "peers.h"
 #include "quantize.h"
+#include "sample.h"
 
-#define COLUMNS	     4096
-#define SAMPLE_BYTES (512u << 10)
+#define COLUMNS 4096
 
-static uint32_t frame_bytes = 128u << 10;
+static uint32_t frame_asked; /* bytes; 0: what mkmodelfs takes */
 static uint32_t refused;
 static int rounds = 5, decode_rounds;
 static int entropies, machine, with_peers;
@@ -76,6 +77,7 @@ struct job {
 	const uint8_t *bytes;
 	uint32_t blocks;
 	uint32_t row_blocks;
+	uint32_t frame_bytes;
 	uint32_t span_blocks;
 	uint32_t spans;
 	mfs_coding_rules rules;
@@ -97,7 +99,9 @@ static uint32_t blocks_of(const struct job *job, uint32_t span)
 static void build_tables(struct job *job)
 {
 	static uint8_t stored[MFS_TABLES_MAX];
-	uint32_t wanted = SAMPLE_BYTES / (job->span_blocks * job->layout->block_bytes);
+	uint32_t wanted =
+	    (uint32_t)(mfs_sample_bytes((uint64_t)job->blocks * job->layout->block_bytes) /
+		       (job->span_blocks * job->layout->block_bytes));
 	uint32_t count = wanted < 1 ? 1 : wanted > job->spans ? job->spans : wanted;
 	uint8_t *sample = take((size_t)job->blocks * job->layout->block_bytes);
 	mfs_sample what = {job->layout, sample, 0, job->span_blocks, job->spans};
@@ -169,7 +173,7 @@ struct unit_peer {
 
 static struct unit_peer zstd_peer(const struct job *job)
 {
-	size_t bytes = (size_t)job->blocks * job->layout->block_bytes, unit = frame_bytes;
+	size_t bytes = (size_t)job->blocks * job->layout->block_bytes, unit = job->frame_bytes;
 	size_t units = (bytes + unit - 1) / unit, stored = 0, room = ZSTD_compressBound(unit);
 	uint8_t *coded = take(units * room), *out = take(unit);
 	size_t *size = take(units * sizeof(*size));
@@ -405,9 +409,20 @@ static void write_bytes(const char *name, const uint8_t *bytes, size_t size)
 		die("cannot write");
 }
 
+static uint32_t frame_of(const mfs_layout *layout)
+{
+	mfs_profile profile = {.size = sizeof(profile)};
+
+	if (frame_asked)
+		return frame_asked;
+	mfs_profile_get(MFS_PROFILE_SD, &profile);
+	return layout->slot_streams[1] ? profile.quantized_frame_bytes : profile.frame_bytes;
+}
+
 static void cut_into_spans(struct job *job)
 {
-	job->span_blocks = frame_bytes / job->layout->block_bytes;
+	job->frame_bytes = frame_of(job->layout);
+	job->span_blocks = job->frame_bytes / job->layout->block_bytes;
 	if (job->row_blocks && job->row_blocks <= job->span_blocks)
 		job->span_blocks -= job->span_blocks % job->row_blocks;
 	if (job->span_blocks > job->blocks)
@@ -427,8 +442,8 @@ static void measure(const char *name, const mfs_layout *layout, const uint8_t *b
 
 	cut_into_spans(&job);
 	job.rules = (mfs_coding_rules){.min_gain = 2, .refused = refused, .row_blocks = row_blocks};
-	job.encoder = mfs_encoder_new(frame_bytes);
-	job.decoder = mfs_decoder_new(frame_bytes);
+	job.encoder = mfs_encoder_new(job.frame_bytes);
+	job.decoder = mfs_decoder_new(job.frame_bytes);
 	job.info = take(sizeof(*job.info) * 2 * job.spans);
 	for (int slot = 0; slot < MFS_SLOTS; slot++)
 		job.stored[slot] = take((size_t)job.blocks * layout->slot_bytes[slot] + 1);
@@ -572,7 +587,7 @@ int main(int argc, char **argv)
 
 	while ((option = getopt(argc, argv, "f:r:n:d:t:eR:w:mp")) != -1) {
 		if (option == 'f')
-			frame_bytes = (uint32_t)atoi(optarg) << 10;
+			frame_asked = (uint32_t)atoi(optarg) << 10;
 		else if (option == 'r')
 			refused = (uint32_t)strtoul(optarg, NULL, 0);
 		else if (option == 'n')

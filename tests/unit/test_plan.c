@@ -8,7 +8,10 @@
 
 static mfs_plan new_plan(void)
 {
-	return (mfs_plan){.profile = MFS_PROFILE_SD, .page_bytes = 16384, .frame_bytes = 128 << 10};
+	return (mfs_plan){.profile = MFS_PROFILE_SD,
+			  .page_bytes = 16384,
+			  .frame_bytes = 128 << 10,
+			  .quantized_frame_bytes = 64 << 10};
 }
 
 static mfs_plan plan_of(const char *path)
@@ -272,7 +275,7 @@ static mfs_plan plan_of_tensor(const sf_tensor *tensor, uint32_t frame_bytes)
 	sf_tensor tensors[2] = {*tensor, {"filler", SF_F32, 1, {5 << 20}, 20 << 20}};
 	mfs_plan plan = new_plan();
 
-	plan.frame_bytes = frame_bytes;
+	plan.frame_bytes = plan.quantized_frame_bytes = frame_bytes;
 	assert_int_equal(mfs_plan_add(&plan, sf_write_gguf("t.gguf", tensors, 2, 0), NULL, NULL),
 			 0);
 	assert_int_equal(mfs_plan_build(&plan, NULL), 0);
@@ -289,6 +292,27 @@ static void spans_are_whole_rows_where_a_row_fits(void **state)
 	assert_int_equal(plan.tensors[1].record.span_blocks, 771 * 5);
 	assert_int_equal(plan.tensors[1].spans, 4);
 	mfs_plan_free(&plan);
+}
+
+static void spans_with_constants_have_a_size_of_their_own(void **state)
+{
+	const sf_tensor tensors[2] = {{"t", SF_Q8_0, 2, {160, 3000}, 3000 * 170},
+				      {"u", SF_F32, 1, {5 << 20}, 20 << 20}};
+	const int codecs[] = {MFS_PLAN_AUTO, MFS_PLAN_PLAIN};
+	const uint32_t blocks[] = {385 * 5, 771 * 5};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		mfs_plan plan = new_plan();
+
+		plan.codec = codecs[i];
+		assert_int_equal(
+		    mfs_plan_add(&plan, sf_write_gguf("t.gguf", tensors, 2, 0), NULL, NULL), 0);
+		assert_int_equal(mfs_plan_build(&plan, NULL), 0);
+		assert_int_equal(plan.tensors[1].record.span_blocks, blocks[i]);
+		assert_int_equal(plan.tensors[2].record.span_blocks, (128 << 10) / 4);
+		mfs_plan_free(&plan);
+	}
 }
 
 static void spans_are_whole_blocks_where_no_row_fits(void **state)
@@ -498,6 +522,7 @@ int main(void)
 	    PLAN_TEST(broken_gguf_is_refused_unless_opaque),
 	    PLAN_TEST(source_that_changes_is_noticed),
 	    PLAN_TEST(spans_are_whole_rows_where_a_row_fits),
+	    PLAN_TEST(spans_with_constants_have_a_size_of_their_own),
 	    PLAN_TEST(spans_are_whole_blocks_where_no_row_fits),
 	    PLAN_TEST(spans_end_at_each_expert),
 	    PLAN_TEST(small_container_has_frames_that_fit_between_the_superblocks),

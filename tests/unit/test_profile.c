@@ -32,6 +32,7 @@ static void profiles_are_within_the_limits_of_the_format(void **state)
 		assert_in_range(p.page_bytes, MFS_PAGE_MIN, MFS_PAGE_MAX);
 		assert_int_equal(p.page_bytes & (p.page_bytes - 1), 0);
 		assert_in_range(p.frame_bytes, MFS_FRAME_MIN, MFS_FRAME_MAX);
+		assert_in_range(p.quantized_frame_bytes, MFS_FRAME_MIN, p.frame_bytes);
 		assert_true(p.request_bytes >= p.page_bytes);
 		assert_true(p.depth >= 1);
 	}
