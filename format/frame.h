@@ -112,6 +112,9 @@ typedef struct {
 	uint32_t blocks;
 	uint32_t span_blocks;
 	uint64_t frames;
+	/* Or NULL: mfs_tables_build() adds what the sample's frames of the slot come to
+	 * without tables, about; entropy tells. */
+	uint64_t *alone;
 } mfs_sample;
 
 /* Builds the tables that would serve a tensor: per stream of the slot the entropy

@@ -118,27 +118,50 @@ void mfs_marks_pack(const struct mfs_groups *groups, uint32_t buckets, uint8_t *
 /* Sets bucket and size of `groups`, whose count is known. 0, or MFS_E_CORRUPT. */
 int mfs_marks_unpack(struct mfs_groups *groups, uint32_t buckets, const uint8_t *in);
 
-/* The bucket of each group of these bytes that it takes fewest bits in; count and bytes
- * of `groups` are known. */
-void mfs_groups_choose(struct mfs_groups *groups, const struct mfs_shared *shared,
-		       const uint8_t *in);
+/* What each value of a byte costs in each bucket: four lanes of 16 bits, which no group
+ * fills, so that the sums of a group's bytes stand side by side in one word. */
+#define MFS_LANE_BITS 16
+
+struct mfs_costs {
+	uint64_t of[256];
+};
+
+/* In a lane that is zero. */
+static inline void mfs_costs_set(struct mfs_costs *costs, uint32_t bucket, unsigned byte,
+				 unsigned cost)
+{
+	costs->of[byte] |= (uint64_t)cost << MFS_LANE_BITS * bucket;
+}
+
+/* The bits that trees take, of MFS_MARKED_MAX at the most. */
+void mfs_costs_of_trees(struct mfs_costs *costs, const struct mfs_shared *shared);
+/* The sums of these bytes, in lanes. */
+uint64_t mfs_costs_sum(const struct mfs_costs *costs, const uint8_t *in, uint32_t bytes);
+
+/* The bucket of each group of these bytes that costs least; count and bytes of `groups`
+ * are known. `cost`, or NULL, becomes what each group costs there. */
+void mfs_groups_choose(struct mfs_groups *groups, const struct mfs_costs *costs, uint32_t buckets,
+		       const uint8_t *in, uint32_t *cost);
+
+/* ---- marked_learn.c ---- */
 
 /* Buckets that serve a sample. */
 struct mfs_marked {
-	uint32_t buckets; /* 2 or 4 */
-	uint32_t group;	  /* bytes */
-	size_t bound;	  /* bytes that the sample comes to, without trees */
+	uint32_t buckets;
+	uint32_t group;			 /* bytes */
+	size_t size;			 /* bytes of the sample that were learned from */
+	size_t bound;			 /* that they come to, without trees */
+	uint32_t groups[MFS_MARKED_MAX]; /* in each bucket */
 	uint32_t histogram[MFS_MARKED_MAX][256];
 };
 
 #define MFS_MARKED_TREE 80  /* bytes of a tree, about */
 #define MFS_MARKED_GAIN 512 /* one byte of so many has to be saved */
 
-/* True if there are such buckets for a stream of `whole_size` bytes. `bucket` has room for a byte
- * for each MFS_MARKED_ROOM of `size`. */
-#define MFS_MARKED_ROOM 16
-int mfs_marked_find(struct mfs_marked *out, const uint8_t *in, size_t size, uint64_t whole_size,
-		    uint8_t *bucket);
+/* True if there are such buckets for a stream of `whole_size` bytes, of which the sample
+ * has `size`. Works in the encoder's scratch memory. */
+int mfs_marked_find(mfs_encoder *encoder, struct mfs_marked *out, const uint8_t *in, size_t size,
+		    uint64_t whole_size);
 
 /* True if the stream may have marked buckets: layouts of blocks have contexts that
  * tell them, or numbers that are to be decoded fast. */

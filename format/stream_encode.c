@@ -53,13 +53,15 @@ static void try_marked(mfs_encoder *encoder, const struct mfs_shared *shared,
 	struct mfs_groups groups = {.count = stream->size / shared->group,
 				    .bytes = shared->group,
 				    .bucket = encoder->marks};
+	struct mfs_costs costs;
 	const size_t grouped = (size_t)groups.count * groups.bytes, rest = stream->size - grouped;
 	size_t size;
 
 	/* Another writer's tables may have more buckets than this one chooses from. */
 	if (groups.count == 0 || shared->buckets > MFS_MARKED_MAX)
 		return;
-	mfs_groups_choose(&groups, shared, stream->bytes);
+	mfs_costs_of_trees(&costs, shared);
+	mfs_groups_choose(&groups, &costs, shared->buckets, stream->bytes, NULL);
 	mfs_groups_sort(&groups, stream->bytes, encoder->sorted);
 	size = code_marks(encoder, &groups, shared->buckets, out);
 	size += mfs_buckets_encode(encoder->sorted, shared, &groups, out + size);
@@ -207,6 +209,23 @@ static int all_zero(const uint8_t *bytes, size_t size)
 	return bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0;
 }
 
+/* Of a stream so many pieces are looked at, which together are a quarter of it. */
+#define PIECES	    32
+#define SAMPLED_MIN (32u << 10) /* in smaller ones at all bytes */
+
+/* Whether trees for all bytes might make the stream smaller than it is stored now, by
+ * the entropy of a part of it; what that tells amiss is far less than the margin. */
+static int may_shrink(const struct mfs_coded *stream)
+{
+	const size_t piece = stream->size / (4 * PIECES);
+	uint32_t histogram[256] = {0};
+
+	for (size_t i = 0; i < PIECES; i++)
+		mfs_histogram_add(histogram, stream->bytes + i * 4 * piece, piece);
+	return mfs_histogram_bound(histogram) * stream->size / (piece * PIECES) <
+	       stream->stored_size + stream->stored_size / 256;
+}
+
 /* Marked buckets were chosen by what entropy says of a sample; rare values, whose codes
  * are limited in length, may make trees for all bytes of this stream smaller. What is
  * better ends at `out`, where the stream stands. */
@@ -215,6 +234,8 @@ static void try_unmarked(mfs_encoder *encoder, const struct mfs_span *span,
 {
 	uint8_t *behind = out + stream->stored_size;
 
+	if (stream->size >= SAMPLED_MIN && !may_shrink(stream))
+		return;
 	try_literals(encoder, span, NULL, stream, stream->stored_size - 1, behind);
 	if (stream->stored != behind)
 		return;

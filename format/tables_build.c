@@ -144,24 +144,17 @@ static void make_buckets(struct mfs_bucketing *from, unsigned upper_step, struct
 	out->size = at;
 }
 
-/* Of larger samples so many bytes are learned from. */
-#define LEARNED_BYTES ((size_t)64 << 10)
-
 /* The best marked buckets; returns what they save. */
 static double find_marked(const struct mfs_counts *counts, const struct mfs_stream_counts *stream,
 			  struct mfs_marked *out)
 {
-	const size_t most = counts->encoder->max_span * (MFS_MARKED_ROOM / 4);
-	const size_t enough = most < LEARNED_BYTES ? most : LEARNED_BYTES;
-	const size_t size = stream->size < enough ? stream->size : enough;
 	uint64_t stored;
 
-	if (!stream->bytes || size < MFS_GROUP_LARGEST ||
-	    !mfs_marked_find(out, stream->bytes, size,
-			     stream->size * counts->sample->frames / counts->spans,
-			     counts->encoder->buckets))
+	if (!stream->bytes || stream->size < MFS_GROUP_LARGEST ||
+	    !mfs_marked_find(counts->encoder, out, stream->bytes, stream->size,
+			     stream->size * counts->sample->frames / counts->spans))
 		return 0;
-	stored = out->bound * stream->size / size;
+	stored = out->bound * stream->size / out->size;
 	stored += counts->spans * (out->buckets + 1) * MFS_FRAME_OVERHEAD;
 	return saved(counts, stream, stored,
 		     sizeof(struct mfs_disk_marked) + (uint64_t)out->buckets * MFS_MARKED_TREE);
@@ -254,6 +247,8 @@ int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigne
 	err = mfs_counts_make(&counts, encoder, sample, slot, rules);
 	if (err)
 		return err;
+	for (uint32_t s = 0; s < streams && sample->alone; s++)
+		*sample->alone += counts->stream[s].alone;
 	size = store_tables(counts, streams, rules, out, capacity);
 	mfs_counts_free(counts);
 	return size;

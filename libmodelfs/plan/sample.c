@@ -134,11 +134,13 @@ static int64_t code_sample(struct scratch *w, const mfs_plan_tensor *t)
 	return stored;
 }
 
-static int build_tables(struct scratch *w, mfs_plan_tensor *t)
+/* *alone becomes what the sample comes to without them, about. */
+static int build_tables(struct scratch *w, mfs_plan_tensor *t, uint64_t *alone)
 {
 	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
-				   t->spans};
+				   t->spans,  alone};
 
+	*alone = 0;
 	for (unsigned s = 0; s < MFS_SLOTS; s++) {
 		int64_t size;
 
@@ -192,9 +194,18 @@ static const char *reason_to_split(const struct sampler *s, bool constants_split
 	return constants_split ? "the profile keeps constants apart" : "gains enough";
 }
 
-/* Plain, unless the profile wants constants apart or the sample gains enough. */
+/* Estimates are this many times as exact as what the profiles demand. */
+#define CLEARLY 8
+
+static bool gains_clearly(int64_t original, uint64_t alone, const struct demands *demands)
+{
+	return (original - (int64_t)alone) * 1024 >= original * demands->tensor_gain * CLEARLY;
+}
+
+/* Plain, unless the profile wants constants apart or the sample gains enough: it is coded
+ * where `alone`, an estimate, leaves that open. */
 static int choose_class(struct sampler *s, struct scratch *w, const struct demands *demands,
-			mfs_plan_tensor *t)
+			mfs_plan_tensor *t, uint64_t alone)
 {
 	bool adapter = t->record.cls == MFS_DISK_ADAPTER;
 	/* Matrices of adapters have chunks of their own, which are replaced alone. */
@@ -204,6 +215,9 @@ static int choose_class(struct sampler *s, struct scratch *w, const struct deman
 	t->choice.reason = reason_to_split(s, constants_split, adapter);
 	/* Then nothing depends on the sample. */
 	if (constants_split && (adapter || s->plan->codec != MFS_PLAN_PLAIN) && !s->plan->explain)
+		return 0;
+	if (s->plan->codec != MFS_PLAN_PLAIN && !s->plan->explain &&
+	    gains_clearly(original, alone, demands))
 		return 0;
 	stored = mfs_plan_open_tables(t, t, MFS_TABLES_ENCODE);
 	if (!stored)
@@ -229,7 +243,7 @@ static int choose_class(struct sampler *s, struct scratch *w, const struct deman
 static int explain(struct scratch *w, mfs_plan_tensor *t)
 {
 	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
-				   t->spans};
+				   t->spans,  NULL};
 	mfs_coding_rules rules = t->rules;
 
 	rules.refused = 0;
@@ -245,6 +259,7 @@ static int explain(struct scratch *w, mfs_plan_tensor *t)
 static int try_sample(struct scratch *w, mfs_plan_tensor *t, int64_t *least)
 {
 	mfs_plan_tensor trial = *t;
+	uint64_t alone;
 	int64_t stored;
 
 	for (unsigned k = 0; k < MFS_SLOTS; k++) {
@@ -252,7 +267,7 @@ static int try_sample(struct scratch *w, mfs_plan_tensor *t, int64_t *least)
 		trial.tables_bytes[k] = 0;
 		trial.open_tables[k] = NULL;
 	}
-	stored = build_tables(w, &trial);
+	stored = build_tables(w, &trial, &alone);
 	if (!stored)
 		stored = mfs_plan_open_tables(&trial, &trial, MFS_TABLES_ENCODE);
 	if (!stored)
@@ -322,6 +337,7 @@ static int choose_delta(struct sampler *s, struct scratch *w, mfs_plan_tensor *t
 static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 {
 	struct demands demands = demands_of(s->plan->profile);
+	uint64_t alone;
 	int error;
 
 	if (t->stored)
@@ -346,9 +362,9 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 		error = read_sample(s, w, t, w->sample);
 	}
 	if (!error)
-		error = build_tables(w, t);
+		error = build_tables(w, t, &alone);
 	if (!error)
-		error = choose_class(s, w, &demands, t);
+		error = choose_class(s, w, &demands, t, alone);
 	if (!error && s->plan->explain)
 		error = explain(w, t);
 	mfs_plan_close_tables(t);

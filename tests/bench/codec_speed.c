@@ -104,7 +104,7 @@ static void build_tables(struct job *job)
 		       (job->span_blocks * job->layout->block_bytes));
 	uint32_t count = wanted < 1 ? 1 : wanted > job->spans ? job->spans : wanted;
 	uint8_t *sample = take((size_t)job->blocks * job->layout->block_bytes);
-	mfs_sample what = {job->layout, sample, 0, job->span_blocks, job->spans};
+	mfs_sample what = {job->layout, sample, 0, job->span_blocks, job->spans, NULL};
 
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t span = job->spans / count * i + job->spans / count / 2;

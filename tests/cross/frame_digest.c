@@ -35,7 +35,7 @@ static int digest(mfs_encoder *encoder, mfs_decoder *decoder, const mfs_layout *
 {
 	const mfs_coding_rules rules = {.min_gain = 2};
 	const uint32_t blocks = SPAN_BYTES / layout->block_bytes;
-	const mfs_sample sample = {layout, bytes, SPANS * blocks, blocks, SPANS};
+	const mfs_sample sample = {layout, bytes, SPANS * blocks, blocks, SPANS, NULL};
 	mfs_tables *tables[MFS_SLOTS] = {NULL};
 	uint8_t *const out[MFS_SLOTS] = {room[0], room[1]};
 	int err = 0;

@@ -181,8 +181,12 @@ static void build_tables(struct writer *w)
 	mfs_root_tensor *t = &w->tensor[TENSOR_WEIGHT];
 	uint8_t stored[4096];
 	const mfs_coding_rules rules = {.min_gain = 2};
-	const mfs_sample sample = {&future, w->source + t->file_offset, BLOCKS, SPAN_BLOCKS,
-				   mfs_tensor_spans(t, future.block_bytes)};
+	const mfs_sample sample = {&future,
+				   w->source + t->file_offset,
+				   BLOCKS,
+				   SPAN_BLOCKS,
+				   mfs_tensor_spans(t, future.block_bytes),
+				   NULL};
 	int64_t size = mfs_tables_build(w->encoder, &sample, 0, &rules, stored, sizeof(stored));
 
 	require(size > 0, "tables do not pay");

@@ -426,7 +426,7 @@ static void fill_q8_0(struct codec *c, uint32_t blocks, int kept)
 
 static int64_t build(struct codec *c, unsigned slot, uint64_t frames, uint8_t *stored)
 {
-	const mfs_sample sample = {mfs_layout_ggml(Q8_0), c->in, 1500, 100, frames};
+	const mfs_sample sample = {mfs_layout_ggml(Q8_0), c->in, 1500, 100, frames, NULL};
 	mfs_coding_rules rules = {.refused = 1u << MFS_CODING_BUCKETS};
 
 	return mfs_tables_build(c->encoder, &sample, slot, &rules, stored, 4096);
@@ -565,7 +565,7 @@ static void tables_are_not_built_where_they_do_not_pay(void **state)
 	memset(c->in, 9, SPAN); /* one value: zstd needs no tree */
 	assert_int_equal(build(c, 0, 1000, stored), 0);
 	/* BF16 has no constants. */
-	const mfs_sample bf16 = {mfs_layout_ggml(BF16), c->in, 100, 100, 1000};
+	const mfs_sample bf16 = {mfs_layout_ggml(BF16), c->in, 100, 100, 1000, NULL};
 
 	assert_int_equal(mfs_tables_build(c->encoder, &bf16, 1, &c->rules, stored, sizeof(stored)),
 			 0);
@@ -576,7 +576,7 @@ static void tables_build_refuses_wrong_arguments(void **state)
 	struct codec *c = *state;
 	const mfs_layout *layout = mfs_layout_ggml(Q8_0);
 	uint8_t out[4096];
-	const mfs_sample good = {layout, c->in, 1500, 100, 1000};
+	const mfs_sample good = {layout, c->in, 1500, 100, 1000, NULL};
 	mfs_sample bad = good;
 
 	fill_q8_0(c, 1900, 256);
@@ -708,7 +708,7 @@ static void fill_q4_k(struct codec *c, uint32_t blocks)
 
 static void open_buckets(struct codec *c, mfs_tables **tables, uint32_t blocks)
 {
-	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, blocks, 200, 1000};
+	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, blocks, 200, 1000, NULL};
 	static uint8_t stored[8192];
 	int64_t size = mfs_tables_build(c->encoder, &sample, 0, &c->rules, stored, sizeof(stored));
 
@@ -805,7 +805,7 @@ static void buckets_that_lie_are_refused(void **state)
 static void tables_open_refuses_buckets_that_do_not_fit(void **state)
 {
 	struct codec *c = *state;
-	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, 400, 200, 1000};
+	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, 400, 200, 1000, NULL};
 	static uint8_t good[8192], bad[8192];
 	size_t size;
 
@@ -853,7 +853,7 @@ static void fill_two_kinds(struct codec *c)
 
 static void open_marked(struct codec *c, mfs_tables **tables)
 {
-	const mfs_sample sample = {mfs_layout_bytes(), c->in, SPAN, SPAN / 2, 1000};
+	const mfs_sample sample = {mfs_layout_bytes(), c->in, SPAN, SPAN / 2, 1000, NULL};
 	static uint8_t stored[8192];
 	int64_t size = mfs_tables_build(c->encoder, &sample, 0, &c->rules, stored, sizeof(stored));
 
@@ -951,7 +951,7 @@ static void marks_that_lie_are_refused(void **state)
 static void tables_open_refuses_marked_buckets_that_do_not_fit(void **state)
 {
 	struct codec *c = *state;
-	const mfs_sample sample = {mfs_layout_bytes(), c->in, SPAN, SPAN / 2, 1000};
+	const mfs_sample sample = {mfs_layout_bytes(), c->in, SPAN, SPAN / 2, 1000, NULL};
 	static uint8_t good[8192], bad[8192];
 	size_t size;
 
@@ -971,10 +971,44 @@ static void tables_open_refuses_marked_buckets_that_do_not_fit(void **state)
 	BAD(7, 1);
 }
 
+/* A stream whose bytes are all distributed alike, with tables for two kinds. */
+static void streams_of_one_kind_are_not_marked(void **state)
+{
+	struct codec *c = *state;
+	mfs_tables *tables;
+
+	fill_two_kinds(c);
+	open_marked(c, &tables);
+	for (size_t i = 0; i < SPAN; i++)
+		c->in[i] = random_next() % 64 ? 128 : (uint8_t)random_next();
+	round_trip(c, mfs_layout_bytes(), SPAN);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_LITERALS], SPAN);
+	mfs_tables_free(tables);
+}
+
+static void estimates_without_tables_are_near(void **state)
+{
+	struct codec *c = *state;
+	uint64_t alone = 7;
+	const mfs_sample sample = {mfs_layout_bytes(), c->in, SPAN, SPAN / 2, 1000, &alone};
+	uint8_t stored[8192];
+	uint32_t coded;
+
+	for (int summands = 1; summands < 12; summands += 5) {
+		alone = 7;
+		fill(c, summands);
+		assert_true(mfs_tables_build(c->encoder, &sample, 0, &c->rules, stored,
+					     sizeof(stored)) >= 0);
+		encode(c, mfs_layout_bytes(), SPAN / 2);
+		coded = 2 * c->info[0].stored;
+		assert_in_range(alone - 7, coded - coded / 64, coded + coded / 64);
+	}
+}
+
 static void estimates_tell_each_coding(void **state)
 {
 	struct codec *c = *state;
-	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, 400, 200, 1000};
+	const mfs_sample sample = {mfs_layout_ggml(Q4_K), c->in, 400, 200, 1000, NULL};
 	uint64_t stored[MFS_CODINGS];
 	mfs_tables *tables;
 
@@ -1297,6 +1331,8 @@ int main(void)
 	    TEST(tables_open_refuses_buckets_that_do_not_fit),
 	    TEST(marked_buckets_beat_one_tree),
 	    TEST(marked_buckets_take_any_bytes),
+	    TEST(streams_of_one_kind_are_not_marked),
+	    TEST(estimates_without_tables_are_near),
 	    TEST(marks_that_lie_are_refused),
 	    TEST(tables_open_refuses_marked_buckets_that_do_not_fit),
 	    TEST(estimates_tell_each_coding),
