@@ -328,13 +328,11 @@ struct trees {
 	mfs_tree tree[2];
 };
 
-static size_t encode_part(struct trees *trees, const uint8_t *in, size_t size, int last,
-			  uint8_t *out)
+static size_t encode_part(struct trees *trees, const uint32_t histogram[256], const uint8_t *in,
+			  size_t size, int last, uint8_t *out)
 {
 	mfs_tree *own = &trees->tree[trees->before == &trees->tree[0]];
-	uint32_t histogram[256] = {0};
 
-	mfs_histogram_add(histogram, in, size);
 	if (histogram[in[0]] == size)
 		return same_block(in, size, last, out);
 	mfs_tree_make(own, histogram);
@@ -344,15 +342,19 @@ static size_t encode_part(struct trees *trees, const uint8_t *in, size_t size, i
 static size_t encode_parts(const uint8_t *in, size_t size, uint8_t *out)
 {
 	struct trees trees = {0};
-	uint32_t part[MFS_CUT_MAX];
+	uint32_t part[MFS_CUT_MAX], histogram[256];
 	uint8_t *at = out;
 
 	while (size) {
 		uint32_t parts =
-		    mfs_blocks_cut(in, size < BLOCK_BYTES ? size : BLOCK_BYTES, part, NULL);
+		    mfs_blocks_cut(in, size < BLOCK_BYTES ? size : BLOCK_BYTES, part, histogram);
 
 		for (uint32_t i = 0; i < parts; i++) {
-			at += encode_part(&trees, in, part[i], part[i] == size, at);
+			if (parts > 1) {
+				memset(histogram, 0, sizeof(histogram));
+				mfs_histogram_add(histogram, in, part[i]);
+			}
+			at += encode_part(&trees, histogram, in, part[i], part[i] == size, at);
 			in += part[i];
 			size -= part[i];
 		}

@@ -119,15 +119,28 @@ static size_t own_size(const struct mfs_span *span, const uint32_t histogram[256
 	return mfs_codes_bits(&tree->codes, histogram) / 8 + tree->size;
 }
 
-/* With trees for parts of it, where the bytes change on the way; true if that comes
- * to `limit` bytes or fewer. */
-static int try_parts(const struct mfs_span *span, struct mfs_coded *stream, size_t limit,
-		     uint8_t *out)
+/* Counts the bytes; true if it was seen on the way that they change. */
+static int count_bytes(const struct mfs_coded *stream, uint32_t histogram[256])
+{
+	uint32_t part[MFS_CUT_MAX];
+
+	if (stream->size <= ZSTD_BLOCKSIZE_MAX)
+		return mfs_blocks_cut(stream->bytes, stream->size, part, histogram) > 1;
+	memset(histogram, 0, 256 * sizeof(*histogram));
+	mfs_histogram_add(histogram, stream->bytes, stream->size);
+	return 0;
+}
+
+/* With trees for parts of it, where the bytes change on the way (`change`, if there is one
+ * block); true if that comes to `limit` bytes or fewer. */
+static int try_parts(const struct mfs_span *span, struct mfs_coded *stream, int change,
+		     size_t limit, uint8_t *out)
 {
 	size_t size;
 
-	if (!mfs_coding_allowed(span, MFS_CODING_LITERALS) ||
-	    !mfs_literals_change(stream->bytes, stream->size))
+	if (stream->size > ZSTD_BLOCKSIZE_MAX)
+		change = mfs_literals_change(stream->bytes, stream->size);
+	if (!change || !mfs_coding_allowed(span, MFS_CODING_LITERALS))
 		return 0;
 	size = mfs_literals_encode(NULL, stream->bytes, stream->size, out);
 	if (!size || size > limit)
@@ -146,9 +159,9 @@ static void try_literals(mfs_encoder *encoder, const struct mfs_span *span,
 	size_t bound, with_shared, with_own, best, size;
 	enum mfs_coding coding;
 	mfs_tree tree;
+	int change;
 
-	memset(histogram, 0, sizeof(encoder->histogram[0]));
-	mfs_histogram_add(histogram, stream->bytes, stream->size);
+	change = count_bytes(stream, histogram);
 	stream->zeros = histogram[0];
 	bound = mfs_histogram_bound(histogram);
 	/* What comes so near to the entropy is decoded faster than any tree. */
@@ -158,7 +171,7 @@ static void try_literals(mfs_encoder *encoder, const struct mfs_span *span,
 	with_shared = shared_size(span, shared, histogram);
 	with_own = own_size(span, histogram, bound, smaller(with_shared, limit), &tree);
 	best = smaller(smaller(with_shared, with_own), limit);
-	if (try_parts(span, stream, best, out))
+	if (try_parts(span, stream, change, best, out))
 		return;
 	coding = with_shared <= with_own ? MFS_CODING_SHARED : MFS_CODING_LITERALS;
 	if (smaller(with_shared, with_own) <= limit) {
