@@ -22,18 +22,24 @@ static const struct {
 	const char *name;
 	bool permutes;
 } architectures[] = {
-    {"llama", true},  {"qwen2", false},	 {"qwen3", false},
-    {"gemma", false}, {"gemma2", false}, {"gemma3", false},
+    {"llama", true},  {"granite", true}, {"smollm3", true}, {"qwen2", false}, {"qwen3", false},
+    {"gemma", false}, {"gemma2", false}, {"gemma3", false}, {"phi3", false},
 };
 
 static const struct {
 	const char *module, *tensor;
 	enum rows rows;
 } modules[] = {
-    {"self_attn.q_proj", "attn_q", ROWS_Q},    {"self_attn.k_proj", "attn_k", ROWS_K},
-    {"self_attn.v_proj", "attn_v", ROWS_SAME}, {"self_attn.o_proj", "attn_output", ROWS_SAME},
-    {"mlp.gate_proj", "ffn_gate", ROWS_SAME},  {"mlp.up_proj", "ffn_up", ROWS_SAME},
+    {"self_attn.q_proj", "attn_q", ROWS_Q},
+    {"self_attn.k_proj", "attn_k", ROWS_K},
+    {"self_attn.v_proj", "attn_v", ROWS_SAME},
+    {"self_attn.o_proj", "attn_output", ROWS_SAME},
+    {"mlp.gate_proj", "ffn_gate", ROWS_SAME},
+    {"mlp.up_proj", "ffn_up", ROWS_SAME},
     {"mlp.down_proj", "ffn_down", ROWS_SAME},
+    /* Phi-3's: q, k and v in one, as are gate and up. */
+    {"self_attn.qkv_proj", "attn_qkv", ROWS_SAME},
+    {"mlp.gate_up_proj", "ffn_up", ROWS_SAME},
 };
 
 /* The tensor of a module with an ordinary name, without ".weight". */

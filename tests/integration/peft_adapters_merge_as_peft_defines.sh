@@ -11,12 +11,16 @@ cd "$tmp"
 
 make() { "$python" "$here/peft_case.py" make . "$@" || fail "peft_case.py make $*"; }
 
-for architecture in llama qwen2 qwen3 gemma2; do
-	for case in plain rslora rank alpha both f16 bf16; do
-		make $architecture $case
+for architecture in llama qwen2 qwen3 gemma2 phi3 granite smollm3; do
+	cases=(plain rslora rank alpha both f16 bf16)
+	case $architecture in
+	phi3 | granite | smollm3) cases=(both) ;;
+	esac
+	for case in "${cases[@]}"; do
+		make $architecture "$case"
 		pack --force new.mfs base.gguf --lora x=peft
 		mount_container new.mfs "$tmp/mnt"
-		"$python" "$here/peft_case.py" compare . $architecture $case - mnt/merged/x.f32.gguf ||
+		"$python" "$here/peft_case.py" compare . $architecture "$case" - mnt/merged/x.f32.gguf ||
 			fail "see above"
 		# What was made is an adapter like any other.
 		cp mnt/adapters/x.gguf again.gguf

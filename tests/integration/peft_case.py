@@ -33,25 +33,30 @@ def text(value):
     return struct.pack("<Q", len(value)) + value.encode()
 
 
-def modules(case):
+def modules(architecture, case):
     """Of a layer: name in GGUF, rows, columns. A DoRA has a base of any type: its rows
-    are whole blocks of K-quants."""
+    are whole blocks of K-quants. Phi-3 has matrices in one that others have apart."""
     dim, ffn = (256, 512) if case == "dora" else (64, 96)
     kv = dim // HEADS * KV
+    if architecture == "phi3":
+        return {"self_attn.qkv_proj": ("attn_qkv", dim + 2 * kv, dim),
+                "self_attn.o_proj": ("attn_output", dim, dim),
+                "mlp.gate_up_proj": ("ffn_up", 2 * ffn, dim),
+                "mlp.down_proj": ("ffn_down", dim, ffn)}
     return {"self_attn.q_proj": ("attn_q", dim, dim), "self_attn.k_proj": ("attn_k", kv, dim),
             "self_attn.v_proj": ("attn_v", kv, dim), "self_attn.o_proj": ("attn_output", dim, dim),
             "mlp.gate_proj": ("ffn_gate", ffn, dim), "mlp.up_proj": ("ffn_up", ffn, dim),
             "mlp.down_proj": ("ffn_down", dim, ffn)}
 
 
-def model(case):
+def model(architecture, case):
     """Modules of the model: name in GGUF, weights as Hugging Face has them."""
     rng = np.random.default_rng(7)
-    dim = modules(case)["self_attn.q_proj"][1]
+    dim = modules(architecture, case)["self_attn.o_proj"][1]
     out = {"model.embed_tokens": ("token_embd", rng.standard_normal((VOCAB, dim))),
            "lm_head": ("output", rng.standard_normal((VOCAB, dim)))}
     for layer in range(LAYERS):
-        for module, (name, rows, columns) in modules(case).items():
+        for module, (name, rows, columns) in modules(architecture, case).items():
             out[f"model.layers.{layer}.{module}"] = (f"blk.{layer}.{name}",
                                                      rng.standard_normal((rows, columns)))
     return {key: (name, w.astype(np.float32)) for key, (name, w) in out.items()}
@@ -59,7 +64,7 @@ def model(case):
 
 def permuted(architecture, name, rows):
     """Rows as the conversion to GGUF orders them."""
-    if architecture != "llama" or not name.endswith(("attn_q", "attn_k")):
+    if architecture not in ("llama", "granite", "smollm3") or not name.endswith(("attn_q", "attn_k")):
         return rows
     heads = HEADS if name.endswith("attn_q") else KV
     return rows.reshape(heads, 2, len(rows) // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
@@ -72,12 +77,12 @@ def pattern(patterns, module, otherwise):
     return otherwise
 
 
-def adapter(case):
+def adapter(architecture, case):
     """By module: A, B, scale, the two as they are stored, rounded to the case's type, and
     the magnitudes of a DoRA."""
     rng = np.random.default_rng(8)
     out = {}
-    for module, (_, w) in model(case).items():
+    for module, (_, w) in model(architecture, case).items():
         rank = pattern(RANKS if case in ("rank", "both") else {}, module, RANK)
         alpha = pattern(ALPHAS if case in ("alpha", "both") else {}, module, ALPHA)
         scale = alpha / np.sqrt(rank) if case in ("rslora", "both") else alpha / rank
@@ -101,7 +106,7 @@ def write_gguf(path, architecture, case):
                f"{architecture}.attention.head_count_kv": KV}
     infos, data = b"", b""
     tensors = [(name + ".weight", permuted(architecture, name, w))
-               for name, w in model(case).values()]
+               for name, w in model(architecture, case).values()]
     for name, w in tensors:
         infos += text(name) + struct.pack("<IQQIQ", 2, w.shape[1], w.shape[0], 0, len(data))
         data += w.astype("<f4").tobytes()
@@ -116,7 +121,7 @@ def write_gguf(path, architecture, case):
         file.write(head + bytes(-len(head) % 32) + data)
 
 
-def write_peft(directory, case, settings):
+def write_peft(directory, architecture, case, settings):
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none",
               "init_lora_weights": True, "modules_to_save": None, "fan_in_fan_out": False}
     if case in ("rslora", "both"):
@@ -134,7 +139,7 @@ def write_peft(directory, case, settings):
     with open(os.path.join(directory, "adapter_config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
     header, data = {}, b""
-    for module, (_, _, _, stored, magnitude) in adapter(case).items():
+    for module, (_, _, _, stored, magnitude) in adapter(architecture, case).items():
         embedding = module == "model.embed_tokens"
         for letter, (raw, shape) in zip("AB", stored):
             end = f"lora_embedding_{letter}" if embedding else f"lora_{letter}.weight"
@@ -165,8 +170,8 @@ def compare(architecture, case, base, *views):
     views = {path: Gguf(path) for path in views}
     base = Gguf(base) if base != "-" else None
     weights = {t["name"]: base.floats(t) for t in base.tensors} if base else {}
-    matrices = adapter(case)
-    for module, (name, w) in model(case).items():
+    matrices = adapter(architecture, case)
+    for module, (name, w) in model(architecture, case).items():
         w = weights.get(name + ".weight", permuted(architecture, name, w))
         expected = w
         if module in matrices:
@@ -191,7 +196,7 @@ def main(command, directory, architecture, case, *rest):
     if command == "compare":
         return compare(architecture, case, *rest)
     write_gguf(os.path.join(directory, "base.gguf"), architecture, case)
-    write_peft(os.path.join(directory, "peft"), case, rest)
+    write_peft(os.path.join(directory, "peft"), architecture, case, rest)
     return 0
 
 
