@@ -80,9 +80,9 @@ MFS_API void mfs_packer_free(mfs_packer *packer); /* NULL is fine; removes a tem
 MFS_API int mfs_packer_open(mfs_packer **out, const char *path, const mfs_pack_options *options,
 			    mfs_problem *why);
 
-/* Leaves out a file of the opened container: `name` as the mount shows it, or the
- * name of an adapter, with which the views of it alone go. mfs_packer_write() refuses
- * (MFS_E_ARGUMENT) if another file depends on it. */
+/* Leaves out a file of the opened container, or a directory with all that is in it:
+ * `name` as the mount shows it; or the name of an adapter, with which the views of it
+ * alone go. mfs_packer_write() refuses (MFS_E_ARGUMENT) if another file depends on it. */
 MFS_API int mfs_packer_remove(mfs_packer *packer, const char *name, mfs_problem *why);
 
 /* Adds the file at `path` under `name` (NULL: its base name). Opens and imports

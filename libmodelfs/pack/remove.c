@@ -18,14 +18,29 @@ static bool mark_file(mfs_carried *carried, const char *path)
 	return file >= 0;
 }
 
+/* Marks the files in this directory, and in those below it. */
+static bool mark_directory(mfs_carried *carried, const char *path)
+{
+	const mfs_container *c = carried->container;
+	size_t length = strlen(path);
+	bool found = false;
+
+	while (length && path[length - 1] == '/')
+		length--;
+	for (uint32_t i = 0; i < mfs_file_count(c); i++)
+		if (!strncmp(c->file_names[i], path, length) && c->file_names[i][length] == '/') {
+			carried->removed[i] = true;
+			found = true;
+		}
+	return found;
+}
+
 /* Marks the files of an adapter: one, or those in its directory. */
 static bool mark_adapter(mfs_carried *carried, const char *name)
 {
 	static const char *const ends[] = {".gguf", ".dora"};
-	const mfs_container *c = carried->container;
 	char path[2 * MFS_NAME_MAX];
 	bool found = false;
-	size_t length;
 
 	if (strlen(name) > MFS_NAME_MAX)
 		return false;
@@ -33,21 +48,17 @@ static bool mark_adapter(mfs_carried *carried, const char *name)
 		snprintf(path, sizeof(path), "adapters/%s%s", name, ends[i]);
 		found |= mark_file(carried, path);
 	}
-	length = (size_t)snprintf(path, sizeof(path), "adapters/%s/", name);
-	for (uint32_t i = 0; i < mfs_file_count(c); i++)
-		if (!strncmp(c->file_names[i], path, length)) {
-			carried->removed[i] = true;
-			found = true;
-		}
-	return found;
+	snprintf(path, sizeof(path), "adapters/%s", name);
+	return mark_directory(carried, path) || found;
 }
 
 int mfs_carried_remove(mfs_carried *carried, const char *name, mfs_problem *why)
 {
-	if (mark_file(carried, name) || mark_adapter(carried, name))
+	if (mark_file(carried, name) || mark_adapter(carried, name) ||
+	    mark_directory(carried, name))
 		return 0;
 	return mfs_problem_set(why, MFS_E_NOT_FOUND, UINT64_MAX,
-			       "%s: there is no file or adapter '%s' in it",
+			       "%s: there is no file, adapter or directory '%s' in it",
 			       carried->container->path, name);
 }
 

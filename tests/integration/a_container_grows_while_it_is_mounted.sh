@@ -73,7 +73,7 @@ misused()
 note "refusals"
 sum=$(sha256sum <"$c")
 refused 1 "name 'base.gguf' is taken" mkmodelfs --append "$c" "$tmp/base.gguf"
-refused 1 "no file or adapter 'x'" mkmodelfs --remove=x "$c"
+refused 1 "no file, adapter or directory 'x'" mkmodelfs --remove=x "$c"
 misused 'sources are added with --append' --compact "$c" "$tmp/other.gguf"
 misused 'keeps its profile' --append --profile=nor "$c" "$tmp/other.gguf"
 misused 'at least one SOURCE' --append "$c"

@@ -64,6 +64,13 @@ for type in bf16 nf4; do
 		unmount_container "$tmp/mnt" "$daemon"
 	done
 	refused 1 "'a.*' cannot be removed: 'merged/mix" mkmodelfs --remove a new.mfs
+	cp new.mfs one.mfs
+	pack --remove merged/mix one.mfs
+	pack --remove a one.mfs
+	modelfs-stat --json one.mfs | grep -q '"name": "merged/b/model-' || fail "merged/b is gone"
+	modelfs-stat --json one.mfs | grep -q '"name": "\(merged/\(mix\|a\)\|adapters/a\)' &&
+		fail "what was removed is there"
+	modelfs-check --quiet one.mfs || fail "a removal damaged the container"
 	pack --remove b --remove a new.mfs
 	modelfs-stat --json new.mfs | grep -q '"name": "\(merged\|adapters\)' &&
 		fail "something of a removed adapter is left"

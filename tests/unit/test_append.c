@@ -433,7 +433,7 @@ static void names_that_are_taken_are_refused(void **state)
 	assert_refused(&j, MFS_E_EXISTS, NAMES("one"), "'one' is taken");
 	assert_refused(&j, MFS_E_ARGUMENT, NULL, "nothing to append");
 	j.remove = "two";
-	assert_refused(&j, MFS_E_NOT_FOUND, NULL, "no file or adapter 'two'");
+	assert_refused(&j, MFS_E_NOT_FOUND, NULL, "no file, adapter or directory 'two'");
 	j.remove = "one";
 	assert_refused(&j, MFS_E_ARGUMENT, NULL, "nothing would be left");
 	/* Replaced in one step. */
