@@ -67,9 +67,9 @@ for type in bf16 nf4; do
 	cp new.mfs one.mfs
 	pack --remove merged/mix one.mfs
 	pack --remove a one.mfs
-	modelfs-stat --json one.mfs | grep -q '"name": "merged/b/model-' || fail "merged/b is gone"
-	modelfs-stat --json one.mfs | grep -q '"name": "\(merged/\(mix\|a\)\|adapters/a\)' &&
-		fail "what was removed is there"
+	modelfs-stat --json one.mfs >names
+	grep -q '"name": "merged/b/model-' names || fail "merged/b is gone"
+	! grep '"name": "\(merged/\(mix\|a\)/\|adapters/a/\)' names || fail "what was removed is there"
 	modelfs-check --quiet one.mfs || fail "a removal damaged the container"
 	pack --remove b --remove a new.mfs
 	modelfs-stat --json new.mfs | grep -q '"name": "\(merged\|adapters\)' &&
