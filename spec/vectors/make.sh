@@ -3,7 +3,7 @@
 #   make.sh            writes them here
 #   make.sh DIRECTORY  writes them there, to be compared
 # They come out byte for byte where libzstd is the release that README.md names
-# and files may have holes.
+# and files may have holes. "rows" is as an earlier mkmodelfs made it.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -67,6 +67,8 @@ views()
 }
 
 views views tiny.safetensors --lora lora=peft --lora dora=dora --merge mix=dora@1+lora@-0.5
+cp "$here/rows.mfs" .
+describe rows "${files[@]}"
 views experts moe.gguf --lora e=moe-lora.gguf
 mkmodelfs --quiet --force --page-size 512 --profile nor appended.mfs many.gguf one-byte
 mkmodelfs --quiet --append appended.mfs hello.txt again.gguf=many.gguf

@@ -40,7 +40,7 @@ count=0
 for vector in "$vectors"/*.mfs; do
 	name=$(basename "$vector" .mfs)
 	case $name in
-	views | experts) "$python" -c 'import numpy' 2>/dev/null || continue ;;
+	views | rows | experts) "$python" -c 'import numpy' 2>/dev/null || continue ;;
 	esac
 	"$python" "$reader" --list "$vector" >seen.json || fail "the second reader refuses $name"
 	"$python" - "$vectors/$name.json" seen.json <<'COMPARE' || fail "$name.json tells otherwise"
@@ -57,7 +57,7 @@ COMPARE
 	modelfs-extract --quiet -C "first-$name" "$vector"
 	# Views are left out where all files are asked for.
 	case $name in
-	views) modelfs-extract --quiet -C "first-$name" "$vector" {merged/{lora,dora,mix}/model,views/tiny.{bf16,f16}}.safetensors ;;
+	views | rows) modelfs-extract --quiet -C "first-$name" "$vector" {merged/{lora,dora,mix}/model,views/tiny.{bf16,f16}}.safetensors ;;
 	experts) modelfs-extract --quiet -C "first-$name" "$vector" merged/e.{f32,f16,bf16,q8_0}.gguf ;;
 	esac
 	rm -rf out

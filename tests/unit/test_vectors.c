@@ -5,9 +5,9 @@
 #include <dirent.h>
 #include <jansson.h>
 
-static const char *const names[] = {"hello", "types",	"tables",  "zeros",  "plain",
-				    "many",  "future",	"buckets", "delta",  "appended",
-				    "views", "experts", "columns", "shared", "marked"};
+static const char *const names[] = {"hello",   "types",	  "tables", "zeros",	"plain", "many",
+				    "future",  "buckets", "delta",  "appended", "views", "experts",
+				    "columns", "shared",  "marked", "rows"};
 #define NAMES (sizeof(names) / sizeof(names[0]))
 
 static void assert_hash(const void *bytes, size_t size, const json_t *about)
