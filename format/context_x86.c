@@ -55,45 +55,78 @@ TARGET void mfs_ratios_nibbles_avx2(const mfs_ratios *at, const uint16_t *log)
 	}
 }
 
-/* Four numbers of six bits each: the lower bits of `low`, or four bits of `high` below
- * the upper bits of `low`. */
-INLINE uint64_t eight_of(uint32_t low, uint32_t high)
+/* The twelve bytes of a block: four of scales, four of minimums, four of both. */
+TARGET INLINE __m128i six_load(const uint8_t *packed)
 {
-	uint32_t rest = (high & 0x0f0f0f0f) | (low >> 2 & 0x30303030);
+	__m128i first = _mm_loadl_epi64((const __m128i *)(const void *)packed);
 
-	return (low & 0x3f3f3f3f) | (uint64_t)rest << 32;
+	return _mm_insert_epi32(first, (int)load_le32(packed + 8), 2);
 }
 
-/* Logarithms of sixteen numbers below 64. */
-TARGET INLINE __m128i look_up_six(const __m128i logs[4], __m128i number)
+/* Of each of two blocks eight scales, then eight minimums: four in the lower six bits of a
+ * byte, and four in a nibble below the upper bits of these. */
+TARGET INLINE __m256i six_unpack(__m256i packed)
 {
-	__m128i bit4 = _mm_slli_epi16(number, 3), bit5 = _mm_slli_epi16(number, 2);
-	__m128i below = _mm_blendv_epi8(_mm_shuffle_epi8(logs[0], number),
-					_mm_shuffle_epi8(logs[1], number), bit4);
-	__m128i above = _mm_blendv_epi8(_mm_shuffle_epi8(logs[2], number),
-					_mm_shuffle_epi8(logs[3], number), bit4);
+	const __m256i spread = _mm256_broadcastsi128_si256(
+	    _mm_setr_epi8(0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7));
+	const __m256i nibbles = _mm256_broadcastsi128_si256(
+	    _mm_setr_epi8(-1, -1, -1, -1, 8, 9, 10, 11, -1, -1, -1, -1, 8, 9, 10, 11));
+	const __m256i shift = _mm256_setr_epi32(0, 0, 0, 4, 0, 0, 0, 4);
+	__m256i six = _mm256_shuffle_epi8(packed, spread);
+	__m256i low = _mm256_srlv_epi32(_mm256_shuffle_epi8(packed, nibbles), shift);
+	__m256i upper = _mm256_and_si256(_mm256_srli_epi16(six, 2), _mm256_set1_epi8(0x30));
 
-	return _mm_blendv_epi8(below, above, bit5);
+	low = _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(15)), upper);
+	return _mm256_blend_epi32(_mm256_and_si256(six, _mm256_set1_epi8(63)), low, 0xaa);
+}
+
+/* Logarithms of numbers below 64. */
+TARGET INLINE __m256i look_up_six(const __m256i logs[4], __m256i number)
+{
+	__m256i bit4 = _mm256_slli_epi16(number, 3), bit5 = _mm256_slli_epi16(number, 2);
+	__m256i below = _mm256_blendv_epi8(_mm256_shuffle_epi8(logs[0], number),
+					   _mm256_shuffle_epi8(logs[1], number), bit4);
+	__m256i above = _mm256_blendv_epi8(_mm256_shuffle_epi8(logs[2], number),
+					   _mm256_shuffle_epi8(logs[3], number), bit4);
+
+	return _mm256_blendv_epi8(below, above, bit5);
+}
+
+/* The values of two blocks, each in the lower half of its lane. */
+TARGET INLINE __m256i six_ratios(const __m256i logs[4], __m256i packed, __m256i base)
+{
+	const __m256i zero = _mm256_setzero_si256();
+	__m256i numbers = six_unpack(packed), found = look_up_six(logs, numbers);
+	__m256i none = _mm256_cmpeq_epi16(base, _mm256_set1_epi16(MFS_RATIO_NO_MINIMUM));
+	__m256i is_zero = _mm256_cmpeq_epi8(numbers, zero), sum;
+
+	sum =
+	    _mm256_sub_epi16(_mm256_unpackhi_epi8(found, zero), _mm256_unpacklo_epi8(found, zero));
+	sum = _mm256_add_epi16(base, sum);
+	sum = _mm256_or_si256(_mm256_packus_epi16(sum, sum), is_zero);
+	none = _mm256_or_si256(_mm256_packs_epi16(none, none), _mm256_srli_si256(is_zero, 8));
+	return _mm256_andnot_si256(none, sum);
 }
 
 TARGET void mfs_ratios_six_avx2(const mfs_ratios *at, const uint16_t *log)
 {
-	const __m128i logs[4] = {logs_load(log), logs_load(log + 16), logs_load(log + 32),
-				 logs_load(log + 48)};
+	__m256i logs[4];
 
-	for (uint32_t b = 0; b < at->blocks; b++) {
-		const uint8_t *packed = at->packed + b * at->stride;
-		uint32_t high = load_le32(packed + 8);
-		__m128i both = _mm_set_epi64x((long long)eight_of(load_le32(packed + 4), high >> 4),
-					      (long long)eight_of(load_le32(packed), high));
-		__m256i wide = _mm256_cvtepu8_epi16(look_up_six(logs, both));
-		__m128i minimum = _mm_srli_si128(both, 8), values;
+	for (int k = 0; k < 4; k++)
+		logs[k] = _mm256_broadcastsi128_si256(logs_load(log + 16 * k));
+	for (uint32_t b = 0; b < at->blocks; b += 2) {
+		/* The last block may have to be its own second one. */
+		const uint32_t c = b + 1 < at->blocks ? b + 1 : b;
+		__m256i packed = _mm256_set_m128i(six_load(at->packed + c * at->stride),
+						  six_load(at->packed + b * at->stride));
+		__m256i base =
+		    _mm256_set_m128i(_mm_set1_epi16(at->base[c]), _mm_set1_epi16(at->base[b]));
+		__m256i values = six_ratios(logs, packed, base);
 
-		values = ratios_clamp(at->base[b], _mm256_permute4x64_epi64(wide, 0x0e), wide);
-		if (at->base[b] == MFS_RATIO_NO_MINIMUM)
-			minimum = _mm_setzero_si128();
 		_mm_storel_epi64((__m128i *)(void *)(at->out + (size_t)b * 8),
-				 ratios_decide(values, minimum, both));
+				 _mm256_castsi256_si128(values));
+		_mm_storel_epi64((__m128i *)(void *)(at->out + (size_t)c * 8),
+				 _mm256_extracti128_si256(values, 1));
 	}
 }
 
