@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../format/check.h"
 #include "../../format/delta.h"
 #include "compact.h"
 #include "packer.h"
@@ -56,13 +57,15 @@ static int store_one(mfs_pack_work *w)
 static void drop_behind(const mfs_pack_work *w, mfs_plan_file *file, uint64_t offset,
 			uint64_t bytes)
 {
-	uint64_t step = (offset + bytes) / DROP_BYTES;
+	uint64_t end = round_down(offset + bytes, DROP_BYTES);
 
-	if (w->plan->reordered)
+	if (w->plan->reordered) {
 		posix_fadvise(file->source.u.fd, (off_t)offset, (off_t)bytes, POSIX_FADV_DONTNEED);
-	else if (step > offset / DROP_BYTES)
-		posix_fadvise(file->source.u.fd, 0, (off_t)(step * DROP_BYTES),
+	} else if (end > file->dropped) {
+		posix_fadvise(file->source.u.fd, (off_t)file->dropped, (off_t)(end - file->dropped),
 			      POSIX_FADV_DONTNEED);
+		file->dropped = end;
+	}
 }
 
 /* The tensor that `t` is stored as a difference to, or NULL. */

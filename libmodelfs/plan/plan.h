@@ -53,7 +53,8 @@ typedef struct {
 	uint32_t carried_number; /* in that container */
 	mfs_root_file record;	 /* extents from mfs_plan_build(), hash from writing */
 	uint64_t literal_bytes;
-	char *delta_of; /* name of the file that it is a fine-tune of, or NULL */
+	uint64_t dropped; /* its memory pages up to here are not kept: packing is past them */
+	char *delta_of;	  /* name of the file that it is a fine-tune of, or NULL */
 	/* Of adapters and views. */
 	const char *base; /* name of the file that they belong to */
 	char *note;
