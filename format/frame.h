@@ -76,12 +76,12 @@ typedef struct {
 	/* A stream is coded only if that saves at least this share of it, in 1/1024. */
 	uint32_t min_gain;
 	/* zstd level for streams where matches may help (class metadata, opaque
-	 * bytes); 0: literals only. */
+	 * bytes); 0: literals only, but for spans whose rows repeat. */
 	int match_level;
 	/* Bit c: coding c is not to be used. Raw and zero always may. */
 	uint32_t refused;
 	/* Blocks of a row of the tensor, which one neighbourhood of scales may be; 0
-	 * where rows are not whole blocks. Only mfs_tables_build() asks. */
+	 * where rows are not whole blocks. */
 	uint32_t row_blocks;
 } mfs_coding_rules;
 
@@ -123,6 +123,10 @@ typedef struct {
  * a negative mfs_error; out has room for `capacity` bytes. */
 int64_t mfs_tables_build(mfs_encoder *encoder, const mfs_sample *sample, unsigned slot,
 			 const mfs_coding_rules *rules, uint8_t *out, size_t capacity);
+
+/* Whether matches may help: a quick search of a part of the sample finds more than the
+ * entropy of single bytes tells. */
+int mfs_sample_repeats(mfs_encoder *encoder, const mfs_sample *sample);
 
 /* What the sample comes to, stored with each coding alone (and raw where that is
  * smaller, or zero): bytes of all its frames, without tables. With MFS_CODING_ZERO all codings that

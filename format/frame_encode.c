@@ -193,12 +193,16 @@ static void try_sparse(mfs_encoder *encoder, const struct mfs_span *span, const 
 	info->by_coding[MFS_CODING_SPARSE] = span->blocks * layout->slot_bytes[0];
 }
 
+/* zstd level for spans whose rows repeat. */
+#define REPEATED_ROWS_LEVEL 3
+
 int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blocks,
 		    const uint8_t *in, const mfs_coding_rules *rules,
 		    const mfs_tables *const tables[MFS_SLOTS], uint8_t *const out[MFS_SLOTS],
 		    mfs_frame_info info[MFS_SLOTS])
 {
-	const struct mfs_span span = {layout, blocks, in, rules};
+	mfs_coding_rules here = *rules;
+	const struct mfs_span span = {layout, blocks, in, &here};
 	const uint8_t *split[MFS_STREAMS_MAX];
 	struct mfs_coded stream[MFS_STREAMS_MAX];
 	int zeros = 0; /* enough, in slot 0 */
@@ -209,6 +213,8 @@ int mfs_span_encode(mfs_encoder *encoder, const mfs_layout *layout, uint32_t blo
 		if (tables[slot] && tables[slot]->streams != layout->slot_streams[slot])
 			return MFS_E_ARGUMENT;
 
+	if (!here.match_level && mfs_rows_repeat(&span))
+		here.match_level = REPEATED_ROWS_LEVEL;
 	mfs_encoder_split(encoder, layout, blocks, in, split);
 	memset(info, 0, MFS_SLOTS * sizeof(*info));
 	for (unsigned slot = 0; slot < MFS_SLOTS; slot++) {

@@ -186,19 +186,6 @@ static void try_literals(mfs_encoder *encoder, const struct mfs_span *span,
 	try_packed(encoder, span, stream, limit, out);
 }
 
-static size_t matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
-			     uint8_t *out)
-{
-	size_t coded;
-
-	ZSTD_CCtx_reset(context, ZSTD_reset_session_only);
-	if (ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)) ||
-	    ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0)))
-		return 0;
-	coded = ZSTD_compress2(context, out, mfs_coded_bound(size), in, size);
-	return ZSTD_isError(coded) ? 0 : coded;
-}
-
 /* Bytes that matches have to save: literals are decoded faster. */
 #define MATCHES_MIN 24
 
@@ -208,8 +195,8 @@ static void try_matches(mfs_encoder *encoder, int level, struct mfs_coded *strea
 			uint8_t *out)
 {
 	size_t literals = stream->stored == out ? stream->stored_size : 0;
-	size_t size =
-	    matches_encode(encoder->matches, level, stream->bytes, stream->size, out + literals);
+	size_t size = mfs_matches_encode(encoder->matches, level, stream->bytes, stream->size,
+					 out + literals);
 
 	if (size == 0 || size > limit || size + MATCHES_MIN > stream->stored_size)
 		return;

@@ -46,4 +46,13 @@ static inline int mfs_coding_allowed(const struct mfs_span *span, enum mfs_codin
 size_t mfs_stream_encode(mfs_encoder *encoder, const struct mfs_span *span,
 			 const struct mfs_shared *shared, struct mfs_coded *stream, uint8_t *out);
 
+/* ---- matches.c ---- */
+
+/* A zstd frame of the bytes, with matches. Returns its size, 0 where there is none; `out`
+ * has room for mfs_coded_bound() of the size. */
+size_t mfs_matches_encode(ZSTD_CCtx *context, int level, const uint8_t *in, size_t size,
+			  uint8_t *out);
+/* Whether a row of the span begins like the one before, as in padded embeddings. */
+int mfs_rows_repeat(const struct mfs_span *span);
+
 #endif

@@ -45,6 +45,11 @@ static int match_level(uint64_t literal_bytes, uint64_t file_bytes)
 /* When zstd with matches is tried on weights: nothing is gained by searching more. */
 #define MATCH_LEVEL_ASKED 3
 
+/* For masks, tables of positions and the like; and the share of the sample that matches
+ * must save, for what is found without them is decoded faster. */
+#define MATCH_LEVEL_TENSOR 6
+#define MATCH_GAIN	   64
+
 struct sampler {
 	mfs_plan *plan;
 	const atomic_int *cancel;
@@ -185,6 +190,53 @@ static void set_rules(const mfs_plan *plan, const struct demands *demands, mfs_p
 		t->rules.match_level = MATCH_LEVEL_ASKED;
 }
 
+/* What the sample comes to with matches of `level`, and with the tables or without. */
+static int64_t code_matched(struct scratch *w, const mfs_plan_tensor *t, int level, bool tables)
+{
+	mfs_plan_tensor trial = *t;
+	int64_t stored = 0;
+
+	trial.rules.match_level = level;
+	for (unsigned k = 0; k < MFS_SLOTS; k++) {
+		trial.open_tables[k] = NULL;
+		if (!tables) {
+			trial.tables[k] = NULL;
+			trial.tables_bytes[k] = 0;
+		}
+	}
+	stored = mfs_plan_open_tables(&trial, &trial, MFS_TABLES_ENCODE);
+	if (!stored)
+		stored = code_sample(w, &trial);
+	mfs_plan_close_tables(&trial);
+	return stored;
+}
+
+/* Weights hardly ever repeat: a quick search tells whether coding the sample with
+ * matches is worth trying. Where they win, tables are kept only if they still pay. */
+static int choose_matches(struct scratch *w, mfs_plan_tensor *t)
+{
+	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
+				   t->spans,  NULL};
+	int64_t without, with, alone;
+
+	if (t->rules.match_level || t->rules.refused >> MFS_CODING_ZSTD & 1 ||
+	    !mfs_sample_repeats(w->encoder, &sample))
+		return 0;
+	without = code_matched(w, t, 0, true);
+	with = code_matched(w, t, MATCH_LEVEL_TENSOR, true);
+	alone = code_matched(w, t, MATCH_LEVEL_TENSOR, false);
+	if (without < 0 || with < 0 || alone < 0)
+		return (int)(without < 0 ? without : with < 0 ? with : alone);
+	if (alone <= with)
+		with = alone;
+	if (with >= without - without / MATCH_GAIN)
+		return 0;
+	t->rules.match_level = MATCH_LEVEL_TENSOR;
+	if (alone == with)
+		mfs_plan_drop_tables(t);
+	return 0;
+}
+
 static const char *reason_to_split(const struct sampler *s, bool constants_split, bool adapter)
 {
 	if (s->plan->codec >= 0)
@@ -301,6 +353,7 @@ static uint64_t own_spans(const mfs_plan_tensor *t)
 static int choose_delta(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 {
 	const mfs_plan_tensor *base = &s->plan->tensors[t->delta_base];
+	const int alone_level = t->rules.match_level;
 	int64_t least = INT64_MAX;
 	int error = read_sample(s, w, base, w->base);
 
@@ -329,6 +382,8 @@ static int choose_delta(struct sampler *s, struct scratch *w, mfs_plan_tensor *t
 		mfs_plan_unshare(t);
 		t->choice.sample_bytes = (uint64_t)w->blocks * t->layout->block_bytes;
 		t->choice.chosen = (uint64_t)least;
+	} else {
+		t->rules.match_level = alone_level;
 	}
 	return error < 0 ? error : 0;
 }
@@ -363,6 +418,8 @@ static int choose(struct sampler *s, struct scratch *w, mfs_plan_tensor *t)
 	}
 	if (!error)
 		error = build_tables(w, t, &alone);
+	if (!error)
+		error = choose_matches(w, t);
 	if (!error)
 		error = choose_class(s, w, &demands, t, alone);
 	if (!error && s->plan->explain)

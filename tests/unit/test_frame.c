@@ -17,7 +17,7 @@
 
 #define SPAN (64u << 10)
 
-enum { Q8_0 = 8, Q4_K = 12, BF16 = 30, Q4_0 = 2, F32 = 0 };
+enum { Q8_0 = 8, Q4_K = 12, BF16 = 30, Q4_0 = 2, F32 = 0, I32 = 26 };
 
 static uint64_t random_state = 1;
 
@@ -307,6 +307,51 @@ static void matches_are_looked_for_only_if_asked(void **state)
 	assert_true(c->info[0].stored < SPAN / 2 + 200);
 }
 
+static void spans_whose_rows_repeat_get_matches_unasked(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *bytes = mfs_layout_bytes();
+	const uint32_t row = 512;
+
+	fill(c, 4);
+	c->rules.row_blocks = row;
+	round_trip(c, bytes, SPAN);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_ZSTD], 0);
+	for (uint32_t i = SPAN / 2; i < SPAN; i += row)
+		memcpy(c->in + i, c->in + SPAN / 2 - row, row);
+	round_trip(c, bytes, SPAN);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_ZSTD], SPAN);
+	c->rules.row_blocks = 0;
+	round_trip(c, bytes, SPAN);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_ZSTD], 0);
+}
+
+static int repeats(struct codec *c, const mfs_layout *layout)
+{
+	const uint32_t blocks = span_blocks(layout);
+	const mfs_sample sample = {layout, c->in, blocks, blocks, 1};
+
+	return mfs_sample_repeats(c->encoder, &sample);
+}
+
+static void tables_of_positions_repeat_and_weights_do_not(void **state)
+{
+	struct codec *c = *state;
+	const mfs_layout *layout = mfs_layout_ggml(I32);
+
+	for (uint32_t i = 0; i < SPAN / 4; i++)
+		store_le32(c->in + 4 * (size_t)i, i);
+	assert_true(repeats(c, layout));
+	memset(c->in, 7, SPAN);
+	assert_false(repeats(c, layout)); /* one value alone has next to no entropy */
+	for (int summands = 1; summands <= 16; summands *= 2) {
+		fill(c, summands);
+		assert_false(repeats(c, layout));
+		assert_false(repeats(c, mfs_layout_ggml(Q4_0)));
+		assert_false(repeats(c, mfs_layout_bytes()));
+	}
+}
+
 static void literals_are_kept_where_matches_are_no_better(void **state)
 {
 	struct codec *c = *state;
@@ -503,7 +548,7 @@ static void values_with_other_upper_bits_have_codes(void **state)
 {
 	struct codec *c = *state;
 	const mfs_layout *layout = mfs_layout_ggml(Q4_K);
-	const mfs_sample sample = {layout, c->in, 400, 200, 1000};
+	const mfs_sample sample = {layout, c->in, 400, 200, 1000, NULL};
 	uint8_t stored[4096];
 	mfs_tables *tables;
 	int64_t size;
@@ -1310,6 +1355,8 @@ int main(void)
 	    TEST(small_gains_are_kept),
 	    TEST(gains_below_the_rule_are_not_coded),
 	    TEST(matches_are_looked_for_only_if_asked),
+	    TEST(spans_whose_rows_repeat_get_matches_unasked),
+	    TEST(tables_of_positions_repeat_and_weights_do_not),
 	    TEST(literals_are_kept_where_matches_are_no_better),
 	    TEST(a_used_encoder_codes_as_a_new_one),
 	    TEST(spans_that_do_not_fit_are_refused),
