@@ -7,6 +7,7 @@
 #include "cache.h"
 #include "container.h"
 #include "memory_io.h"
+#include "quiet.h"
 #include "reader.h"
 
 #define KIB  1024u
@@ -273,21 +274,6 @@ static struct opened open_with(const uint8_t *bytes, uint64_t cache_bytes)
 	return o;
 }
 
-static void settle(struct opened *o)
-{
-	unsigned quiet = 0, records = 0;
-
-	while (quiet < 10) {
-		struct timespec ms = {0, 1000000};
-
-		nanosleep(&ms, NULL);
-		pthread_mutex_lock(&o->io->lock);
-		quiet = o->io->in_flight || o->io->records != records ? 0 : quiet + 1;
-		records = o->io->records;
-		pthread_mutex_unlock(&o->io->lock);
-	}
-}
-
 static void read_right(struct opened *o, uint32_t file, uint64_t at, size_t length)
 {
 	uint8_t *buffer = malloc(length);
@@ -304,13 +290,13 @@ static uint64_t scan(struct opened *o, uint32_t file)
 {
 	uint64_t sum = 0;
 
-	settle(o);
+	wait_until_quiet(o->c, o->io);
 	pthread_mutex_lock(&o->io->lock);
 	o->io->records = o->io->first = o->io->last = 0;
 	pthread_mutex_unlock(&o->io->lock);
 	for (uint64_t at = 0; at < packed.size[file]; at += 128 * KIB)
 		read_right(o, file, at, 128 * KIB);
-	settle(o);
+	wait_until_quiet(o->c, o->io);
 	for (unsigned i = 0; i < o->io->records; i++)
 		sum += o->io->record[i].length;
 	return sum;

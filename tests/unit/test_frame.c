@@ -329,7 +329,7 @@ static void spans_whose_rows_repeat_get_matches_unasked(void **state)
 static int repeats(struct codec *c, const mfs_layout *layout)
 {
 	const uint32_t blocks = span_blocks(layout);
-	const mfs_sample sample = {layout, c->in, blocks, blocks, 1};
+	const mfs_sample sample = {layout, c->in, blocks, blocks, 1, NULL};
 
 	return mfs_sample_repeats(c->encoder, &sample);
 }

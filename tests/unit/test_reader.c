@@ -8,6 +8,7 @@
 #include "check.h"
 #include "container.h"
 #include "memory_io.h"
+#include "quiet.h"
 #include "reader.h"
 
 #define KIB	  1024u
@@ -86,22 +87,6 @@ static struct opened open_memory(const uint8_t *bytes, const mfs_open_options *o
 	return o;
 }
 
-/* Until nothing is in flight and no more is asked for. */
-static void settle(struct opened *o)
-{
-	unsigned quiet = 0, records = 0;
-
-	while (quiet < 20) {
-		struct timespec ms = {0, 1000000};
-
-		nanosleep(&ms, NULL);
-		pthread_mutex_lock(&o->io->lock);
-		quiet = o->io->in_flight || o->io->records != records ? 0 : quiet + 1;
-		records = o->io->records;
-		pthread_mutex_unlock(&o->io->lock);
-	}
-}
-
 static void read_noise(struct opened *o, uint64_t offset, size_t length)
 {
 	uint8_t *buffer = malloc(length);
@@ -134,7 +119,7 @@ static void sequential_reads_fetch_whole_requests_ahead(void **state)
 	(void)state;
 	for (uint64_t offset = 0; offset < FILE_SIZE; offset += FRAME) {
 		read_noise(&o, offset, FRAME);
-		settle(&o);
+		wait_until_quiet(o.c, o.io);
 		if (offset == 0) {
 			/* what was asked for, then a whole request ahead of it */
 			assert_int_equal(o.io->records, 2);
@@ -171,7 +156,7 @@ static void depth_of_the_profile_bounds_what_is_in_flight(void **state)
 	o = open_memory(packed.f.container, &options);
 	for (uint64_t offset = 0; offset < 4 * MIB; offset += FRAME)
 		read_noise(&o, offset, FRAME);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	/* Now that the window is wide open, let nothing complete. */
 	memory_hold(o.io, true);
 	o.io->most_in_flight = 0;
@@ -197,9 +182,9 @@ static void two_streams_are_both_kept_ahead(void **state)
 	(void)state;
 	for (uint64_t step = 0; step < 2 * MIB; step += FRAME) {
 		read_noise(&o, step, FRAME);
-		settle(&o);
+		wait_until_quiet(o.c, o.io);
 		read_noise(&o, second + step, FRAME);
-		settle(&o);
+		wait_until_quiet(o.c, o.io);
 	}
 	assert_request(&o, 0, 0, FRAME);
 	assert_request(&o, 1, FRAME, MIB);
@@ -218,12 +203,12 @@ static void a_broken_pattern_stops_the_prefetch(void **state)
 	(void)state;
 	for (uint64_t offset = 0; offset < MIB; offset += FRAME)
 		read_noise(&o, offset, FRAME);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	before = o.io->records;
 	/* Elsewhere, 4 KiB at a time: just the frames that are touched. */
 	for (int i = 0; i < 8; i++) {
 		read_noise(&o, 12 * MIB - (uint64_t)(i + 1) * 200 * KIB, 4 * KIB);
-		settle(&o);
+		wait_until_quiet(o.c, o.io);
 	}
 	for (unsigned i = before; i < o.io->records; i++)
 		assert_true(o.io->record[i].length <= FRAME);
@@ -239,7 +224,7 @@ static void scattered_reads_fetch_only_their_frames(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 8; i++) {
 		read_noise(&o, (uint64_t)frames[i] * FRAME + 512, 4 * KIB);
-		settle(&o);
+		wait_until_quiet(o.c, o.io);
 		assert_int_equal(o.io->records, i + 1);
 		assert_request(&o, i, (uint64_t)frames[i] * FRAME, FRAME);
 	}
@@ -254,7 +239,7 @@ static void both_classes_of_a_span_are_submitted_together(void **state)
 	(void)state;
 	/* The tensor's tables are loaded once, with its first span. */
 	assert_int_equal(mfs_read(o.c, o.gguf, 4096, buffer, 16), 16);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	forget_requests(o.io);
 	assert_int_equal(mfs_read(o.c, o.gguf, packed.gguf_size - MIB, buffer, 16), 16);
 	assert_memory_equal(buffer, packed.gguf + packed.gguf_size - MIB, 16);
@@ -281,7 +266,7 @@ static void scattered_reads_leave_out_what_is_not_theirs_of_edge_pages(void **st
 	tensor--;
 	for (uint64_t at = 4 * FRAME; at < t.size; at += 3 * FRAME) {
 		assert_int_equal(mfs_read(o.c, o.gguf, t.file_offset + at, &byte, 1), 1);
-		settle(&o);
+		wait_until_quiet(o.c, o.io);
 		mfs_tensor_span_at(&t, o.c->layouts[t.layout].block_bytes, at, &place);
 		for (unsigned s = 0; s < 2; s++)
 			assert_true(span_frame_place(o.c->reader, tensor, &place, s, &frame[s]));
@@ -324,7 +309,7 @@ static void tables_come_with_the_frames_of_a_stream(void **state)
 	memory_hold(o.io, true);
 	mfs_prefetch(o.c, o.gguf, 0, packed.gguf_size);
 	memory_hold(o.io, false);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	for (unsigned i = 0; i < o.io->records; i++) {
 		if (tables - o.io->record[i].offset >= o.io->record[i].length)
 			continue;
@@ -347,7 +332,7 @@ static void reads_in_a_stream_make_long_requests(void **state)
 	(void)state;
 	read_noise(&o, 0, FRAME);
 	read_noise(&o, FRAME, FRAME);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	forget_requests(o.io);
 	memory_hold(o.io, true);
 	for (unsigned i = 0; i < 3; i++)
@@ -355,7 +340,7 @@ static void reads_in_a_stream_make_long_requests(void **state)
 						note_done, &got[i]),
 				 0);
 	memory_hold(o.io, false);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(got[i], MIB);
 	for (unsigned i = 0; i < o.io->records; i++)
@@ -375,7 +360,7 @@ static void prefetch_can_be_switched_off(void **state)
 	o = open_memory(packed.f.container, &options);
 	for (uint64_t offset = 0; offset < MIB; offset += FRAME)
 		read_noise(&o, offset, FRAME);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	assert_int_equal(o.io->records, MIB / FRAME);
 	mfs_close(o.c);
 }
@@ -432,7 +417,7 @@ static void cached_bytes_are_served_while_the_medium_stalls(void **state)
 
 	(void)state;
 	read_noise(&o, 0, FRAME);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	memory_hold(o.io, true);
 	assert_int_equal(mfs_read_async(o.c, o.noise, 9 * MIB, 4096, note_done, &stalled), 0);
 	assert_int_equal(mfs_read_async(o.c, o.noise, 4096, 4096, note_done, &cached), 0);
@@ -521,7 +506,7 @@ static void every_single_failure_leaves_right_bytes_or_an_error(void **state)
 			} else {
 				assert_int_equal(got, MFS_E_IO);
 			}
-			settle(&o); /* what was read ahead counts as well */
+			wait_until_quiet(o.c, o.io); /* what was read ahead counts as well */
 			requests = o.io->records;
 			mfs_close(o.c);
 		}

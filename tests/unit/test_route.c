@@ -1,10 +1,9 @@
 /* Routes over an engine in memory: order of execution, experts, traces. */
 #include "fixture.h"
 
-#include <time.h>
-
 #include "container.h"
 #include "memory_io.h"
+#include "quiet.h"
 #include "reader.h"
 
 #define KIB  1024u
@@ -113,21 +112,6 @@ static struct opened open_memory(const mfs_open_options *options)
 	return o;
 }
 
-static void settle(struct opened *o)
-{
-	unsigned quiet = 0, records = 0;
-
-	while (quiet < 5) {
-		struct timespec ms = {0, 1000000};
-
-		nanosleep(&ms, NULL);
-		pthread_mutex_lock(&o->io->lock);
-		quiet = o->io->in_flight || o->io->records != records ? 0 : quiet + 1;
-		records = o->io->records;
-		pthread_mutex_unlock(&o->io->lock);
-	}
-}
-
 static mfs_stats stats_of(const struct opened *o)
 {
 	mfs_stats s = {.size = sizeof(s)};
@@ -164,7 +148,7 @@ static void read_tensor(struct opened *o, unsigned t)
 {
 	for (uint64_t at = 0; at < model.bytes[t]; at += READ) {
 		read_at(o, model.offset[t] + at, READ);
-		settle(o);
+		wait_until_quiet(o->c, o->io);
 	}
 }
 
@@ -173,7 +157,7 @@ static bool is_there(struct opened *o, unsigned t, uint64_t at, size_t length)
 {
 	uint64_t misses = stats_of(o).span_misses;
 
-	settle(o);
+	wait_until_quiet(o->c, o->io);
 	read_at(o, model.offset[t] + at, length);
 	return stats_of(o).span_misses == misses;
 }
@@ -248,7 +232,7 @@ static void threads_with_a_slice_each_are_one_walk(void **state)
 						model.offset[tensor(l, order[i])] +
 						    (uint64_t)thread * slice + at,
 						READ);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	misses = stats_of(&o).span_misses;
 	for (int thread = 0; thread < 4; thread++)
 		read_at(&o, model.offset[tensor(2, "attn_q")] + (uint64_t)thread * slice, READ);
@@ -265,7 +249,7 @@ static void reading_the_file_in_order_stays_in_order(void **state)
 	(void)state;
 	for (uint64_t at = 0; at + READ <= model.size; at += READ)
 		read_at(&o, at, READ);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	s = stats_of(&o);
 	assert_true(s.medium_bytes <= model.f.size + model.f.size / 50);
 	/* Requests go up the medium, but for the index and the head of the file. */
@@ -285,7 +269,7 @@ static void a_fault_in_an_expert_fetches_its_slice_and_its_sisters(void **state)
 
 	(void)state;
 	read_at(&o, model.offset[tensor(1, "ffn_gate_exps")] + at, READ);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	s = stats_of(&o);
 	assert_in_range(s.prefetch_bytes, 3 * SLICE_BYTES - READ, 3 * SLICE_BYTES + 256 * KIB);
 	assert_true(is_there(&o, tensor(1, "ffn_gate_exps"), at + READ, SLICE_BYTES - READ));
@@ -306,7 +290,7 @@ static void short_reads_in_experts_fetch_only_their_frames(void **state)
 		seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
 		read_at(&o, (seed >> 20) % (model.size - 4 * KIB), 4 * KIB);
 	}
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	assert_int_equal(stats_of(&o).prefetch_bytes, 0);
 	mfs_close(o.c);
 }
@@ -320,7 +304,7 @@ static void scattered_long_reads_are_found_out(void **state)
 	(void)state;
 	for (uint64_t i = 0; i < 80; i++) {
 		read_at(&o, matrix + i * 2300 * KIB % (40 * MIB), READ);
-		settle(&o);
+		wait_until_quiet(o.c, o.io);
 		if (i == 39)
 			early = stats_of(&o).prefetch_bytes;
 	}
@@ -385,7 +369,7 @@ static void a_replay_begins_before_the_first_read_and_goes_on(void **state)
 	o = open_memory(&options);
 	unlink(path);
 	assert_int_equal(mfs_start(o.c, NULL), 0);
-	settle(&o);
+	wait_until_quiet(o.c, o.io);
 	assert_true(stats_of(&o).prefetch_bytes >= 4 * MIB);
 	assert_true(is_there(&o, tensor(2, "attn_v"), 0, MIB));
 	assert_true(is_there(&o, tensor(0, "ffn_up_exps"), 5 * SLICE_BYTES, SLICE_BYTES));
