@@ -142,16 +142,16 @@ ALWAYS_INLINE void scatter_sized(const struct mfs_groups *groups, const uint8_t 
 {
 	const uint32_t rows = groups->count / row;
 	const uint8_t *bucket = groups->bucket, *last = bucket + groups->count;
-	uint8_t *back = out + rows * stride;
 	struct sorted at = sorted_of(groups);
 
-	for (uint32_t r = 0; r < rows; r += 2, out += stride, bucket += row) {
-		back -= stride;
+	for (uint32_t r = 0; r < rows - r; r++, bucket += row) {
+		uint8_t *front = out + r * stride, *back = out + (rows - 1 - r) * stride;
+
 		last -= row;
 		for (uint32_t i = 0, k = row; i < row; i++) {
 			size_t *from = &at.first[bucket[i]];
 
-			memcpy(out + i * bytes, in + *from, bytes);
+			memcpy(front + i * bytes, in + *from, bytes);
 			*from += bytes;
 			from = &at.end[last[--k]];
 			*from -= bytes;

@@ -33,7 +33,7 @@ uint64_t mfs_scale_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *scal
 			     const uint8_t log[256], uint8_t *out);
 /* The logarithms of a half, of a byte that is an exponent, of each block: as many blocks as
  * vectors take, whose number is returned. Their sum is added to *sum. `fraction`: of
- * 1 + i / 32. */
+ * 1 + (i + 1/2) / 32. */
 uint32_t mfs_half_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *half,
 			    const uint8_t fraction[32], int16_t *out, uint64_t *sum);
 uint32_t mfs_exponent_logs_avx2(uint32_t blocks, size_t stride, const uint8_t *exponent,

@@ -41,7 +41,7 @@ struct mfs_encoder {
 	uint32_t histogram[MFS_STREAMS_MAX][256];
 };
 
-/* In tables: stands for the tree of a bucket whose symbols are noise. */
+/* In tables: stands for the tree of a bucket whose symbols are noise, or too few to tell. */
 #define MFS_NO_TREE 0
 
 /* What the tables hold for one stream. */

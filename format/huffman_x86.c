@@ -4,8 +4,6 @@
 
 #include <immintrin.h>
 
-#include "mfs_endian.h"
-
 /* What bounds the portable loop here is its stores, one for each byte; and
  * compilers, given eight lanes, keep their words in memory. So bytes go from the
  * table to a vector register, and a lane stores once a round. */

@@ -52,11 +52,6 @@ static inline size_t mfs_nf4_blocks(const mfs_nf4 *nf4, size_t weights)
 	return weights / nf4->block + (weights % nf4->block != 0);
 }
 
-static inline size_t mfs_nf4_nested_blocks(const mfs_nf4 *nf4, size_t blocks)
-{
-	return blocks / nf4->nested_block + (blocks % nf4->nested_block != 0);
-}
-
 /* The largest magnitude of each block of `count` weights, the last maybe short.
  * 0, or MFS_E_INVALID where a weight is not a finite number. */
 int mfs_nf4_absmax(const mfs_nf4 *nf4, const float *in, size_t count, float *absmax);

@@ -29,8 +29,9 @@ static const uint8_t dictionary_tail[] = {
 #define DICTIONARY_MAX (8 + MFS_TREE_MAX + sizeof(dictionary_tail))
 
 /* In memory of our own, which tells a tree that zstd refuses from too little of it.
- * The dictionary lies where the memory begins: free() it. */
-static int open_dictionary(ZSTD_DDict **out, const uint8_t *tree, size_t size)
+ * The dictionary lies where the memory begins: free() it. Its bytes are added to
+ * *memory. */
+static int open_dictionary(ZSTD_DDict **out, const uint8_t *tree, size_t size, size_t *memory)
 {
 	uint8_t bytes[DICTIONARY_MAX];
 	size_t length = 8 + size + sizeof(dictionary_tail);
@@ -43,8 +44,10 @@ static int open_dictionary(ZSTD_DDict **out, const uint8_t *tree, size_t size)
 	store_le32(bytes + 4, DICTIONARY_ID);
 	memcpy(bytes + 8, tree, size);
 	memcpy(bytes + 8 + size, dictionary_tail, sizeof(dictionary_tail));
-	if (ZSTD_initStaticDDict(*out, room, bytes, length, ZSTD_dlm_byCopy, ZSTD_dct_fullDict))
+	if (ZSTD_initStaticDDict(*out, room, bytes, length, ZSTD_dlm_byCopy, ZSTD_dct_fullDict)) {
+		*memory += room;
 		return 0;
+	}
 	free(*out);
 	*out = NULL;
 	return MFS_E_CORRUPT;
@@ -62,11 +65,10 @@ struct part {
 static int open_decoding(mfs_tables *tables, struct mfs_shared *shared, uint32_t number,
 			 const mfs_codes *codes, const uint8_t *tree, size_t size)
 {
-	int err = open_dictionary(&shared->decoding[number], tree, size);
+	int err = open_dictionary(&shared->decoding[number], tree, size, &tables->memory);
 
 	if (err)
 		return err;
-	tables->memory += ZSTD_sizeof_DDict(shared->decoding[number]);
 	if (mfs_codes_mean(codes) <= MFS_LONG_CODES)
 		return 0;
 	shared->lookup[number] = malloc(sizeof(mfs_lookup));

@@ -4,8 +4,8 @@
  * choose, the entropy will do, as whole bits add about as much to every choice; trees
  * are made for what is chosen.
  *
- * tables_sample.c counts, tables_merge.c finds buckets of contexts, marked.c those that
- * are marked, tables_build.c chooses and writes.
+ * tables_sample.c counts, tables_merge.c finds buckets of contexts, marked_learn.c those
+ * that are marked, tables_build.c chooses and writes.
  */
 #ifndef MFS_TABLES_BUILD_H
 #define MFS_TABLES_BUILD_H

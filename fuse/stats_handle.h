@@ -1,7 +1,8 @@
 /*
  * Opens of /.modelfs/stats.json. Each keeps the text of its moment. The open holds a
  * reference, and so does each read: its reply may reach a client, which closes, before
- * the thread that sent it has returned. Safe from any thread.
+ * the thread that sent it has returned. Safe from any thread, but for
+ * stats_handles_end(), which comes last.
  */
 #ifndef MODELFS_STATS_HANDLE_H
 #define MODELFS_STATS_HANDLE_H

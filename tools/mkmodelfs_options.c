@@ -44,7 +44,7 @@ static void print_help(void)
 	    "      --no-verify        do not read back what was written\n"
 	    "  -f, --force            replace an existing CONTAINER\n"
 	    "      --append           add to CONTAINER; who has it mounted goes on reading\n"
-	    "      --remove=NAME      leave out a file, a directory, an adapter and its views\n"
+	    "      --remove=NAME      leave out a file or directory, or an adapter with its views\n"
 	    "      --compact          write CONTAINER anew, without what was removed\n"
 	    "  -n, --dry-run          code everything, write nothing\n"
 	    "      --json             print the summary as JSON\n"

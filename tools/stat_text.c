@@ -38,7 +38,7 @@ static void print_head(const char *path, const mfs_container_info *info)
 	printf("  uuid      %s\n", uuid);
 	printf("  format    version %" PRIu32 ", generation %" PRIu64 "\n", info->version,
 	       info->generation);
-	printf("  profile   %s, page %s, frame %s\n", stat_profile_name(info->profile),
+	printf("  profile   %s, page %s, frames up to %s\n", stat_profile_name(info->profile),
 	       tool_size(a, info->page_bytes), tool_size(b, info->frame_bytes));
 	printf("  holds     %" PRIu32 " %s, %" PRIu32 " %s, %" PRIu32 " %s\n", info->files,
 	       info->files == 1 ? "file" : "files", info->tensors,

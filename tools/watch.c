@@ -124,7 +124,7 @@ static void print_line(const rates *r)
 
 /* ---- on a terminal ---- */
 
-/* Colours of the map: weights, constants, padding, and its red. */
+/* Colours of the map: weights, constants, padding. */
 enum { BLUE = 32, TEAL = 37, GREY = 240 };
 
 typedef struct {

@@ -66,7 +66,7 @@ int mfs_peft_check_base(struct opening *o);
 int mfs_peft_make_matrix(struct opening *o, const mfs_import_tensor *t, struct matrix *m);
 /* Finds the pair of each vector of gains: all matrices are made. */
 int mfs_peft_pair_gains(struct opening *o);
-/* What alpha would have to be for a scale of alpha / rank. */
+/* The scale of a module times its rank: what alpha would have to be. */
 double mfs_peft_wanted_alpha(const mfs_peft_config *config, double rank, double alpha);
 
 /* ---- peft_rearrange.c ---- */

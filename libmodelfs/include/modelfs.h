@@ -98,7 +98,8 @@ MFS_API int mfs_open(mfs_container **out, const char *path, const mfs_open_optio
 MFS_API void mfs_close(mfs_container *container);
 /* Starts engine and threads now rather than at the first read; and where the
  * system does not know what the medium is, measures it with a few reads, for 50 ms
- * at most. Call it before the first read or not at all. */
+ * at most. Call it before the first read or not at all. What fails to start, here or at
+ * the first read, has failed for good: close the container and open it again. */
 MFS_API int mfs_start(mfs_container *container, mfs_problem *why);
 
 /* What the container lies on, and how reads are queued for it. */
@@ -134,7 +135,7 @@ typedef struct {
 	size_t size;
 	uint32_t version;
 	uint32_t page_bytes;
-	uint32_t frame_bytes;
+	uint32_t frame_bytes; /* what was asked for; of tensors with constants it may be less */
 	mfs_profile_id profile;
 	uint64_t generation;
 	uint64_t container_bytes;
@@ -243,8 +244,8 @@ typedef void mfs_read_done(void *user, int64_t result, const struct iovec *piece
 MFS_API int mfs_read_async(mfs_container *container, uint32_t file, uint64_t offset, size_t length,
 			   mfs_read_done *done, void *user);
 
-/* Why the last read of this container failed, for messages: names file, tensor
- * and place. Empty text if none did. */
+/* Why the last read of this container failed, or why reading could not start, for
+ * messages: names file, tensor and place. Empty text if none did. */
 MFS_API void mfs_last_problem(mfs_container *container, mfs_problem *out);
 
 /* Advice: fetch these bytes soon. May do nothing. */

@@ -123,7 +123,8 @@ void mfs_packer_free(mfs_packer *p)
 	free(p);
 }
 
-/* What is added is laid out as the container was, unless it is asked for. */
+/* What is added is laid out as the container was, unless it is asked for. A frame size
+ * that is the profile's stands for both that the profile has. */
 static int open_container(mfs_packer *p, const char *path, const mfs_pack_options *options,
 			  mfs_problem *why)
 {

@@ -42,7 +42,7 @@ static bool mark_adapter(mfs_carried *carried, const char *name)
 	char path[2 * MFS_NAME_MAX];
 	bool found = false;
 
-	if (strlen(name) > MFS_NAME_MAX)
+	if (!*name || name[strlen(name) - 1] == '/' || strlen(name) > MFS_NAME_MAX)
 		return false;
 	for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++) {
 		snprintf(path, sizeof(path), "adapters/%s%s", name, ends[i]);

@@ -4,7 +4,8 @@
 
 #include "carried.h"
 
-/* Marks the file called `name`, or the adapter of that name, for removal. */
+/* Marks for removal the file called `name`, or the adapter of that name, or what is in
+ * the directory. */
 int mfs_carried_remove(mfs_carried *carried, const char *name, mfs_problem *why);
 
 /* Marks the views that use nothing but removed adapters, and refuses, naming a file,

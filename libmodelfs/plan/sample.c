@@ -139,11 +139,16 @@ static int64_t code_sample(struct scratch *w, const mfs_plan_tensor *t)
 	return stored;
 }
 
-/* *alone becomes what the sample comes to without them, about. */
+static mfs_sample sample_of(const struct scratch *w, const mfs_plan_tensor *t, uint64_t *alone)
+{
+	return (mfs_sample){t->layout, w->sample, w->blocks, t->record.span_blocks,
+			    t->spans,  alone};
+}
+
+/* *alone becomes what the sample comes to without tables, about. */
 static int build_tables(struct scratch *w, mfs_plan_tensor *t, uint64_t *alone)
 {
-	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
-				   t->spans,  alone};
+	const mfs_sample sample = sample_of(w, t, alone);
 
 	*alone = 0;
 	for (unsigned s = 0; s < MFS_SLOTS; s++) {
@@ -215,8 +220,7 @@ static int64_t code_matched(struct scratch *w, const mfs_plan_tensor *t, int lev
  * matches is worth trying. Where they win, tables are kept only if they still pay. */
 static int choose_matches(struct scratch *w, mfs_plan_tensor *t)
 {
-	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
-				   t->spans,  NULL};
+	const mfs_sample sample = sample_of(w, t, NULL);
 	int64_t without, with, alone;
 
 	if (t->rules.match_level || t->rules.refused >> MFS_CODING_ZSTD & 1 ||
@@ -294,8 +298,7 @@ static int choose_class(struct sampler *s, struct scratch *w, const struct deman
 /* What each coding alone would have made of the sample. */
 static int explain(struct scratch *w, mfs_plan_tensor *t)
 {
-	const mfs_sample sample = {t->layout, w->sample, w->blocks, t->record.span_blocks,
-				   t->spans,  NULL};
+	const mfs_sample sample = sample_of(w, t, NULL);
 	mfs_coding_rules rules = t->rules;
 
 	rules.refused = 0;

@@ -438,6 +438,7 @@ int mfs_plan_settle_shared(mfs_plan *plan, mfs_problem *why)
 		if (t->leader == MFS_NO_TENSOR)
 			continue;
 		t->record.cls = plan->tensors[t->leader].record.cls;
+		t->rules.match_level = plan->tensors[t->leader].rules.match_level;
 		error = load_tables(plan, t->leader, why);
 	}
 	return error ? error : list_aliases(plan, why);

@@ -5,7 +5,7 @@
  * - An *expert* (expert.c): a token takes one slice of each stacked tensor of a layer.
  * - A *replay* (replay.c): a recorded trace is followed.
  *
- * A route is a row of legs (route.c). routes.c makes all routes of a container and
+ * A route is a row of legs (legs.c). routes.c makes all routes of a container and
  * tells them of each read; prefetch.c lets them go ahead. The reader's lock guards
  * what is in here.
  */

@@ -74,6 +74,8 @@ note "refusals"
 sum=$(sha256sum <"$c")
 refused 1 "name 'base.gguf' is taken" mkmodelfs --append "$c" "$tmp/base.gguf"
 refused 1 "no file, adapter or directory 'x'" mkmodelfs --remove=x "$c"
+refused 1 "no file, adapter or directory ''" mkmodelfs --remove= "$c"
+refused 1 "no file, adapter or directory '/'" mkmodelfs --remove=/ "$c"
 misused 'sources are added with --append' --compact "$c" "$tmp/other.gguf"
 misused 'keeps its profile' --append --profile=nor "$c" "$tmp/other.gguf"
 misused 'at least one SOURCE' --append "$c"

@@ -8,8 +8,9 @@
 #include "memory_io.h"
 #include "reader.h"
 
-/* True if no request is in flight and nothing is being decoded or kept: what the reader
- * itself counts, however late its threads are given a processor. */
+/* True if no request is in flight, nothing is being decoded and nothing waits to be handed
+ * out or kept: what the reader itself counts, however late its threads are given a
+ * processor. */
 static inline bool reader_is_idle(mfs_container *c)
 {
 	struct reader *r = c->reader;
@@ -18,7 +19,8 @@ static inline bool reader_is_idle(mfs_container *c)
 	if (!r)
 		return true;
 	pthread_mutex_lock(&r->lock);
-	idle = !r->in_flight && !r->work_jobs && !r->caching;
+	idle = !r->in_flight && !r->work_jobs && !r->caching && TAILQ_EMPTY(&r->finished) &&
+	       TAILQ_EMPTY(&r->to_cache);
 	pthread_mutex_unlock(&r->lock);
 	return idle;
 }

@@ -108,7 +108,6 @@ static void make(mfs_nf4 *nf4, float nested[3])
 	mfs_nf4_init(nf4);
 	generated_weights(weights, WEIGHTS, 11);
 	assert_int_equal(mfs_nf4_blocks(nf4, WEIGHTS), BLOCKS);
-	assert_int_equal(mfs_nf4_nested_blocks(nf4, BLOCKS), 3);
 	assert_int_equal(mfs_nf4_absmax(nf4, weights, WEIGHTS, absmax), 0);
 	mfs_nf4_codes(nf4, weights, absmax, WEIGHTS, codes);
 	nf4->offset = mean(absmax, BLOCKS);

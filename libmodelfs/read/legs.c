@@ -1,4 +1,4 @@
-/* Routes: orders of reading other than the file's, and fetching along them. */
+/* The legs of a route: found, fetched, and asked for along with what follows them. */
 #include <stdlib.h>
 #include <string.h>
 
