@@ -21,13 +21,15 @@ trap 'exit 130' INT TERM
 files=("$@")
 if [ ${#files[@]} = 0 ]; then
 	if [ -d "$data" ]; then
-		files=("$data"/stories260K/stories260K-{f32,F16,BF16}.gguf
-			"$data/silero/silero-types.gguf" "$data/random-s58/rand-s58-Q4_K_M.gguf")
+		files=("$data/random-s58/rand-s58-Q4_K_M.gguf" "$data/silero/silero-types.gguf")
 	fi
 	for type in F32 F16 BF16 Q8_0 Q4_0; do
 		mkllama --type "$type" --size 32M "$tmp/random-32M-$type.gguf"
 		files+=("$tmp/random-32M-$type.gguf")
 	done
+	if [ -d "$data" ]; then
+		files+=("$data"/stories260K/stories260K-{f32,F16,BF16}.gguf)
+	fi
 fi
 
 # grouped NUMBER: 1234567 -> 1,234,567
@@ -71,7 +73,8 @@ row()
 		"$(zstd --version | grep -o 'v[0-9.]*' | head -n 1 | sed 's/^v/zstd /')," \
 		"profile sd: the whole container, head, index, hashes and padding included, against" \
 		"the file as one zstd stream. Random weights (random-*, rand-*) compress otherwise" \
-		"than trained ones."
+		"than trained ones. Of a file of 0.6 MB, pages of 16 KiB and the copies of head and" \
+		"index are a tenth."
 } >"$tmp/table"
 
 if [ $update = 0 ]; then
