@@ -205,9 +205,10 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 }
 
 /* Where the bucket's tree lacks a code, the frame brings a tree of its own. */
-static size_t encode_bucket(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out)
+static size_t encode_bucket(const mfs_codes *codes, int uncoded, const uint8_t *in, size_t size,
+			    uint8_t *out)
 {
-	size_t coded = mfs_codes_encode(codes, in, size, out);
+	size_t coded = uncoded ? 0 : mfs_codes_encode(codes, in, size, out);
 
 	return coded ? coded : mfs_literals_encode(NULL, in, size, out);
 }
@@ -222,7 +223,8 @@ size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared
 
 		if (size == 0)
 			continue;
-		at += encode_bucket(&shared->encoding[b], sorted, size, out + at);
+		at += encode_bucket(&shared->encoding[b], groups->uncoded >> b & 1, sorted, size,
+				    out + at);
 		sorted += size;
 	}
 	return at;

@@ -27,6 +27,7 @@ struct mfs_groups {
 	uint32_t bytes;			    /* of a group */
 	uint32_t size[MFS_BUCKETS_MAX + 1]; /* groups of each bucket */
 	uint8_t *bucket;		    /* of each group */
+	uint32_t uncoded; /* a bit for each bucket known to have a byte without a code */
 };
 
 struct mfs_encoder {

@@ -51,19 +51,42 @@ int mfs_marks_unpack(struct mfs_groups *groups, uint32_t buckets, const uint8_t 
 
 /* ---- choosing ---- */
 
-/* What a byte without a code counts as: more than any code, and with it a frame brings
- * a tree of its own. */
-#define NO_CODE_BITS 64
+/* What a byte without a code counts as: more than all codes of a group, as a bucket with
+ * such a byte needs a tree of its own in the frame. (With more than 28 in a group a lane
+ * overflows; then no bucket is a good one.) */
+#define NO_CODE_BITS (1u << 11)
+/* Bytes that no tree has should meet in one bucket, so that one tree is made. */
+#define ELSEWHERE_BITS (NO_CODE_BITS + (1u << 8))
+
+static uint32_t codes_of(const mfs_codes *codes)
+{
+	uint32_t count = 0;
+
+	for (unsigned k = 0; k < 256; k++)
+		count += !(codes->code[k] & MFS_CODE_MISSING);
+	return count;
+}
 
 void mfs_costs_of_trees(struct mfs_costs *costs, const struct mfs_shared *shared)
 {
+	uint32_t widest = 0, most = 0;
+
+	for (uint32_t b = 0; b < shared->buckets; b++) {
+		uint32_t count = codes_of(&shared->encoding[b]);
+
+		if (count > most) {
+			most = count;
+			widest = b;
+		}
+	}
 	memset(costs, 0, sizeof(*costs));
 	for (uint32_t b = 0; b < shared->buckets; b++)
 		for (unsigned k = 0; k < 256; k++) {
 			uint32_t code = shared->encoding[b].code[k];
+			uint32_t missing = b == widest ? NO_CODE_BITS : ELSEWHERE_BITS;
 
 			mfs_costs_set(costs, b, k,
-				      code & MFS_CODE_MISSING ? NO_CODE_BITS : code >> 16 & 255);
+				      code & MFS_CODE_MISSING ? missing : code >> 16 & 255);
 		}
 }
 
@@ -114,6 +137,7 @@ ALWAYS_INLINE void choose_sized(struct mfs_groups *groups, const struct mfs_cost
 
 		groups->bucket[g] = bucket;
 		groups->size[bucket]++;
+		groups->uncoded |= (least >= NO_CODE_BITS) << bucket;
 		if (cost)
 			cost[g] = least;
 	}
@@ -125,6 +149,7 @@ void mfs_groups_choose(struct mfs_groups *groups, const struct mfs_costs *costs,
 	const uint64_t unused = lanes_unused(buckets);
 
 	memset(groups->size, 0, sizeof(groups->size));
+	groups->uncoded = 0;
 	if (groups->bytes == 16)
 		choose_sized(groups, costs, unused, in, 16, cost);
 	else if (groups->bytes == 32)

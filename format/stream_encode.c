@@ -189,15 +189,28 @@ static void try_literals(mfs_encoder *encoder, const struct mfs_span *span,
 /* Bytes that matches have to save: literals are decoded faster. */
 #define MATCHES_MIN 24
 
+/* Up to this level time counts, and bytes that no tree shortens are searched quickly
+ * before: of noise, or what is compressed already, zstd's quickest level says soon that
+ * nothing repeats. */
+#define HASTY_LEVEL 9
+#define QUICK_LEVEL 1
+
 /* Matches must beat the literals at `out`, if these were kept; what is better
  * ends there. */
 static void try_matches(mfs_encoder *encoder, int level, struct mfs_coded *stream, size_t limit,
 			uint8_t *out)
 {
 	size_t literals = stream->stored == out ? stream->stored_size : 0;
-	size_t size = mfs_matches_encode(encoder->matches, level, stream->bytes, stream->size,
-					 out + literals);
+	size_t size;
 
+	if (stream->coding == MFS_CODING_RAW && level <= HASTY_LEVEL) {
+		size = mfs_matches_encode(encoder->matches, QUICK_LEVEL, stream->bytes,
+					  stream->size, out);
+		if (size == 0 || size > limit)
+			return;
+	}
+	size = mfs_matches_encode(encoder->matches, level, stream->bytes, stream->size,
+				  out + literals);
 	if (size == 0 || size > limit || size + MATCHES_MIN > stream->stored_size)
 		return;
 	memmove(out, out + literals, size);
@@ -212,18 +225,25 @@ static int all_zero(const uint8_t *bytes, size_t size)
 /* Of a stream so many pieces are looked at, which together are a quarter of it. */
 #define PIECES	    32
 #define SAMPLED_MIN (32u << 10) /* in smaller ones at all bytes */
+#define SAMPLE_ERR  512		/* what they tell amiss, of the size */
 
-/* Whether trees for all bytes might make the stream smaller than it is stored now, by
- * the entropy of a part of it; what that tells amiss is far less than the margin. */
+/* Whether a tree for all bytes might make the stream smaller than it is stored now, by
+ * what a part of it comes to. */
 static int may_shrink(const struct mfs_coded *stream)
 {
 	const size_t piece = stream->size / (4 * PIECES);
 	uint32_t histogram[256] = {0};
+	uint8_t length[256];
+	uint64_t bits = 0;
 
 	for (size_t i = 0; i < PIECES; i++)
 		mfs_histogram_add(histogram, stream->bytes + i * 4 * piece, piece);
-	return mfs_histogram_bound(histogram) * stream->size / (piece * PIECES) <
-	       stream->stored_size + stream->stored_size / 256;
+	if (!mfs_code_lengths(histogram, MFS_CODE_BITS_MAX, length))
+		return 1;
+	for (unsigned k = 0; k < 256; k++)
+		bits += (uint64_t)histogram[k] * length[k];
+	return bits / 8 * stream->size / (piece * PIECES) <
+	       stream->stored_size + stream->stored_size / SAMPLE_ERR;
 }
 
 /* Marked buckets were chosen by what entropy says of a sample; rare values, whose codes

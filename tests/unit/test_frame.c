@@ -951,6 +951,28 @@ static void marked_buckets_take_any_bytes(void **state)
 	mfs_tables_free(tables);
 }
 
+/* Values that the tables were learned without, in groups of every kind. */
+static void bytes_without_a_code_meet_in_one_bucket(void **state)
+{
+	struct codec *c = *state;
+	const uint8_t rare = 255;
+	mfs_tables *tables;
+	uint32_t without;
+
+	fill_two_kinds(c);
+	for (size_t i = 0; i < SPAN; i++)
+		c->in[i] /= 2;
+	open_marked(c, &tables);
+	encode(c, mfs_layout_bytes(), SPAN);
+	without = c->info[0].stored;
+	for (size_t i = 0; i < 12; i++)
+		c->in[i * 32] = rare;
+	round_trip(c, mfs_layout_bytes(), SPAN);
+	assert_int_equal(c->info[0].by_coding[MFS_CODING_MARKED], SPAN);
+	assert_true(c->info[0].stored < without + 150); /* one tree */
+	mfs_tables_free(tables);
+}
+
 static void marks_that_lie_are_refused(void **state)
 {
 	struct codec *c = *state;
@@ -1380,6 +1402,7 @@ int main(void)
 	    TEST(marked_buckets_take_any_bytes),
 	    TEST(streams_of_one_kind_are_not_marked),
 	    TEST(estimates_without_tables_are_near),
+	    TEST(bytes_without_a_code_meet_in_one_bucket),
 	    TEST(marks_that_lie_are_refused),
 	    TEST(tables_open_refuses_marked_buckets_that_do_not_fit),
 	    TEST(estimates_tell_each_coding),
