@@ -130,11 +130,18 @@ static int check_values(options *o)
  * end: a place where that cannot be is told now. */
 static int check_record(options *o)
 {
-	char *slash, *directory, *path = NULL;
+	char *slash, *directory, *path = NULL, *resolved;
 	int err = 0;
 
 	if (!o->record)
 		return 0;
+	if (tool_may_replace(o->record, "modelfs-trace "))
+		return TOOL_FAILED;
+	resolved = realpath(o->record, NULL);
+	if (resolved) { /* what a link leads to is replaced, not the link */
+		free(o->record);
+		o->record = resolved;
+	}
 	slash = strrchr(o->record, '/');
 	directory = !slash ? realpath(".", NULL) : slash == o->record ? strdup("/") : NULL;
 	if (slash && slash != o->record) {

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define REDRAW_SECONDS 0.1 /* ten times a second is as much as eyes want */
@@ -129,7 +130,46 @@ int tool_finish(int code)
 	return TOOL_FAILED;
 }
 
+int tool_may_replace(const char *path, const char *begins)
+{
+	char found[32] = {0};
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), error = 0;
+	ssize_t n;
+
+	if (fd < 0 && errno == ENOENT && *path && path[strlen(path) - 1] != '/')
+		return 0;
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		tool_error("%s: %s", path, strerror(errno));
+		error = TOOL_FAILED;
+	} else if (!S_ISREG(st.st_mode)) {
+		tool_error("%s: is there and is no file", path);
+		error = TOOL_FAILED;
+	} else {
+		n = read(fd, found, sizeof(found) - 1);
+		if (n != 0 && strncmp(found, begins, strlen(begins)) != 0) {
+			tool_error("%s: is there and is something else: it is not replaced", path);
+			error = TOOL_FAILED;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
 /* ---- beginning and ending ---- */
+
+/* What getopt_long() has just refused: a long option, which is unknown or is the last
+ * argument and lacks its value, or a letter, which may be one of several. */
+static void refuse_option(int argc, char *argv[])
+{
+	const char *last = argv[optind - 1];
+
+	if (optopt == 0 || (optind == argc && strncmp(last, "--", 2) == 0))
+		tool_misuse("'%s' is not an option, or lacks its value", last);
+	else
+		tool_misuse("'-%c' is not an option, or lacks its value", optopt);
+}
 
 int tool_option(int argc, char *argv[], const char *letters, const struct option *options,
 		void (*print_help)(void))
@@ -145,7 +185,7 @@ int tool_option(int argc, char *argv[], const char *letters, const struct option
 	case 'V':
 		exit(tool_print_version());
 	case '?':
-		tool_misuse("'%s' is not an option, or lacks its value", argv[optind - 1]);
+		refuse_option(argc, argv);
 	}
 	return option;
 }

@@ -40,6 +40,11 @@ void tool_problem_text(char *out, size_t size, const char *path, int error, cons
 /* Prints "PROGRAM (modelfs) VERSION" to stdout; returns TOOL_OK. */
 int tool_print_version(void);
 
+/* Whether a result may be written to a path: 0 if nothing is there, or a file that is empty
+ * or begins with `begins` as an earlier result does. Else TOOL_FAILED, with a message: a
+ * model or a container that was named by mistake is not lost. */
+int tool_may_replace(const char *path, const char *begins);
+
 /* Flushes stdout and returns `code`, or TOOL_FAILED with a message if what was
  * printed did not arrive (a full disk, a closed pipe). */
 int tool_finish(int code);

@@ -68,9 +68,13 @@ static unsigned stdout_columns(void)
 
 static int write_svg(const map *m, const char *path)
 {
-	FILE *out = fopen(path, "we");
+	struct stat st;
+	FILE *out;
 	int failed;
 
+	if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && tool_may_replace(path, "<svg"))
+		return TOOL_FAILED;
+	out = fopen(path, "we");
 	if (!out) {
 		tool_error("%s: %s", path, strerror(errno));
 		return TOOL_FAILED;

@@ -138,7 +138,9 @@ static int add_view(mfs_plan *plan, const char *name, const char *base, const ch
 	}
 	source.name = file.path;
 	file.source = source;
-	file.found.st_mtim = from->found.st_mtim;
+	/* Of a base that is in the container already, this is all that is known. */
+	file.found.st_mtim.tv_sec = from->record.mtime_seconds;
+	file.found.st_mtim.tv_nsec = from->record.mtime_nanoseconds;
 	file.import.format = from->import.format;
 	file.record.kind = MFS_FILE_VIEW;
 	return mfs_plan_append(plan, &file, name, why);

@@ -132,6 +132,10 @@ static void uring_close(mfs_io *io)
 	mfs_io_file *file = (mfs_io_file *)io;
 	struct uring *u = file->engine;
 
+	/* The kernel gives up a ring some time after its process: until then a file that is
+	 * registered would keep the file system under it from being unmounted. */
+	if (u->fixed_file)
+		io_uring_unregister_files(&u->ring);
 	io_uring_queue_exit(&u->ring);
 	pthread_mutex_destroy(&u->lock);
 	free(u);

@@ -26,6 +26,10 @@ for name in base.gguf adapters/fr.gguf adapters/de.gguf "${views[@]}"; do
 done
 diff -r packed appended || fail "not the same files"
 same appended/adapters/fr.gguf fr.gguf
+for name in "${views[@]}"; do
+	[ "$(stat -c %Y "appended/$name")" = "$(stat -c %Y base.gguf)" ] ||
+		fail "$name has another date than its base"
+done
 
 note "another view where there are hundreds of merged tensors"
 cp c.mfs many.mfs
