@@ -76,13 +76,14 @@ enum progress { STAYS, WENT_ON, TRIES_AGAIN, HAS_FAILED };
 /* A job that has its runs: to the decoders with it, if they are complete. */
 static enum progress continue_job(struct reader *r, struct job *job)
 {
-	bool failed, last = job->retried;
+	bool last = job->retried;
+	int error;
 
-	if (!job_runs_done(job, &failed))
+	if (!job_runs_done(job, &error))
 		return STAYS;
-	if (failed) {
+	if (error) {
 		TAILQ_REMOVE(&r->pending, job, link);
-		job_failed(r, job, MFS_E_IO);
+		job_failed(r, job, error);
 		return last ? HAS_FAILED : TRIES_AGAIN;
 	}
 	switch (job_tables(job)) {

@@ -371,7 +371,8 @@ bool job_covered(const struct reader *r, const struct job *job);
 void job_drop_runs(struct reader *r, struct job *job, bool failed);
 /* Without having used them: the job will take them again. */
 void job_give_back_runs(struct reader *r, struct job *job);
-bool job_runs_done(const struct job *job, bool *failed);
+/* True if all are read, or one could not be: *error tells, else it is 0. */
+bool job_runs_done(const struct job *job, int *error);
 void run_release(struct reader *r, struct run *run);
 void run_hold(struct reader *r, struct run *run);
 /* Starts reading whole units, or with `keep` not set anything the engine can

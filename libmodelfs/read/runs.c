@@ -428,14 +428,17 @@ void job_give_back_runs(struct reader *r, struct job *job)
 	job->run_count = 0;
 }
 
-bool job_runs_done(const struct job *job, bool *failed)
+bool job_runs_done(const struct job *job, int *error)
 {
-	*failed = false;
+	*error = 0;
 	for (unsigned i = 0; i < job->run_count; i++) {
-		if (job->runs[i]->state == RUN_FAILED)
-			*failed = true;
-		else if (job->runs[i]->state == RUN_READING)
-			return *failed;
+		const struct run *run = job->runs[i];
+
+		/* Short: the container became shorter than it was when it was opened. */
+		if (run->state == RUN_FAILED)
+			*error = run->request.result < 0 ? MFS_E_IO : MFS_E_TRUNCATED;
+		else if (run->state == RUN_READING)
+			return *error != 0;
 	}
 	return true;
 }

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# A container that becomes shorter while it is mounted: errors for what is gone, which
+# say so and do not blame the medium; right bytes for the rest, and again for all when
+# it is whole again.
+source "$(dirname "$0")/lib.sh"
+need_fuse
+
+cd "$tmp"
+generate_model model.gguf BF16 8
+pack model.mfs model.gguf
+cp model.mfs mounted.mfs
+half=$(($(stat -c %s model.mfs) / 2))
+mount_container mounted.mfs "$tmp/mnt" -o noprefetch
+
+truncate -s "$half" mounted.mfs
+cat mnt/model.gguf >prefix 2>/dev/null && fail "bytes that are gone were read"
+cmp -n "$(stat -c %s prefix)" prefix model.gguf || fail "wrong bytes"
+tail -c 65536 mnt/model.gguf >/dev/null 2>&1 && fail "the end is gone and was read"
+grep -q 'frame at 0x.*: truncated' mnt.log || fail "the log does not say why: $(cat mnt.log)"
+grep -q 'the medium failed' mnt.log && fail "the log blames the medium: $(cat mnt.log)"
+
+cat model.mfs >mounted.mfs
+same mnt/model.gguf model.gguf
+unmount_container "$tmp/mnt" "$daemon"
