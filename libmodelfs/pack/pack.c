@@ -226,6 +226,20 @@ static int write_and_publish(mfs_pack_work *w, mfs_pack_summary *s)
 	return error;
 }
 
+/* A container that is replaced while another writer appends to it would look damaged to
+ * that one. What cannot be locked, or is not there, has no other writer. */
+static int lock_replaced(mfs_packer *p, const char *path, mfs_problem *why)
+{
+	mfs_problem found = {0};
+	int error = mfs_output_lock(&p->locked, path, &found);
+
+	if (error != MFS_E_BUSY)
+		return 0;
+	if (why)
+		*why = found;
+	return error;
+}
+
 static int write_new(mfs_pack_work *w, const char *path, mfs_pack_summary *s)
 {
 	mfs_packer *p = w->packer;
@@ -234,6 +248,8 @@ static int write_new(mfs_pack_work *w, const char *path, mfs_pack_summary *s)
 	w->output = &p->output;
 	if (!error && p->compact)
 		error = mfs_output_keep_mode(&p->output, &p->locked, w->why);
+	else if (!error && p->output.exists)
+		error = lock_replaced(p, path, w->why);
 	return error ? error : write_and_publish(w, s);
 }
 

@@ -83,6 +83,7 @@ refused 1 'No such file' mkmodelfs --append "$tmp/none.mfs" "$tmp/other.gguf"
 refused 1 'not a modelfs container' mkmodelfs --append "$tmp/notes.txt" "$tmp/other.gguf"
 if command -v flock >/dev/null; then
 	refused 1 'another mkmodelfs' flock "$c" mkmodelfs --append "$c" "$tmp/other.gguf"
+	refused 1 'another mkmodelfs' flock "$c" mkmodelfs --force "$c" "$tmp/other.gguf"
 fi
 [ "$sum" = "$(sha256sum <"$c")" ] || fail "a refusal changed the container"
 
