@@ -201,6 +201,8 @@ int options_parse(options *out, int argc, char *argv[])
 		return 0;
 	if (!out->container || !out->mountpoint)
 		return tool_misuse("a CONTAINER and a MOUNTPOINT are needed");
+	if (!*out->container || !*out->mountpoint)
+		return tool_misuse("an argument is empty");
 	if (out->surplus)
 		return tool_misuse("there are more arguments than CONTAINER and MOUNTPOINT");
 	err = check_values(out);

@@ -480,8 +480,9 @@ void mfs_close(mfs_container *c)
 static void cannot_start(mfs_container *c, int err)
 {
 	pthread_mutex_lock(&c->problem_lock);
-	mfs_problem_set(&c->problem, err, UINT64_MAX, "%s: cannot start reading: %s", c->path,
-			mfs_error_text(err));
+	mfs_problem_set(&c->problem, err, UINT64_MAX, "%s: cannot start %s: %s", c->path,
+			c->options.engine ? c->options.engine : "reading",
+			err == MFS_E_SYSTEM ? strerror(c->reader_errno) : mfs_error_text(err));
 	pthread_mutex_unlock(&c->problem_lock);
 }
 
@@ -490,8 +491,10 @@ struct reader *container_reader(mfs_container *c, int *err)
 	struct reader *r;
 
 	pthread_mutex_lock(&c->lock);
-	if (!c->reader && !c->reader_error)
+	if (!c->reader && !c->reader_error) {
 		c->reader_error = reader_new(&c->reader, c);
+		c->reader_errno = errno;
+	}
 	r = c->reader;
 	*err = c->reader_error;
 	pthread_mutex_unlock(&c->lock);

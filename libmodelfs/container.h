@@ -44,6 +44,7 @@ struct mfs_container {
 	pthread_mutex_t lock;
 	struct reader *reader;	      /* NULL before the first read */
 	int reader_error;	      /* why there is none: an engine starts only once */
+	int reader_errno;	      /* what a call to the system failed with then */
 	pthread_mutex_t problem_lock; /* taken last: under the reader's too */
 	mfs_problem problem;	      /* of the last failed read */
 };

@@ -171,6 +171,15 @@ static void refuse_option(int argc, char *argv[])
 		tool_misuse("'-%c' is not an option, or lacks its value", optopt);
 }
 
+/* A path or a name that a script's variable should have held. */
+static bool has_empty_operand(int argc, char *argv[])
+{
+	for (int i = optind; i < argc; i++)
+		if (!*argv[i])
+			return true;
+	return false;
+}
+
 int tool_option(int argc, char *argv[], const char *letters, const struct option *options,
 		void (*print_help)(void))
 {
@@ -186,6 +195,12 @@ int tool_option(int argc, char *argv[], const char *letters, const struct option
 		exit(tool_print_version());
 	case '?':
 		refuse_option(argc, argv);
+		break;
+	case -1:
+		if (has_empty_operand(argc, argv)) {
+			tool_misuse("an argument is empty");
+			option = '?';
+		}
 	}
 	return option;
 }

@@ -53,7 +53,7 @@ int tool_finish(int code);
 
 /* The next option of the command line, as getopt_long(3) gives it, or -1. It answers
  * -h (with `print_help`) and -V itself and ends the program; after '?' it has said what
- * is wrong, and the caller returns TOOL_USAGE. */
+ * is wrong, and the caller returns TOOL_USAGE. No argument behind the options is empty. */
 int tool_option(int argc, char *argv[], const char *letters, const struct option *options,
 		void (*print_help)(void));
 

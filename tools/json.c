@@ -61,9 +61,9 @@ int json_print(json_t *root)
 	if (isatty(STDOUT_FILENO))
 		flags |= JSON_ENSURE_ASCII;
 	err = json_dumpf(root, stdout, flags);
+	if (err && !ferror(stdout)) /* that, tool_finish() tells */
+		tool_error("out of memory");
 	putchar('\n');
 	json_decref(root);
-	if (err)
-		tool_error("standard output: cannot print the JSON");
 	return err ? TOOL_FAILED : TOOL_OK;
 }

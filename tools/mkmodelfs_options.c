@@ -263,15 +263,13 @@ bool mkmodelfs_options_lossy(const mkmodelfs_options *o)
 	return o->pack.quantize || o->pack.prune || premerges(o);
 }
 
-/* A SOURCE, NAME=SOURCE or CONTAINER that names nothing. */
+/* A NAME=SOURCE that names nothing. */
 static int check_paths(const mkmodelfs_options *o)
 {
-	if (!*o->container)
-		return tool_misuse("a CONTAINER needs a name");
 	for (int i = 0; i < o->source_count; i++) {
 		size_t length = strlen(o->sources[i]);
 
-		if (!length || o->sources[i][length - 1] == '=')
+		if (o->sources[i][length - 1] == '=')
 			return tool_misuse("'%s': NAME=SOURCE or SOURCE is needed", o->sources[i]);
 	}
 	return 0;

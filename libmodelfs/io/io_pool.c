@@ -1,4 +1,5 @@
 /* A pool of threads that each call pread(2): where io_uring is refused. */
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -165,9 +166,11 @@ int mfs_io_pool_start(mfs_io_file *file, uint32_t depth)
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->submitted, NULL);
 	pthread_cond_init(&pool->ended, NULL);
-	for (; pool->thread_count < threads; pool->thread_count++)
-		if (pthread_create(&pool->threads[pool->thread_count], NULL, pool_thread, pool))
+	for (; pool->thread_count < threads; pool->thread_count++) {
+		errno = pthread_create(&pool->threads[pool->thread_count], NULL, pool_thread, pool);
+		if (errno)
 			break;
+	}
 	if (!pool->thread_count) {
 		pool_free(pool);
 		return MFS_E_SYSTEM;

@@ -165,13 +165,16 @@ int mfs_io_uring_start(mfs_io_file *file, void *arena, size_t arena_bytes, uint3
 {
 	struct iovec buffers = {arena, arena_bytes};
 	struct uring *u = calloc(1, sizeof(*u));
+	int refused;
 
 	(void)depth;
 	if (!u)
 		return MFS_E_MEMORY;
 	/* Refused in many containers, on Android and on old kernels. */
-	if (io_uring_queue_init(RING_ENTRIES, &u->ring, 0) < 0) {
+	refused = io_uring_queue_init(RING_ENTRIES, &u->ring, 0);
+	if (refused < 0) {
 		free(u);
+		errno = -refused;
 		return MFS_E_SYSTEM;
 	}
 	pthread_mutex_init(&u->lock, NULL);

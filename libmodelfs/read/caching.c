@@ -15,6 +15,7 @@
  * finds nothing again whatever its size, and the same bytes hold more of the
  * model compressed than decoded: so the cache gets the rest.
  */
+#include <errno.h>
 #include <string.h>
 #include <time.h>
 
@@ -278,7 +279,8 @@ int caching_start(struct reader *r)
 {
 	if (!r->cache.memory)
 		return 0;
-	if (pthread_create(&r->keeper, NULL, keeper, r))
+	errno = pthread_create(&r->keeper, NULL, keeper, r);
+	if (errno)
 		return MFS_E_SYSTEM;
 	r->keeper_running = true;
 	return 0;

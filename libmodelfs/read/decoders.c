@@ -1,4 +1,5 @@
 /* Decoders: threads that work on jobs and answer the reads that waited for them. */
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -157,9 +158,11 @@ int decoders_start(struct reader *r)
 {
 	unsigned i;
 
-	for (i = 0; i < r->decoder_count; i++)
-		if (pthread_create(&r->decoders[i], NULL, decoder, r))
+	for (i = 0; i < r->decoder_count; i++) {
+		errno = pthread_create(&r->decoders[i], NULL, decoder, r);
+		if (errno)
 			break;
+	}
 	r->decoders_running = i;
 	return i ? 0 : MFS_E_SYSTEM;
 }

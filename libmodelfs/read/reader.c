@@ -157,7 +157,8 @@ void reader_queue_as(struct reader *r, const medium_queue *queue)
 
 static int threads_start(struct reader *r)
 {
-	if (pthread_create(&r->reaper, NULL, reaper, r))
+	errno = pthread_create(&r->reaper, NULL, reaper, r);
+	if (errno)
 		return MFS_E_SYSTEM;
 	r->reaper_running = true;
 	return decoders_start(r);
@@ -223,7 +224,10 @@ int reader_new(struct reader **out, mfs_container *c)
 	if (!err)
 		err = caching_start(r);
 	if (err) {
+		int why = errno;
+
 		reader_free(r);
+		errno = why;
 		return err;
 	}
 	*out = r;

@@ -29,6 +29,14 @@ for arguments in "" model.mfs "model.mfs mnt more" "-o no_such_option model.mfs 
 		fail "misuse '$arguments': the message belongs on stderr"
 	fi
 done
+for program in modelfs mkmodelfs modelfs-stat modelfs-extract modelfs-check; do
+	for arguments in '"" mnt' 'model.mfs ""' '""'; do
+		status=0
+		eval "$program $arguments" >out 2>err || status=$?
+		[ "$status" -eq 2 ] || fail "$program $arguments: status $status, not 2"
+		grep -q 'is empty\|are needed' err || fail "$program $arguments: $(cat err)"
+	done
+done
 ! is_mounted "$tmp/mnt" || fail "something was mounted"
 
 for program in modelfs mkmodelfs modelfs-stat modelfs-extract modelfs-check; do
