@@ -206,9 +206,9 @@ void mfs_groups_scatter(const struct mfs_groups *groups, const uint8_t *in, uint
 
 /* Where the bucket's tree lacks a code, the frame brings a tree of its own. */
 static size_t encode_bucket(const mfs_codes *codes, int uncoded, const uint8_t *in, size_t size,
-			    uint8_t *out)
+			    size_t all, uint8_t *out)
 {
-	size_t coded = uncoded ? 0 : mfs_codes_encode(codes, in, size, out);
+	size_t coded = uncoded ? 0 : mfs_codes_encode(codes, in, size, all, out);
 
 	return coded ? coded : mfs_literals_encode(NULL, in, size, out);
 }
@@ -216,6 +216,7 @@ static size_t encode_bucket(const mfs_codes *codes, int uncoded, const uint8_t *
 size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared,
 			  const struct mfs_groups *groups, uint8_t *out)
 {
+	const size_t all = (size_t)groups->count * groups->bytes;
 	size_t at = 0;
 
 	for (uint32_t b = 0; b < shared->buckets; b++) {
@@ -224,7 +225,7 @@ size_t mfs_buckets_encode(const uint8_t *sorted, const struct mfs_shared *shared
 		if (size == 0)
 			continue;
 		at += encode_bucket(&shared->encoding[b], groups->uncoded >> b & 1, sorted, size,
-				    out + at);
+				    all, out + at);
 		sorted += size;
 	}
 	return at;

@@ -73,13 +73,17 @@ struct stored {
 	int symbols;
 };
 
-/* The span that is being put together; its constants stand before its weights
- * are decoded. */
+/* The span that is being put together. Streams wait in the decoder's queue, so that all
+ * of a span's can take turns; but where constants tell the buckets of the weights, they
+ * are put back first. */
 struct target {
 	mfs_decoder *decoder;
 	const mfs_layout *layout;
 	uint32_t blocks;
 	uint8_t *out;
+	const uint8_t *bytes[MFS_STREAMS_MAX]; /* of each stream */
+	uint8_t *room;			       /* for those of the next */
+	unsigned waiting;		       /* slots that are to be put back, a bit each */
 	int in_place; /* the only field of the slot stands where it belongs */
 };
 
@@ -112,6 +116,18 @@ static int run_queue(mfs_decoder *decoder)
 	return mfs_literals_run(&decoder->queue) ? 0 : MFS_E_CORRUPT;
 }
 
+/* Decodes what waits, and puts the fields of slots that were taken apart in their places. */
+static int put_back(struct target *to)
+{
+	if (run_queue(to->decoder))
+		return MFS_E_CORRUPT;
+	for (unsigned slot = 0; slot < MFS_SLOTS; slot++)
+		if (to->waiting >> slot & 1)
+			mfs_layout_join_slot(to->layout, slot, to->blocks, to->bytes, to->out);
+	to->waiting = 0;
+	return 0;
+}
+
 /* One zstd frame after the other, each of a bucket, to decoder->sorted; behind the last lie
  * `rest` bytes. */
 static int decode_groups(mfs_decoder *decoder, const struct mfs_shared *shared,
@@ -137,7 +153,7 @@ static int decode_groups(mfs_decoder *decoder, const struct mfs_shared *shared,
 }
 
 /* Symbols that are a field as they stand, and the only one, go to the blocks at once. */
-static void scatter_symbols(struct target *to, const struct mfs_groups *groups, uint8_t *room)
+static void scatter_symbols(struct target *to, const struct mfs_groups *groups)
 {
 	const mfs_layout *layout = to->layout;
 	const uint8_t *sorted = to->decoder->sorted;
@@ -148,21 +164,21 @@ static void scatter_symbols(struct target *to, const struct mfs_groups *groups, 
 		mfs_groups_scatter(groups, sorted, mfs_context_groups(layout), to->out + offset,
 				   layout->block_bytes);
 	else
-		mfs_groups_scatter(groups, sorted, 1, room, groups->bytes);
+		mfs_groups_scatter(groups, sorted, 1, to->room, groups->bytes);
 }
 
-static int decode_buckets(struct target *to, const struct stored *stream, uint8_t *room)
+static int decode_buckets(struct target *to, const struct stored *stream)
 {
 	struct mfs_groups groups = {.bucket = to->decoder->buckets};
 	const struct mfs_shared *shared = stream->shared;
 
 	if (!stream->symbols || !shared || !shared->buckets || shared->group ||
-	    to->layout->context == MFS_CONTEXT_NONE)
+	    to->layout->context == MFS_CONTEXT_NONE || put_back(to))
 		return MFS_E_CORRUPT;
 	mfs_groups_find(&groups, to->layout, to->blocks, to->out, shared);
 	if (decode_groups(to->decoder, shared, &groups, stream->bytes, stream->size, 0))
 		return MFS_E_CORRUPT;
-	scatter_symbols(to, &groups, room);
+	scatter_symbols(to, &groups);
 	return 0;
 }
 
@@ -206,11 +222,12 @@ static int decode_marked(mfs_decoder *decoder, const struct stored *stream, uint
 	return 0;
 }
 
-/* Points *bytes to the stream's bytes, which are decoded to `room` if they are
- * not at hand anywhere else. */
-static int decode_stream(struct target *to, const struct stored *stream, uint8_t *room,
-			 const uint8_t **bytes)
+/* Points *bytes to the stream's bytes, which are decoded to the target's room if they
+ * are not at hand anywhere else. */
+static int decode_stream(struct target *to, const struct stored *stream, const uint8_t **bytes)
 {
+	uint8_t *room = to->room;
+
 	*bytes = room;
 	if (stream->coding != MFS_CODING_RAW && stream->size >= stream->raw_size)
 		return MFS_E_CORRUPT;
@@ -222,7 +239,7 @@ static int decode_stream(struct target *to, const struct stored *stream, uint8_t
 		*bytes = to->decoder->zeros;
 		return stream->size == 0 ? 0 : MFS_E_CORRUPT;
 	case MFS_CODING_BUCKETS:
-		return decode_buckets(to, stream, room);
+		return decode_buckets(to, stream);
 	case MFS_CODING_MARKED:
 		return decode_marked(to->decoder, stream, room);
 	case MFS_CODING_SHARED:
@@ -313,27 +330,46 @@ static int decode_mask(struct target *to, struct cursor *at, size_t *words)
 }
 
 /* Puts the words that are not zero together, then the zeros between them. */
-static void join_sparse(struct target *to, size_t words, size_t values,
-			const uint8_t *const bytes[])
+static int join_sparse(struct target *to, size_t words, size_t values)
 {
 	uint8_t *joined = to->decoder->joined;
 
-	mfs_layout_join_words(to->layout, values, bytes, joined);
+	if (run_queue(to->decoder))
+		return MFS_E_CORRUPT;
+	mfs_layout_join_words(to->layout, values, to->bytes, joined);
 	mfs_sparse_expand(to->decoder->mask, words, to->layout->field[0].width, joined, to->out);
+	return 0;
 }
 
-/* Finds or decodes the streams of one slot, and puts its fields back. Without
- * `joined`, the one stream is the span and is decoded there. */
-static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame, int joined)
+static int decode_streams(struct target *to, unsigned slot, struct cursor *at,
+			  const mfs_tables *tables, const size_t *values)
 {
 	const mfs_layout *layout = to->layout;
-	const uint8_t *bytes[MFS_STREAMS_MAX];
-	uint8_t *room = joined ? to->decoder->streams : to->out;
-	struct cursor at;
+
+	for (uint32_t s = 0; s < layout->stream_count; s++) {
+		const mfs_stream *about = &layout->stream[s];
+		struct stored stream = {
+		    .raw_size = values ? *values : (size_t)to->blocks * about->per_block,
+		    .symbols = layout->symbols.weights && layout->symbols.stream == s};
+
+		if (about->slot != slot)
+			continue;
+		if (frame_next(at, &stream, tables) || decode_stream(to, &stream, &to->bytes[s]))
+			return MFS_E_CORRUPT;
+		if (to->bytes[s] == to->room)
+			to->room += mfs_stream_align(stream.raw_size);
+	}
+	return at->left ? MFS_E_CORRUPT : 0;
+}
+
+/* Finds the streams of one slot; those that are coded may wait to be decoded. */
+static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame)
+{
+	const mfs_layout *layout = to->layout;
 	size_t words = (size_t)to->blocks * layout->stream[0].per_block, values = words;
+	struct cursor at;
 	int sparse;
 
-	to->decoder->queue.count = to->decoder->queue.lookup_count = 0;
 	to->decoder->queue.floor = frame->stored;
 	if (frame_begin(&at, frame, layout->slot_streams[slot],
 			(size_t)to->blocks * layout->slot_bytes[slot]))
@@ -341,43 +377,45 @@ static int decode_slot(struct target *to, unsigned slot, const mfs_frame *frame,
 	sparse = at.header && load_le32(at.header) >> MFS_LENGTH_BITS == MFS_CODING_SPARSE;
 	if (sparse && (!mfs_sparse_fits(layout) || slot != 0 || decode_mask(to, &at, &values)))
 		return MFS_E_CORRUPT;
-	for (uint32_t s = 0; s < layout->stream_count; s++) {
-		const mfs_stream *about = &layout->stream[s];
-		struct stored stream = {
-		    .raw_size = sparse ? values : (size_t)to->blocks * about->per_block,
-		    .symbols = layout->symbols.weights && layout->symbols.stream == s};
-
-		if (about->slot != slot)
-			continue;
-		if (frame_next(&at, &stream, frame->tables) ||
-		    decode_stream(to, &stream, room, &bytes[s]))
-			return MFS_E_CORRUPT;
-		if (bytes[s] == room)
-			room += mfs_stream_align(stream.raw_size);
-	}
-	if (at.left || run_queue(to->decoder))
+	if (decode_streams(to, slot, &at, frame->tables, sparse ? &values : NULL))
 		return MFS_E_CORRUPT;
 	if (sparse)
-		join_sparse(to, words, values, bytes);
-	else if (joined && !to->in_place)
-		mfs_layout_join_slot(layout, slot, to->blocks, bytes, to->out);
-	else if (!joined && bytes[0] != to->out)
-		memcpy(to->out, bytes[0], (size_t)to->blocks * layout->block_bytes);
+		return join_sparse(to, words, values);
+	if (!to->in_place)
+		to->waiting |= 1u << slot;
+	return 0;
+}
+
+/* The one stream is the span, and is decoded there. */
+static int decode_whole(struct target *to, const mfs_frame frame[MFS_SLOTS])
+{
+	const unsigned slot = to->layout->stream[0].slot;
+
+	to->room = to->out;
+	if (decode_slot(to, slot, &frame[slot]) || run_queue(to->decoder))
+		return MFS_E_CORRUPT;
+	if (to->bytes[0] != to->out)
+		memcpy(to->out, to->bytes[0], (size_t)to->blocks * to->layout->block_bytes);
 	return 0;
 }
 
 int mfs_span_decode(mfs_decoder *decoder, const mfs_layout *layout, uint32_t blocks,
 		    const mfs_frame frame[MFS_SLOTS], uint8_t *out)
 {
-	struct target to = {.decoder = decoder, .layout = layout, .blocks = blocks, .out = out};
+	struct target to = {.decoder = decoder,
+			    .layout = layout,
+			    .blocks = blocks,
+			    .out = out,
+			    .room = decoder->streams};
 	int err = 0;
 
 	if (!mfs_span_ok(layout, blocks, decoder->max_span))
 		return MFS_E_ARGUMENT;
-	/* Constants first: they tell the contexts of the weights. */
+	decoder->queue.count = decoder->queue.lookup_count = 0;
+	if (mfs_layout_is_one_stream(layout))
+		return decode_whole(&to, frame);
 	for (int slot = MFS_SLOTS - 1; slot >= 0 && !err; slot--)
 		if (layout->slot_streams[slot])
-			err = decode_slot(&to, (unsigned)slot, &frame[slot],
-					  !mfs_layout_is_one_stream(layout));
-	return err;
+			err = decode_slot(&to, (unsigned)slot, &frame[slot]);
+	return err ? err : put_back(&to);
 }

@@ -11,33 +11,6 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-void mfs_lookup_make(mfs_lookup *lookup, const mfs_codes *codes)
-{
-	memset(lookup, 0, sizeof(*lookup));
-	for (unsigned k = 0; k < 256; k++) {
-		unsigned length = codes->code[k] >> 16 & 255;
-		unsigned first = (codes->code[k] & 0xffff) << (MFS_LOOKUP_BITS - length);
-
-		if (codes->code[k] & MFS_CODE_MISSING)
-			continue;
-		for (unsigned i = 0; i < 1u << (MFS_LOOKUP_BITS - length); i++)
-			lookup->entry[first + i] = (uint16_t)(k << 8 | length);
-	}
-}
-
-uint32_t mfs_codes_mean(const mfs_codes *codes)
-{
-	uint32_t sum = 0;
-
-	for (unsigned k = 0; k < 256; k++)
-		if (!(codes->code[k] & MFS_CODE_MISSING)) {
-			unsigned length = codes->code[k] >> 16 & 255;
-
-			sum += length << (MFS_LOOKUP_BITS - length);
-		}
-	return sum >> (MFS_LOOKUP_BITS - 8);
-}
-
 /* ---- lanes ----
  *
  * A code has to be looked up before the next one can be: four streams alone leave
@@ -171,38 +144,12 @@ struct kernels {
 	mfs_decode_lanes *eight, *four;
 };
 
-/* A job that is being decoded, and the rounds it has left before its end has to be
- * looked at. */
-struct active {
-	mfs_literals_job *job; /* NULL: none */
-	unsigned rounds;
-};
-
-/* Looks at the job again, and finishes it if it has no rounds left: then the next one
- * that has some takes its place. */
-static void advance(struct active *active, mfs_literals_job *const **at,
-		    mfs_literals_job *const *end, int *ok)
-{
-	for (;;) {
-		if (active->job) {
-			active->rounds = rounds_left(active->job);
-			if (active->rounds > 0)
-				return;
-			*ok &= job_finish(active->job);
-		}
-		active->job = *at < end ? *(*at)++ : NULL;
-		if (!active->job)
-			return;
-	}
-}
-
 static size_t job_size(const mfs_literals_job *job)
 {
 	return (size_t)(job->end - job->begin);
 }
 
-/* The largest first: what is left when all others are done has no other to take turns
- * with. */
+/* The largest first. */
 static void sort_jobs(mfs_literals_job *jobs, uint32_t count, mfs_literals_job *sorted[])
 {
 	for (uint32_t i = 0; i < count; i++) {
@@ -214,36 +161,113 @@ static void sort_jobs(mfs_literals_job *jobs, uint32_t count, mfs_literals_job *
 	}
 }
 
+/* Half of the lanes, and the jobs that it decodes one after the other. */
+struct side {
+	mfs_literals_job *const *next, *const *end;
+	mfs_literals_job *job; /* at hand; NULL: there is none any more */
+	const uint8_t *until;  /* of its first stream: the other side goes on there; or NULL */
+	unsigned rounds;       /* before the job has to be looked at again */
+};
+
+/* Fewer bytes than this are not worth being left to the other side. */
+#define SHARE_MIN (4u * MFS_ROUNDS_MAX * MFS_ROUND)
+
+/* Gives both sides the same to do, because one alone decodes hardly more than half as
+ * fast: the job in the middle of all is begun by the second side and ended by the first,
+ * which comes to it last (McNaughton's wrap-around rule). */
+static void share_jobs(mfs_literals_job *const sorted[], uint32_t count, struct side side[2])
+{
+	size_t all = 0, before = 0, begun;
+	uint32_t middle = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		all += job_size(sorted[i]);
+	while (middle < count && before + job_size(sorted[middle]) < all / 2)
+		before += job_size(sorted[middle++]);
+	side[0] = (struct side){.next = sorted, .end = sorted + middle};
+	side[1] = (struct side){.next = sorted + middle, .end = sorted + count};
+	if (middle == count)
+		return;
+	begun = before + job_size(sorted[middle]) - all / 2;
+	if (middle == 0 || begun < SHARE_MIN) {
+		side[0].end++;
+		side[1].next++;
+	} else if (begun + SHARE_MIN <= job_size(sorted[middle])) {
+		side[0].end++;
+		side[1].job = *side[1].next++;
+		side[1].until = side[1].job->begin + begun / 4;
+	}
+}
+
+/* The next job of `own`, unless the other side is still at it and so ends it. */
+static mfs_literals_job *next_job(struct side *own, struct side *other)
+{
+	while (own->next < own->end) {
+		mfs_literals_job *job = *own->next++;
+
+		if (job != other->job)
+			return job;
+		other->until = NULL;
+	}
+	return NULL;
+}
+
+/* Finds how many rounds the job at hand has; one that has none left is finished, and
+ * the next takes its place. */
+static void advance(struct side *own, struct side *other, int *ok)
+{
+	for (;; own->job = next_job(own, other), own->until = NULL) {
+		if (!own->job) {
+			if (own->next == own->end)
+				return;
+			continue;
+		}
+		own->rounds = rounds_left(own->job);
+		if (own->rounds == 0) {
+			*ok &= job_finish(own->job);
+			continue;
+		}
+		if (own->until) {
+			ptrdiff_t most = (own->until - own->job->out) / MFS_ROUND;
+
+			if (most <= 0)
+				continue;
+			own->rounds = most < own->rounds ? (unsigned)most : own->rounds;
+		}
+		return;
+	}
+}
+
 static int run_all(mfs_literals_job *jobs, uint32_t count, struct kernels with)
 {
 	mfs_literals_job *sorted[MFS_JOBS_MAX];
-	mfs_literals_job *const *at = sorted, *const *end = sorted + count;
-	struct active a = {0}, b = {0};
+	struct side side[2], *a = &side[0], *b = &side[1];
 	mfs_lanes lanes;
 	int ok = 1;
 
 	sort_jobs(jobs, count, sorted);
+	share_jobs(sorted, count, side);
 	for (;;) {
 		unsigned rounds;
 
-		advance(&a, &at, end, &ok);
-		advance(&b, &at, end, &ok);
-		if (!a.job && !b.job)
+		advance(a, b, &ok);
+		advance(b, a, &ok);
+		if (!a->job && !b->job)
 			return ok;
-		if (!a.job || !b.job) {
-			const struct active *one = a.job ? &a : &b;
+		if (!a->job || !b->job) {
+			const struct side *one = a->job ? a : b;
 
 			lanes_enter(&lanes, 0, one->job);
 			with.four(&lanes, one->rounds);
 			lanes_leave(&lanes, 0, one->job, one->rounds);
 			continue;
 		}
-		rounds = a.rounds < b.rounds ? a.rounds : b.rounds;
-		lanes_enter(&lanes, 0, a.job);
-		lanes_enter(&lanes, 1, b.job);
+		rounds = a->rounds < b->rounds ? a->rounds : b->rounds;
+		lanes_enter(&lanes, 0, a->job);
+		lanes_enter(&lanes, 1, b->job);
 		with.eight(&lanes, rounds);
-		lanes_leave(&lanes, 0, a.job, rounds);
-		lanes_leave(&lanes, 1, b.job, rounds);
+		lanes_leave(&lanes, 0, a->job, rounds);
+		lanes_leave(&lanes, 1, b->job, rounds);
 	}
 }
 
@@ -289,15 +313,15 @@ static const mfs_lookup *parse_tree(mfs_literals_queue *queue, const uint8_t **i
 				    size_t regenerated)
 {
 	mfs_lookup *lookup = &queue->lookup[queue->lookup_count];
-	mfs_codes codes;
+	mfs_ranks ranks;
 	size_t tree;
 
 	if (queue->lookup_count == MFS_LOOKUPS_MAX)
 		return NULL;
-	tree = mfs_codes_read(&codes, *in, *size);
-	if (tree == 0 || (regenerated > FEW_BYTES && mfs_codes_mean(&codes) <= MFS_LONG_CODES))
+	tree = mfs_ranks_read(&ranks, *in, *size);
+	if (tree == 0 || (regenerated > FEW_BYTES && mfs_ranks_mean(&ranks) <= MFS_LONG_CODES))
 		return NULL;
-	mfs_lookup_make(lookup, &codes);
+	mfs_lookup_make(lookup, &ranks);
 	queue->lookup_count++;
 	*in += tree;
 	*size -= tree;

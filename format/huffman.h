@@ -16,9 +16,25 @@ typedef struct {
 	uint32_t code[256];
 } mfs_codes;
 
+/* The bytes that have a code: those with the longest first, equal lengths in their own
+ * order. Codes count up in this order, so it says all of a tree. */
+typedef struct {
+	uint8_t byte[256];
+	uint16_t number[MFS_CODE_BITS_MAX + 1]; /* of codes of each length */
+	unsigned longest;
+} mfs_ranks;
+
 /* Reads a tree in zstd's form, which is the first bytes at `tree`. Returns its
- * size, or 0 if these bytes are no tree. */
-size_t mfs_codes_read(mfs_codes *codes, const uint8_t *tree, size_t size);
+ * size, or 0 if these bytes are no tree; a tree that is read is complete. */
+size_t mfs_ranks_read(mfs_ranks *ranks, const uint8_t *tree, size_t size);
+
+void mfs_codes_make(mfs_codes *codes, const mfs_ranks *ranks);
+
+/* Mean bits of a byte that is distributed as the codes want it, in 1/256. */
+uint32_t mfs_ranks_mean(const mfs_ranks *ranks);
+/* The mean from which on one code is looked up at a time: zstd finds two shorter ones
+ * at once. */
+#define MFS_LONG_CODES (5 * 256 / 2)
 
 /* Codes, and how zstd stores them. */
 typedef struct {
@@ -44,9 +60,11 @@ uint64_t mfs_codes_bits(const mfs_codes *codes, const uint32_t histogram[256]);
 size_t mfs_codes_bound(size_t size);
 
 /* Writes a zstd frame whose blocks hold literals coded with the tables'
- * tree, or are raw where that is smaller. Returns its size; 0 if a code is
- * missing. */
-size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out);
+ * tree, or are raw where that is smaller. `all`: bytes that are decoded together,
+ * these among them; so that most of them take turns, large blocks become two.
+ * Returns its size; 0 if a code is missing. */
+size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, size_t all,
+			uint8_t *out);
 
 /* Whether mfs_literals_encode() would use several trees for these bytes. */
 int mfs_literals_change(const uint8_t *in, size_t size);
@@ -61,13 +79,7 @@ typedef struct {
 	uint16_t entry[1 << MFS_LOOKUP_BITS];
 } mfs_lookup;
 
-void mfs_lookup_make(mfs_lookup *lookup, const mfs_codes *codes);
-
-/* Mean bits of a byte that is distributed as the codes want it, in 1/256. */
-uint32_t mfs_codes_mean(const mfs_codes *codes);
-/* The mean from which on one code is looked up at a time: zstd finds two shorter ones
- * at once. */
-#define MFS_LONG_CODES (5 * 256 / 2)
+void mfs_lookup_make(mfs_lookup *lookup, const mfs_ranks *ranks);
 
 /* One block of literals: four streams that are decoded side by side. */
 typedef struct {

@@ -9,6 +9,7 @@
 #define WEIGHT_MAX    12
 #define WEIGHTS_MAX   255 /* that are stored: the last is not */
 #define PLAIN_MAX     128 /* that may be stored as nibbles */
+#define CODED_MAX     127 /* bytes of those that are coded */
 #define RATE_FIRST(w) (1u << ((w)-1))
 
 /* ---- reading the weights of a tree ---- */
@@ -20,17 +21,14 @@ struct reader {
 	size_t at; /* bit */
 };
 
+/* At most eight bits. */
 static unsigned peek(const struct reader *in, unsigned count)
 {
-	unsigned value = 0;
+	size_t at = in->at / 8;
+	unsigned lower = at < in->size ? in->bytes[at] : 0;
+	unsigned upper = at + 1 < in->size ? in->bytes[at + 1] : 0;
 
-	for (unsigned i = 0; i < count; i++) {
-		size_t bit = in->at + i;
-
-		if (bit / 8 < in->size)
-			value |= (in->bytes[bit / 8] >> bit % 8 & 1u) << i;
-	}
-	return value;
+	return (lower | upper << 8) >> in->at % 8 & ((1u << count) - 1);
 }
 
 static unsigned take(struct reader *in, unsigned count)
@@ -127,50 +125,56 @@ static void spread(const struct counts *counts, struct state table[1 << LOG_MAX]
 	}
 }
 
-/* Bits read downwards from the one that ends a stream. */
+/* Bits read downwards from the one that ends a stream: zeros follow the first byte. */
 struct backward {
-	const uint8_t *bytes;
-	long left;
+	uint8_t bytes[1 + CODED_MAX + 1];
+	int at; /* bit of `bytes`, from 8 on */
 };
 
-/* At most eight bits. Zeros follow the last. */
+/* At most eight bits, and not again once that leads below the first byte. */
 static unsigned take_back(struct backward *in, unsigned count)
 {
-	long at = in->left -= (long)count;
-	unsigned missing = at < 0 ? (unsigned)-at : 0, lower, upper;
+	in->at -= (int)count;
+	return load_le16(in->bytes + in->at / 8) >> in->at % 8 & ((1u << count) - 1);
+}
 
-	if (count == 0 || missing >= count)
-		return 0;
-	at = at < 0 ? 0 : at;
-	lower = in->bytes[at / 8];
-	upper = in->bytes[(in->left + (long)count - 1) / 8];
-	return ((lower | upper << 8) >> at % 8 & ((1u << (count - missing)) - 1)) << missing;
+static int is_used_up(const struct backward *in)
+{
+	return in->at < 8;
+}
+
+/* The bits behind the counts. */
+static void begin_back(struct backward *bits, const struct reader *in)
+{
+	size_t first = in->at / 8, size = in->size - first;
+
+	memset(bits, 0, sizeof(*bits));
+	memcpy(bits->bytes + 1, in->bytes + first, size);
+	bits->at = (int)size * 8 + (size ? 31 - __builtin_clz(in->bytes[in->size - 1]) : 0);
 }
 
 /* Two states take turns until the bits are used up. */
 static unsigned read_coded(struct reader *in, uint8_t weight[WEIGHTS_MAX])
 {
 	struct state table[1 << LOG_MAX];
-	struct backward bits = {in->bytes, 0};
+	struct backward bits;
 	struct counts counts;
 	unsigned state[2], count = 0;
 
 	if (in->size == 0 || in->bytes[in->size - 1] == 0 || read_counts(in, &counts))
 		return 0;
-	bits.left = (long)in->size * 8 - 8 + (31 - __builtin_clz(in->bytes[in->size - 1]));
-	bits.bytes += in->at / 8;
-	bits.left -= (long)in->at;
+	begin_back(&bits, in);
 	spread(&counts, table);
-	state[0] = take_back(&bits, counts.log);
-	state[1] = take_back(&bits, counts.log);
-	for (unsigned turn = 0; bits.left >= 0; turn ^= 1) {
+	for (int k = 0; k < 2; k++)
+		state[k] = is_used_up(&bits) ? 0 : take_back(&bits, counts.log);
+	for (unsigned turn = 0; !is_used_up(&bits); turn ^= 1) {
 		const struct state *at = &table[state[turn]];
 
 		if (count + 2 > WEIGHTS_MAX)
 			return 0;
 		weight[count++] = at->weight;
 		state[turn] = at->next + take_back(&bits, at->bits);
-		if (bits.left < 0)
+		if (is_used_up(&bits))
 			weight[count++] = table[state[turn ^ 1]].weight;
 	}
 	return count;
@@ -209,25 +213,32 @@ static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
 	return ones + (weight[count] == 1) < 2 ? 0 : log;
 }
 
-/* Longest codes first, equal lengths in the order of the bytes. */
-static void assign(mfs_codes *codes, const uint8_t *weight, unsigned count, unsigned log)
+/* The bytes of each weight in turn, found eight at a time: counting one by one would wait
+ * for the counter again and again. */
+static void rank(mfs_ranks *ranks, const uint8_t weight[256], unsigned log)
 {
-	uint32_t next[WEIGHT_MAX + 2] = {0};
-	uint32_t number[WEIGHT_MAX + 1] = {0};
+	const uint64_t ones = UINT64_C(0x0101010101010101), low = 0x7f * ones;
+	unsigned count = 0;
 
-	for (unsigned i = 0; i < count; i++)
-		number[weight[i]]++;
-	for (unsigned w = 1; w <= log; w++)
-		next[w + 1] = (next[w] + number[w]) >> 1;
-	for (unsigned i = 0; i < 256; i++)
-		codes->code[i] = i < count && weight[i]
-				     ? next[weight[i]]++ | (log + 1 - weight[i]) << 16
-				     : MFS_CODE_MISSING;
+	*ranks = (mfs_ranks){.longest = log};
+	for (unsigned w = 1; w <= log; w++) {
+		unsigned before = count;
+
+		for (unsigned i = 0; i < 256; i += 8) {
+			uint64_t other = load_le64(weight + i) ^ w * ones;
+			uint64_t equal = ~(((other & low) + low) | other | low);
+
+			for (; equal; equal &= equal - 1)
+				ranks->byte[count++] =
+				    (uint8_t)(i + (unsigned)__builtin_ctzll(equal) / 8);
+		}
+		ranks->number[log + 1 - w] = (uint16_t)(count - before);
+	}
 }
 
-size_t mfs_codes_read(mfs_codes *codes, const uint8_t *tree, size_t size)
+size_t mfs_ranks_read(mfs_ranks *ranks, const uint8_t *tree, size_t size)
 {
-	uint8_t weight[WEIGHTS_MAX + 1];
+	uint8_t weight[256] = {0};
 	struct reader in = {tree + 1, 0, 0};
 	unsigned count, log;
 
@@ -240,8 +251,57 @@ size_t mfs_codes_read(mfs_codes *codes, const uint8_t *tree, size_t size)
 	log = count ? complete(weight, count) : 0;
 	if (log == 0)
 		return 0;
-	assign(codes, weight, count + 1, log);
+	rank(ranks, weight, log);
 	return in.size + 1;
+}
+
+uint32_t mfs_ranks_mean(const mfs_ranks *ranks)
+{
+	uint32_t sum = 0;
+
+	for (unsigned length = 1; length <= ranks->longest; length++)
+		sum += ranks->number[length] * length << (MFS_CODE_BITS_MAX - length);
+	return sum >> (MFS_CODE_BITS_MAX - 8);
+}
+
+void mfs_codes_make(mfs_codes *codes, const mfs_ranks *ranks)
+{
+	const uint8_t *byte = ranks->byte;
+	uint32_t code = 0;
+
+	for (unsigned k = 0; k < 256; k++)
+		codes->code[k] = MFS_CODE_MISSING;
+	for (unsigned length = ranks->longest; length > 0; length--) {
+		for (unsigned i = 0; i < ranks->number[length]; i++)
+			codes->code[*byte++] = code++ | length << 16;
+		code >>= 1;
+	}
+}
+
+/* `count` is a power of two. */
+static inline void fill(uint16_t *to, uint16_t value, unsigned count)
+{
+	const uint64_t four = value * UINT64_C(0x0001000100010001);
+
+	if (count >= 4)
+		for (unsigned i = 0; i < count; i += 4)
+			memcpy(to + i, &four, sizeof(four));
+	else
+		for (unsigned i = 0; i < count; i++)
+			to[i] = value;
+}
+
+void mfs_lookup_make(mfs_lookup *lookup, const mfs_ranks *ranks)
+{
+	uint16_t *to = lookup->entry;
+	const uint8_t *byte = ranks->byte;
+
+	for (unsigned length = ranks->longest; length > 0; length--) {
+		const unsigned times = 1u << (MFS_LOOKUP_BITS - length);
+
+		for (unsigned i = 0; i < ranks->number[length]; i++, to += times)
+			fill(to, (uint16_t)(*byte++ << 8 | length), times);
+	}
 }
 
 /* ---- writing the weights ---- */
@@ -416,6 +476,7 @@ static unsigned make_limited(mfs_tree *tree, const uint32_t histogram[256], unsi
 {
 	uint8_t length[256], weight[256];
 	unsigned last = 0, log = mfs_code_lengths(histogram, limit, length);
+	mfs_ranks ranks;
 
 	tree->size = 0;
 	if (log == 0)
@@ -424,7 +485,8 @@ static unsigned make_limited(mfs_tree *tree, const uint32_t histogram[256], unsi
 		weight[k] = (uint8_t)(length[k] ? log + 1 - length[k] : 0);
 		last = length[k] ? k : last;
 	}
-	assign(&tree->codes, weight, last + 1, log);
+	rank(&ranks, weight, log);
+	mfs_codes_make(&tree->codes, &ranks);
 	tree->size = write_weights(weight, last, tree->bytes);
 	return tree->size ? log : 0;
 }

@@ -10,8 +10,9 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-#define HALVES_MIN (24u << 10) /* bytes from which on a frame has two blocks */
-#define UNEVEN	   1060
+/* Bytes that would have no others to take turns with, from which on two blocks are better. */
+#define ALONE_MIN (12u << 10)
+#define UNEVEN	  1060
 
 size_t mfs_codes_bound(size_t size)
 {
@@ -225,66 +226,69 @@ static size_t raw_block(const uint8_t *in, size_t size, int last, uint8_t *out)
 	return 3 + size;
 }
 
-/* A block of literals, raw if that is not larger. With a tree of `tree_size` bytes,
- * or (0) with the one before. */
-static size_t encode_block(const mfs_codes *codes, const uint8_t *tree, size_t tree_size,
-			   const uint8_t *in, size_t size, int last, uint8_t *out, uint32_t *seen)
+/* How literals become blocks. */
+struct blocks {
+	const mfs_codes *codes;
+	const uint8_t *tree; /* for the first block that is not raw */
+	size_t tree_size;    /* 0: it is known */
+	size_t most;	     /* bytes of a block */
+	uint32_t seen;	     /* MFS_CODE_MISSING where a code was missing */
+};
+
+/* A block of literals, raw if that is not larger. */
+static size_t encode_block(struct blocks *with, const uint8_t *in, size_t size, int last,
+			   uint8_t *out)
 {
 	size_t header = literals_header_size(size), coded;
 	uint8_t *literals = out + 3 + header;
 
-	if (tree_size)
-		memcpy(literals, tree, tree_size);
-	coded = tree_size + encode_literals(codes, in, size, literals + tree_size, seen);
+	if (with->tree_size)
+		memcpy(literals, with->tree, with->tree_size);
+	coded = with->tree_size +
+		encode_literals(with->codes, in, size, literals + with->tree_size, &with->seen);
 	if (header + coded + 1 >= size)
 		return raw_block(in, size, last, out);
-	literals_header(tree_size ? 2 : 3, size, coded, out + 3);
+	literals_header(with->tree_size ? 2 : 3, size, coded, out + 3);
 	literals[coded] = 0; /* no sequences */
 	block_header(out, header + coded + 1, 2, last);
+	with->tree_size = 0;
 	return 3 + header + coded + 1;
 }
 
-static int is_compressed(const uint8_t *block)
+/* Stops early where a code is missing. */
+static size_t encode_blocks(struct blocks *with, const uint8_t *in, size_t size, int last,
+			    uint8_t *out)
 {
-	return (block[0] >> 1 & 3) == 2;
-}
-
-/* Blocks of the same codes. The first that is not raw brings the tree of *tree_size
- * bytes, which then becomes 0; with 0 it is known. Stops early where a code is
- * missing. */
-static size_t encode_blocks(const mfs_codes *codes, const uint8_t *tree, size_t *tree_size,
-			    const uint8_t *in, size_t size, int last, uint8_t *out, uint32_t *seen)
-{
-	size_t most = BLOCK_BYTES - UNEVEN;
 	uint8_t *at = out;
 
-	/* Two blocks can be decoded side by side. Quarters of whole 4 KiB would lie at
-	 * addresses that the processor's stores take for one another. */
-	if (size >= HALVES_MIN && size <= BLOCK_BYTES)
-		most = size / 2 + UNEVEN;
-	while (size && !(*seen & MFS_CODE_MISSING)) {
-		size_t part = size < most ? size : most;
-		uint8_t *block = at;
+	while (size && !(with->seen & MFS_CODE_MISSING)) {
+		size_t part = size < with->most ? size : with->most;
 
-		at +=
-		    encode_block(codes, tree, *tree_size, in, part, last && part == size, at, seen);
-		if (is_compressed(block))
-			*tree_size = 0;
+		at += encode_block(with, in, part, last && part == size, at);
 		in += part;
 		size -= part;
 	}
 	return (size_t)(at - out);
 }
 
-size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, uint8_t *out)
+/* Two blocks can be decoded side by side. Quarters of whole 4 KiB would lie at addresses
+ * that the processor's stores take for one another. */
+static size_t block_of(size_t size, size_t all)
+{
+	return 2 * size >= all + ALONE_MIN && size <= BLOCK_BYTES ? size / 2 + UNEVEN
+								  : BLOCK_BYTES - UNEVEN;
+}
+
+size_t mfs_codes_encode(const mfs_codes *codes, const uint8_t *in, size_t size, size_t all,
+			uint8_t *out)
 {
 	const size_t header = sizeof(mfs_literals_header);
-	size_t known = 0, coded;
-	uint32_t seen = 0;
+	struct blocks with = {.codes = codes, .most = block_of(size, all)};
+	size_t coded;
 
 	memcpy(out, mfs_literals_header, header);
-	coded = encode_blocks(codes, NULL, &known, in, size, 1, out + header, &seen);
-	return seen & MFS_CODE_MISSING ? 0 : header + coded;
+	coded = encode_blocks(&with, in, size, 1, out + header);
+	return with.seen & MFS_CODE_MISSING ? 0 : header + coded;
 }
 
 /* ---- trees of their own ---- */
@@ -297,36 +301,40 @@ static size_t same_block(const uint8_t *in, size_t size, int last, uint8_t *out)
 	return 4;
 }
 
-/* A block with a tree of its own, which then is that of the next ones, or with the
- * one before (NULL: there is none), whichever is smaller. */
-static size_t encode_own(const mfs_tree **before, const mfs_tree *own,
-			 const uint32_t histogram[256], const uint8_t *in, size_t size, int last,
-			 uint8_t *out)
-{
-	uint32_t seen = 0;
-	uint64_t old_bits = *before ? mfs_codes_bits(&(*before)->codes, histogram) : UINT64_MAX;
-	uint64_t own_bits = UINT64_MAX;
-	size_t tree_size = 0, coded;
-
-	if (own->size)
-		own_bits = mfs_codes_bits(&own->codes, histogram) + 8 * own->size;
-	if (old_bits <= own_bits && old_bits / 8 < size)
-		return encode_blocks(&(*before)->codes, NULL, &tree_size, in, size, last, out,
-				     &seen);
-	if (own_bits / 8 >= size)
-		return raw_block(in, size, last, out);
-	tree_size = own->size;
-	coded = encode_blocks(&own->codes, own->bytes, &tree_size, in, size, last, out, &seen);
-	if (tree_size == 0)
-		*before = own;
-	return coded;
-}
-
 /* The trees of the block at hand and of the one before. */
 struct trees {
 	const mfs_tree *before; /* NULL: there is none */
 	mfs_tree tree[2];
+	size_t all; /* bytes that they are for */
 };
+
+/* A block with a tree of its own, which then is that of the next ones, or with the
+ * one before, whichever is smaller. */
+static size_t encode_own(struct trees *trees, const mfs_tree *own, const uint32_t histogram[256],
+			 const uint8_t *in, size_t size, int last, uint8_t *out)
+{
+	struct blocks with = {.most = block_of(size, trees->all)};
+	const mfs_tree *before = trees->before;
+	uint64_t old_bits = before ? mfs_codes_bits(&before->codes, histogram) : UINT64_MAX;
+	uint64_t own_bits = UINT64_MAX;
+	size_t coded;
+
+	if (own->size)
+		own_bits = mfs_codes_bits(&own->codes, histogram) + 8 * own->size;
+	if (old_bits <= own_bits && old_bits / 8 < size) {
+		with.codes = &before->codes;
+		return encode_blocks(&with, in, size, last, out);
+	}
+	if (own_bits / 8 >= size)
+		return raw_block(in, size, last, out);
+	with.codes = &own->codes;
+	with.tree = own->bytes;
+	with.tree_size = own->size;
+	coded = encode_blocks(&with, in, size, last, out);
+	if (with.tree_size == 0)
+		trees->before = own;
+	return coded;
+}
 
 static size_t encode_part(struct trees *trees, const uint32_t histogram[256], const uint8_t *in,
 			  size_t size, int last, uint8_t *out)
@@ -336,12 +344,12 @@ static size_t encode_part(struct trees *trees, const uint32_t histogram[256], co
 	if (histogram[in[0]] == size)
 		return same_block(in, size, last, out);
 	mfs_tree_make(own, histogram);
-	return encode_own(&trees->before, own, histogram, in, size, last, out);
+	return encode_own(trees, own, histogram, in, size, last, out);
 }
 
 static size_t encode_parts(const uint8_t *in, size_t size, uint8_t *out)
 {
-	struct trees trees = {0};
+	struct trees trees = {.all = size};
 	uint32_t part[MFS_CUT_MAX], histogram[256];
 	uint8_t *at = out;
 
@@ -376,13 +384,13 @@ int mfs_literals_change(const uint8_t *in, size_t size)
 size_t mfs_literals_encode(const mfs_tree *tree, const uint8_t *in, size_t size, uint8_t *out)
 {
 	uint8_t *at = out + sizeof(mfs_literals_header);
-	size_t tree_size = tree ? tree->size : 0;
-	uint32_t seen = 0;
+	struct blocks with = {.most = block_of(size, size)};
 
 	memcpy(out, mfs_literals_header, sizeof(mfs_literals_header));
-	if (tree_size && size <= BLOCK_BYTES)
-		at += encode_blocks(&tree->codes, tree->bytes, &tree_size, in, size, 1, at, &seen);
-	else
-		at += encode_parts(in, size, at);
-	return (size_t)(at - out);
+	if (!tree || !tree->size || size > BLOCK_BYTES)
+		return (size_t)(at + encode_parts(in, size, at) - out);
+	with.codes = &tree->codes;
+	with.tree = tree->bytes;
+	with.tree_size = tree->size;
+	return (size_t)(at + encode_blocks(&with, in, size, 1, at) - out);
 }

@@ -176,7 +176,8 @@ static void try_literals(mfs_encoder *encoder, const struct mfs_span *span,
 	coding = with_shared <= with_own ? MFS_CODING_SHARED : MFS_CODING_LITERALS;
 	if (smaller(with_shared, with_own) <= limit) {
 		size = coding == MFS_CODING_SHARED
-			   ? mfs_codes_encode(shared->encoding, stream->bytes, stream->size, out)
+			   ? mfs_codes_encode(shared->encoding, stream->bytes, stream->size,
+					      stream->size, out)
 			   : mfs_literals_encode(&tree, stream->bytes, stream->size, out);
 		if (size && size <= limit) {
 			mfs_coded_keep(stream, coding, out, size);

@@ -63,18 +63,18 @@ struct part {
 
 /* What decoding wants of a tree, which is `size` bytes. */
 static int open_decoding(mfs_tables *tables, struct mfs_shared *shared, uint32_t number,
-			 const mfs_codes *codes, const uint8_t *tree, size_t size)
+			 const mfs_ranks *ranks, const uint8_t *tree, size_t size)
 {
 	int err = open_dictionary(&shared->decoding[number], tree, size, &tables->memory);
 
 	if (err)
 		return err;
-	if (mfs_codes_mean(codes) <= MFS_LONG_CODES)
+	if (mfs_ranks_mean(ranks) <= MFS_LONG_CODES)
 		return 0;
 	shared->lookup[number] = malloc(sizeof(mfs_lookup));
 	if (!shared->lookup[number])
 		return MFS_E_MEMORY;
-	mfs_lookup_make(shared->lookup[number], codes);
+	mfs_lookup_make(shared->lookup[number], ranks);
 	tables->memory += sizeof(mfs_lookup);
 	return 0;
 }
@@ -83,7 +83,7 @@ static int open_tree(mfs_tables *tables, struct mfs_shared *shared, struct part 
 		     enum mfs_tables_use use)
 {
 	uint32_t number = shared->count;
-	mfs_codes codes;
+	mfs_ranks ranks;
 	size_t size;
 
 	if (shared->buckets && part->left && part->bytes[0] == MFS_NO_TREE) {
@@ -95,14 +95,14 @@ static int open_tree(mfs_tables *tables, struct mfs_shared *shared, struct part 
 		part->left--;
 		return 0;
 	}
-	size = mfs_codes_read(&codes, part->bytes, part->left);
+	size = mfs_ranks_read(&ranks, part->bytes, part->left);
 	if (size == 0)
 		return MFS_E_CORRUPT;
 	shared->count++;
 	if (use != MFS_TABLES_DECODE)
-		shared->encoding[number] = codes;
+		mfs_codes_make(&shared->encoding[number], &ranks);
 	if (use != MFS_TABLES_ENCODE) {
-		int err = open_decoding(tables, shared, number, &codes, part->bytes, size);
+		int err = open_decoding(tables, shared, number, &ranks, part->bytes, size);
 
 		if (err)
 			return err;

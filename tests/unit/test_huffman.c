@@ -59,6 +59,21 @@ static int fixture_free(void **state)
 	return 0;
 }
 
+/* Code by code, as mfs_lookup_make() makes it of ranks. */
+static void lookup_of(mfs_lookup *lookup, const mfs_codes *codes)
+{
+	memset(lookup, 0, sizeof(*lookup));
+	for (unsigned k = 0; k < 256; k++) {
+		unsigned length = codes->code[k] >> 16 & 255;
+		unsigned first = (codes->code[k] & 0xffff) << (MFS_LOOKUP_BITS - length);
+
+		if (codes->code[k] & MFS_CODE_MISSING)
+			continue;
+		for (unsigned i = 0; i < 1u << (MFS_LOOKUP_BITS - length); i++)
+			lookup->entry[first + i] = (uint16_t)(k << 8 | length);
+	}
+}
+
 /* Bytes below `values`, small ones more often, and the tree of all of them. */
 static const struct mfs_shared *make_tree(struct fixture *f, unsigned values)
 {
@@ -94,7 +109,7 @@ static void zstd_decodes_what_we_code(void **state)
 
 		for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
 			size_t coded =
-			    mfs_codes_encode(shared->encoding, f->in, sizes[i], f->coded);
+			    mfs_codes_encode(shared->encoding, f->in, sizes[i], sizes[i], f->coded);
 
 			assert_in_range(coded, 1, mfs_codes_bound(sizes[i]));
 			assert_int_equal(ZSTD_findFrameCompressedSize(f->coded, coded), coded);
@@ -165,10 +180,10 @@ static void we_decode_what_we_code(void **state)
 	for (unsigned values = 3; values < 256; values += 50) {
 		const struct mfs_shared *shared = make_tree(f, values);
 
-		mfs_lookup_make(&lookup, shared->encoding);
+		lookup_of(&lookup, shared->encoding);
 		for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
 			size_t coded =
-			    mfs_codes_encode(shared->encoding, f->in, sizes[i], f->coded);
+			    mfs_codes_encode(shared->encoding, f->in, sizes[i], sizes[i], f->coded);
 			uint8_t *exact = malloc(coded);
 
 			assert_non_null(exact);
@@ -194,9 +209,9 @@ static void damaged_frames_decode_as_zstd_decodes_them(void **state)
 	int taken = 0;
 
 	assert_non_null(expected);
-	mfs_lookup_make(&lookup, shared->encoding);
+	lookup_of(&lookup, shared->encoding);
 	for (int i = 0; i < 3000; i++) {
-		size_t coded = mfs_codes_encode(shared->encoding, f->in, size, f->coded);
+		size_t coded = mfs_codes_encode(shared->encoding, f->in, size, size, f->coded);
 		uint8_t *exact = malloc(coded);
 		size_t result;
 
@@ -263,9 +278,10 @@ static void bytes_without_a_code_are_not_coded(void **state)
 	for (size_t at = 0; at < 2000; at += 333) {
 		uint8_t kept = f->in[at];
 
-		assert_true(mfs_codes_encode(shared->encoding, f->in, 2000, f->coded) > 0);
+		assert_true(mfs_codes_encode(shared->encoding, f->in, 2000, 2000, f->coded) > 0);
 		f->in[at] = 200;
-		assert_int_equal(mfs_codes_encode(shared->encoding, f->in, 2000, f->coded), 0);
+		assert_int_equal(mfs_codes_encode(shared->encoding, f->in, 2000, 2000, f->coded),
+				 0);
 		f->in[at] = kept;
 	}
 	histogram[3] = 1;
@@ -282,7 +298,7 @@ static void noise_becomes_raw_blocks(void **state)
 
 	for (size_t i = 0; i < 5000; i++)
 		f->in[i] = (uint8_t)(200 + random_next() % 40);
-	coded = mfs_codes_encode(shared->encoding, f->in, 5000, f->coded);
+	coded = mfs_codes_encode(shared->encoding, f->in, 5000, 5000, f->coded);
 	assert_int_equal(coded, 6 + 3 + 5000);
 	assert_memory_equal(f->coded + 9, f->in, 5000);
 }
@@ -291,11 +307,11 @@ static void what_is_no_tree_is_refused(void **state)
 {
 	struct fixture *f = *state;
 	const uint8_t bytes[MFS_TREE_MAX] = {0};
-	mfs_codes codes;
+	mfs_ranks ranks;
 	int trees = 0;
 
 	(void)f;
-	assert_int_equal(mfs_codes_read(&codes, bytes, 0), 0);
+	assert_int_equal(mfs_ranks_read(&ranks, bytes, 0), 0);
 	for (int i = 0; i < 20000; i++) {
 		size_t size = 1 + random_next() % sizeof(bytes);
 		uint8_t *exact = malloc(size);
@@ -306,16 +322,23 @@ static void what_is_no_tree_is_refused(void **state)
 			exact[k] =
 			    (uint8_t)(random_next() >> (i % 4 ? 4 : 0) & (i % 2 ? 0x33 : 0xff));
 		exact[0] = (uint8_t)(i % 200);
-		used = mfs_codes_read(&codes, exact, size);
+		used = mfs_ranks_read(&ranks, exact, size);
 		assert_true(used <= size);
 		if (used) {
 			uint32_t sum = 0;
+			mfs_lookup lookup, expected;
+			mfs_codes codes;
+
+			mfs_codes_make(&codes, &ranks);
 
 			/* A complete tree, or none. */
 			for (int k = 0; k < 256; k++)
 				if (!(codes.code[k] & MFS_CODE_MISSING))
 					sum += 2048u >> (codes.code[k] >> 16);
 			assert_int_equal(sum, 2048);
+			mfs_lookup_make(&lookup, &ranks);
+			lookup_of(&expected, &codes);
+			assert_memory_equal(&lookup, &expected, sizeof(lookup));
 			trees++;
 		}
 		free(exact);
@@ -367,6 +390,7 @@ static void trees_are_read_as_they_were_made(void **state)
 		uint8_t *exact;
 		mfs_tree tree;
 		mfs_codes codes;
+		mfs_ranks ranks;
 
 		make_histogram(histogram, (enum shape)(i % SHAPES), values, random_next() % 256);
 		if (!mfs_tree_make(&tree, histogram))
@@ -375,7 +399,8 @@ static void trees_are_read_as_they_were_made(void **state)
 		exact = malloc(tree.size);
 		assert_non_null(exact);
 		memcpy(exact, tree.bytes, tree.size);
-		assert_int_equal(mfs_codes_read(&codes, exact, tree.size), tree.size);
+		assert_int_equal(mfs_ranks_read(&ranks, exact, tree.size), tree.size);
+		mfs_codes_make(&codes, &ranks);
 		assert_memory_equal(&codes, &tree.codes, sizeof(codes));
 		free(exact);
 		made++;
