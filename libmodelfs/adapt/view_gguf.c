@@ -11,34 +11,12 @@
 #include "../../format/layout_ggml.h"
 #include "../../format/layout_nf4.h"
 #include "gguf_header.h"
+#include "gguf_roles.h"
 #include "problem.h"
 
 #define refuse(b, error, ...) mfs_problem_set((b)->why, (error), UINT64_MAX, __VA_ARGS__)
 
 /* ---- which type a tensor has in a view ---- */
-
-/* Matrices that programs expect in F32: ggml's operations on them know no other
- * type, or converters never write one. */
-static bool stays_float(const mfs_import_tensor *t)
-{
-	static const char *const parts[] = {"ffn_gate_inp",
-					    "pos_embd.weight",
-					    "token_types.weight",
-					    "ssm_conv1d",
-					    "ssm_a",
-					    "shortconv.conv",
-					    "time_mix_",
-					    "attn_rel_b.weight",
-					    "altup",
-					    "laurel",
-					    "per_layer_model_proj",
-					    "_norm"};
-
-	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
-		if (strstr(t->name, parts[i]))
-			return true;
-	return false;
-}
 
 /* Numbers that are no weights, or more than an F32 holds. */
 static bool is_number_type(const mfs_layout *layout)
@@ -66,7 +44,7 @@ static const mfs_layout *layout_in_view(const mfs_import_tensor *t, uint32_t ggm
 	bool matrix = mfs_import_dim(t, 1) * mfs_import_dim(t, 2) * mfs_import_dim(t, 3) > 1;
 
 	if (!matrix || is_number_type(t->layout) ||
-	    (is_type(t->layout, MFS_GGML_F32) && stays_float(t)))
+	    (is_type(t->layout, MFS_GGML_F32) && mfs_gguf_stays_float(t->name)))
 		return t->layout;
 	if (ggml_type == MFS_GGML_Q8_0 && mfs_import_dim(t, 0) % 32)
 		ggml_type = MFS_GGML_F16;

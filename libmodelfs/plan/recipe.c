@@ -9,6 +9,7 @@
 #include "../../format/dequant.h"
 #include "../../format/quantizers.h"
 #include "gguf_rewrite.h"
+#include "gguf_roles.h"
 #include "problem.h"
 
 struct mfs_recipe_type {
@@ -105,63 +106,14 @@ bool mfs_recipe_is_nf4(const mfs_recipe *r)
 
 /* ---- which tensors ---- */
 
-static bool ends_with(const char *text, const char *end)
-{
-	size_t length = strlen(text), n = strlen(end);
-
-	return length >= n && !strcmp(text + length - n, end);
-}
-
-/* Is the tensor one of the weights, which may be changed? llama-quantize's rule:
- * matrices but for those that are small and matter, such as norms and routers. */
+/* Is the tensor one of the matrices that may be changed? */
 static bool may_change(const mfs_import_tensor *t)
 {
-	static const char *const kept[] = {"_norm.weight",
-					   "ffn_gate_inp.weight",
-					   "ffn_gate_tid2eid.weight",
-					   "altup",
-					   "laurel",
-					   "per_layer_model_proj",
-					   "ssm_conv1d",
-					   "shortconv.conv.weight",
-					   "indexer.k_proj.weight",
-					   "indexer.q_proj.weight",
-					   "time_mix_first.weight",
-					   "time_mix_w0.weight",
-					   "time_mix_w1.weight",
-					   "time_mix_w2.weight",
-					   "time_mix_v0.weight",
-					   "time_mix_v1.weight",
-					   "time_mix_v2.weight",
-					   "time_mix_a0.weight",
-					   "time_mix_a1.weight",
-					   "time_mix_a2.weight",
-					   "time_mix_g1.weight",
-					   "time_mix_g2.weight",
-					   "time_mix_decay_w1.weight",
-					   "time_mix_decay_w2.weight",
-					   "time_mix_lerp_fused.weight",
-					   "attn_rel_b.weight",
-					   "position_embd",
-					   "token_types.weight",
-					   "sam.pos_embd",
-					   "sam.neck.",
-					   "sam.net_",
-					   ".rel_pos",
-					   ".patch_embd",
-					   ".patch_merger",
-					   "a.rvq.codebook",
-					   "mm.a.code_embd"};
 	uint32_t dims = t->dim_count;
 
 	while (dims > 1 && t->dims[dims - 1] == 1)
 		dims--;
-	if (dims < 2 || !ends_with(t->name, "weight"))
-		return false;
-	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
-		if (strstr(t->name, kept[i]))
-			return false;
-	return true;
+	return dims >= 2 && !mfs_gguf_stays_float(t->name);
 }
 
 static bool is_float(const mfs_import_tensor *t)

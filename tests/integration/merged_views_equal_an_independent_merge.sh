@@ -76,6 +76,16 @@ for type in F16 Q4_0 Q6_K; do
 	check moe.gguf a.gguf b.gguf
 done
 
+# Matrices that are no weights, or that programs want in F32, keep their type: ssm_d, the
+# biases of experts, positions.
+python3 "$here/make_adapter.py" odd.gguf {general.type,adapter.type,adapter.lora.alpha}= \
+	blk.0.attn_q.weight:64x64 blk.0.ffn_up_exps.weight:64x32x3 blk.0.ffn_up_exps.bias:32x3 \
+	blk.0.ffn_gate_inp.weight:64x3 blk.0.ssm_d:1x24 position_embd.weight:64x32 \
+	token_embd.weight:64x32 output.weight:64x32
+python3 "$here/make_adapter.py" a.gguf blk.0.attn_q.weight.lora_{a:64x3,b:3x64}
+python3 "$here/make_adapter.py" b.gguf blk.0.attn_q.weight.lora_{a:64x2,b:2x64}
+check odd.gguf a.gguf b.gguf
+
 # NF4: the reference merges into the weights that the codes stand for.
 for type in F32 BF16; do
 	generate_model model.gguf $type 1 --seed "$seed" --lora a.gguf --rank 5
