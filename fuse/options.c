@@ -15,7 +15,7 @@
 #define ARENA_MAX    (UINT64_C(1) << 40)
 #define CACHE_MAX    (UINT64_C(1) << 50)
 
-enum { KEY_DEBUG, KEY_IGNORE };
+enum { KEY_DEBUG, KEY_IGNORE, KEY_REMOUNT };
 
 #define OPTION(text, member, value)                                                                \
 	{                                                                                          \
@@ -47,6 +47,13 @@ static const struct fuse_opt option_table[] = {
     FUSE_OPT_KEY("_netdev", KEY_IGNORE),
     FUSE_OPT_KEY("nofail", KEY_IGNORE),
     FUSE_OPT_KEY("x-", KEY_IGNORE),
+    /* What is read-only and has no links has as they ask for already. */
+    FUSE_OPT_KEY("relatime", KEY_IGNORE),
+    FUSE_OPT_KEY("norelatime", KEY_IGNORE),
+    FUSE_OPT_KEY("strictatime", KEY_IGNORE),
+    FUSE_OPT_KEY("lazytime", KEY_IGNORE),
+    FUSE_OPT_KEY("nosymfollow", KEY_IGNORE),
+    FUSE_OPT_KEY("remount", KEY_REMOUNT),
     FUSE_OPT_END,
 };
 
@@ -61,6 +68,9 @@ static int take_argument(void *data, const char *argument, int key, struct fuse_
 		o->foreground = o->debug = 1;
 		return 1; /* libfuse wants to see it too */
 	case KEY_IGNORE:
+		return 0;
+	case KEY_REMOUNT:
+		o->remount = 1;
 		return 0;
 	case FUSE_OPT_KEY_NONOPT:
 		break;
@@ -199,6 +209,8 @@ int options_parse(options *out, int argc, char *argv[])
 		return TOOL_USAGE;
 	if (out->help || out->version)
 		return 0;
+	if (out->remount)
+		return tool_misuse("remount: unmount, and mount with the other options");
 	if (!out->container || !out->mountpoint)
 		return tool_misuse("a CONTAINER and a MOUNTPOINT are needed");
 	if (!*out->container || !*out->mountpoint)

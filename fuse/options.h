@@ -10,6 +10,7 @@ typedef struct {
 	char *mountpoint;
 	int foreground, single, help, version; /* flags */
 	int surplus;			       /* more arguments than there should be */
+	int remount;			       /* asked for, which is not possible */
 	mfs_open_options open;
 	int debug;
 	unsigned read_ahead_kb; /* of the mount; 0: as the kernel has it */

@@ -1,13 +1,14 @@
 #include "live.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common.h"
+
+#define READ_BYTES (64u << 10)
 
 static json_t *fail(const char *mountpoint, const char *path, int error, bool quiet_end)
 {
@@ -25,23 +26,25 @@ json_t *live_load(const char *mountpoint, bool quiet_end)
 	json_error_t why;
 	json_t *stats;
 	char *path;
-	int fd;
+	FILE *file;
 
 	if (asprintf(&path, "%s/.modelfs/stats.json", mountpoint) < 0) {
 		tool_error("out of memory");
 		return NULL;
 	}
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0) {
+	file = fopen(path, "re");
+	if (!file) {
 		stats = fail(mountpoint, path, errno, quiet_end);
 	} else {
+		/* Each read asks the daemon. */
+		setvbuf(file, NULL, _IOFBF, READ_BYTES);
 		errno = 0;
-		stats = json_loadfd(fd, 0, &why);
+		stats = json_loadf(file, 0, &why);
 		if (!stats && errno)
 			fail(mountpoint, path, errno, quiet_end);
 		else if (!stats)
 			tool_error("%s: cannot read the counters: %s", mountpoint, why.text);
-		close(fd);
+		fclose(file);
 	}
 	free(path);
 	return stats;

@@ -50,6 +50,8 @@ static int check_kind(const struct pairing *p)
 	if (facts->activated)
 		return refuse(p, "an activated adapter (aLoRA) works only behind certain tokens "
 				 "and cannot be merged");
+	if (facts->empty)
+		return refuse(p, "tensor '%s' is empty", facts->empty);
 	if (facts->alpha - facts->alpha != 0)
 		return refuse(p, "adapter.lora.alpha is not a finite number");
 	return 0;

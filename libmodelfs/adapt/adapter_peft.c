@@ -161,11 +161,19 @@ static bool ends_with(const mfs_import_tensor *t, const char *end)
 	return t->name_length >= n && !memcmp(t->name + t->name_length - n, end, n);
 }
 
+/* Embeddings of other things than words are no heads. */
+static bool may_be_head(const char *module)
+{
+	return !strstr(module, "position") && !strstr(module, "token_type") &&
+	       !strstr(module, "wpe");
+}
+
 /* Where the head has no weights of its own it uses those of the embedding: merged, both
- * would change, while the adapter changes the one. */
+ * would change, while the adapter changes the one. Programs that tie the two do not look
+ * at weights that are there all the same. */
 static int check_tied(const struct pairing *p, const struct group *g)
 {
-	for (uint32_t i = 0; i < p->count; i++)
+	for (uint32_t i = 0; i < p->count && !p->models[0].tied; i++)
 		for (uint32_t k = 0; k < p->models[i].import.tensor_count; k++) {
 			const mfs_import_tensor *t = &p->models[i].import.tensors[k];
 
@@ -305,7 +313,7 @@ static int make_pairs(const struct pairing *p, mfs_adapter *out)
 			return refuse(p, MFS_E_INVALID, "'%.200s' has no pair of matrices",
 				      g.module);
 		error = find_target(p, &g);
-		if (!error && g.a->key.embedding)
+		if (!error && g.a->key.embedding && may_be_head(g.module))
 			error = check_tied(p, &g);
 		if (error)
 			return error;
@@ -369,6 +377,9 @@ int mfs_adapter_new_peft(mfs_adapter **out, const char *name, const mfs_peft_con
 
 	if (!error && adapter->format != MFS_FORMAT_SAFETENSORS)
 		error = refuse(&p, MFS_E_INVALID, "no safetensors file");
+	if (!error && adapter->empty_count)
+		error =
+		    refuse(&p, MFS_E_INVALID, "tensor '%.80s' is empty", adapter->empty[0].name);
 	if (!error)
 		error = find_sides(&p);
 	if (!error)

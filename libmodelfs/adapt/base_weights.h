@@ -15,6 +15,7 @@ typedef struct {
 	const mfs_bnb *bnb;
 	const mfs_requantized *requantized;
 	const float *nested_offsets; /* of carried NF4, by tensor; else NULL */
+	bool tied; /* in the first: its configuration makes the embedding the head too */
 } mfs_base_model;
 
 /* The gain of each row of a tensor for DoRA, which is tensor `target` in file `number` of

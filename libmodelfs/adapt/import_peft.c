@@ -146,6 +146,8 @@ static int make_matrices(struct opening *o)
 			      p->config.alpha);
 	if (p->import.format != MFS_FORMAT_SAFETENSORS)
 		return refuse(o, MFS_E_INVALID, "no safetensors file");
+	if (p->import.empty_count)
+		return refuse(o, MFS_E_INVALID, "tensor '%.80s' is empty", p->import.empty[0].name);
 	if (p->import.tensor_count > MATRICES_MAX)
 		return refuse(o, MFS_E_LIMIT, "more than %u tensors", MATRICES_MAX);
 	p->matrices = calloc(p->import.tensor_count + 1u, sizeof(*p->matrices));

@@ -93,6 +93,7 @@ typedef struct {
 	float alpha;	/* adapter.lora.alpha, or 0 as llama.cpp has it */
 	bool activated; /* an adapter that works only behind certain tokens (aLoRA) */
 	bool split;	/* one of several files */
+	const char *empty; /* a tensor of size 0, or NULL */
 	/* Of attention, where each layer has as many; 0: not there. */
 	uint32_t heads, heads_kv;
 } mfs_gguf_facts;

@@ -184,6 +184,8 @@ static int read_tensor(struct gguf *g, mfs_import_name *name)
 				   t->name, t->offset, g->out->gguf.alignment);
 	if (elements)
 		g->tensors[g->used++] = tensor;
+	else if (!g->out->gguf.empty)
+		g->out->gguf.empty = t->name;
 	return 0;
 }
 

@@ -134,6 +134,8 @@ int mfs_json_key(mfs_json_walk *walk, json_t **key)
 		return expected(walk, "a key");
 	walk->key_offset = mfs_json_offset(walk);
 	error = mfs_json_value(walk, MFS_JSON_TEXT_MAX, key);
+	if (!error && strlen(json_string_value(*key)) != json_string_length(*key))
+		error = refuse(walk, MFS_E_INVALID, walk->key_offset, "NUL in a key");
 	if (!error)
 		error = take(walk, ':', "':'");
 	if (!error)
@@ -169,7 +171,8 @@ static int not_valid(mfs_json_walk *walk, json_error_t *e)
 
 int mfs_json_value(mfs_json_walk *walk, size_t max, json_t **value)
 {
-	const size_t flags = JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES;
+	const size_t flags =
+	    JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
 	json_error_t e;
 	int byte, error = mfs_json_peek(walk, &byte);
 

@@ -156,17 +156,18 @@ static int open_file(const char *path, int buffered, int *direct)
 	return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 }
 
-static int file_bytes(int fd, uint64_t *out)
+static int file_bytes(int fd, uint64_t *out, int *device)
 {
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
+	*device = S_ISBLK(st.st_mode);
 	if (S_ISREG(st.st_mode)) {
 		*out = (uint64_t)st.st_size;
 		return 0;
 	}
-	if (S_ISBLK(st.st_mode))
+	if (*device)
 		return ioctl(fd, BLKGETSIZE64, out) < 0 ? -errno : 0;
 	return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 }
@@ -174,7 +175,7 @@ static int file_bytes(int fd, uint64_t *out)
 int mfs_io_open(mfs_io **out, const char *path, const char *engine, int buffered, mfs_problem *why)
 {
 	mfs_io_file *file;
-	int fd, direct, err;
+	int fd, direct, device, err;
 	uint64_t bytes;
 
 	if (engine && strcmp(engine, "uring") && strcmp(engine, "pool") && strcmp(engine, "pread"))
@@ -184,7 +185,7 @@ int mfs_io_open(mfs_io **out, const char *path, const char *engine, int buffered
 	if (fd < 0)
 		return mfs_problem_set(why, errno == ENOENT ? MFS_E_NOT_FOUND : MFS_E_SYSTEM,
 				       UINT64_MAX, "%s: %s", path, strerror(errno));
-	err = file_bytes(fd, &bytes);
+	err = file_bytes(fd, &bytes, &device);
 	if (err) {
 		close(fd);
 		return mfs_problem_set(why, MFS_E_SYSTEM, UINT64_MAX, "%s: %s", path,
@@ -196,7 +197,10 @@ int mfs_io_open(mfs_io **out, const char *path, const char *engine, int buffered
 		close(fd);
 		return mfs_problem_set(why, MFS_E_MEMORY, UINT64_MAX, "%s: out of memory", path);
 	}
-	file->head = (mfs_io){&unstarted, direct ? DIRECT_ALIGNMENT : 1, direct, 0};
+	file->head = (mfs_io){.table = &unstarted,
+			      .alignment = direct ? DIRECT_ALIGNMENT : 1,
+			      .direct = direct,
+			      .device = device};
 	file->fd = fd;
 	file->bytes = bytes;
 	file->ask = engine;

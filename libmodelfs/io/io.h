@@ -46,6 +46,7 @@ struct mfs_io {
 	uint32_t alignment; /* of offset, length and buffer: 512, 4096, or 1 where buffered */
 	int direct;
 	int registered;
+	int device; /* a block device, no file */
 };
 
 /* Opens `path` with O_DIRECT where that works (and `buffered` is 0); the engine

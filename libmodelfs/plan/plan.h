@@ -217,8 +217,8 @@ mfs_base_model mfs_plan_model(const mfs_plan_file *file);
  * are, and its merged model "merged/LABEL/...". `base` is the model's first file. */
 int mfs_plan_add_peft(mfs_plan *plan, const char *path, const char *label, const char *base,
 		      mfs_problem *why);
-/* The file NAME beside the matrices of such an adapter, or NULL. */
-mfs_plan_file *mfs_plan_find_beside(const mfs_plan *plan, const mfs_plan_file *matrices,
+/* The file NAME in the directory of another, or NULL. */
+mfs_plan_file *mfs_plan_find_beside(const mfs_plan *plan, const mfs_plan_file *file,
 				    const char *name);
 /* Pairs an adapter that is carried over, as if it had just been added. */
 int mfs_plan_open_carried_peft(mfs_plan *plan, mfs_plan_file *file, mfs_problem *why);

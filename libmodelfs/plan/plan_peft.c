@@ -51,34 +51,6 @@ static int add_shard(const mfs_plan *plan, const char *name, mfs_base_model *out
 	return 0;
 }
 
-static int open_models(const mfs_plan *plan, const char *base, mfs_base_model **out,
-		       uint32_t *count, mfs_problem *why)
-{
-	char name[MFS_NAME_MAX + 1];
-	mfs_shard shard;
-	bool sharded = mfs_shard_parse(&shard, base);
-	int error = 0;
-
-	*count = sharded ? shard.count : 1;
-	if (*count > MFS_SHARDS_MAX)
-		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX, "%s: more than %u shards",
-				       base, MFS_SHARDS_MAX);
-	*out = calloc(*count, sizeof(**out));
-	if (!*out)
-		return mfs_problem_no_memory(why);
-	for (uint32_t i = 0; i < *count && !error; i++) {
-		snprintf(name, sizeof(name), "%s", base);
-		if (sharded)
-			mfs_shard_name(name, base, &shard, i + 1);
-		error = add_shard(plan, name, &(*out)[i], why);
-	}
-	if (error)
-		free(*out);
-	return error;
-}
-
-/* ---- what is changed beside the weights ---- */
-
 static int load_json(const mfs_plan_file *file, json_t **out, mfs_problem *why)
 {
 	uint64_t size = file->source.size;
@@ -100,6 +72,49 @@ static int load_json(const mfs_plan_file *file, json_t **out, mfs_problem *why)
 	*out = NULL;
 	return 0; /* nothing that a program would take for a configuration */
 }
+
+/* Whether config.json beside the weights makes the embedding the head too. */
+static int find_tied(const mfs_plan *plan, const char *base, bool *tied, mfs_problem *why)
+{
+	const mfs_plan_file *config =
+	    mfs_plan_find_beside(plan, mfs_plan_find(plan, base), "config.json");
+	json_t *root = NULL;
+	int error = config ? load_json(config, &root, why) : 0;
+
+	*tied = json_is_true(json_object_get(root, "tie_word_embeddings"));
+	json_decref(root);
+	return error;
+}
+
+static int open_models(const mfs_plan *plan, const char *base, mfs_base_model **out,
+		       uint32_t *count, mfs_problem *why)
+{
+	char name[MFS_NAME_MAX + 1];
+	mfs_shard shard;
+	bool sharded = mfs_shard_parse(&shard, base);
+	int error = 0;
+
+	*count = sharded ? shard.count : 1;
+	if (*count > MFS_SHARDS_MAX)
+		return mfs_problem_set(why, MFS_E_LIMIT, UINT64_MAX, "%s: more than %u shards",
+				       base, MFS_SHARDS_MAX);
+	*out = calloc(*count, sizeof(**out));
+	if (!*out)
+		return mfs_problem_no_memory(why);
+	for (uint32_t i = 0; i < *count && !error; i++) {
+		snprintf(name, sizeof(name), "%s", base);
+		if (sharded)
+			mfs_shard_name(name, base, &shard, i + 1);
+		error = add_shard(plan, name, &(*out)[i], why);
+	}
+	if (!error)
+		error = find_tied(plan, base, &(*out)[0].tied, why);
+	if (error)
+		free(*out);
+	return error;
+}
+
+/* ---- what is changed beside the weights ---- */
 
 /* The merged model has no tensors that describe codes. */
 static void drop_helpers(json_t *index, const mfs_base_model *models, uint32_t count)
@@ -389,15 +404,14 @@ int mfs_plan_add_peft(mfs_plan *plan, const char *path, const char *label, const
 
 /* ---- what an append finds ---- */
 
-/* The file NAME beside the adapter's matrices, or NULL. */
-mfs_plan_file *mfs_plan_find_beside(const mfs_plan *plan, const mfs_plan_file *matrices,
+mfs_plan_file *mfs_plan_find_beside(const mfs_plan *plan, const mfs_plan_file *file,
 				    const char *name)
 {
 	char path[2 * MFS_NAME_MAX];
-	const char *slash = strrchr(matrices->name, '/');
+	const char *slash = strrchr(file->name, '/');
 
-	snprintf(path, sizeof(path), "%.*s/%s", (int)(slash - matrices->name), matrices->name,
-		 name);
+	snprintf(path, sizeof(path), "%.*s%s", slash ? (int)(slash + 1 - file->name) : 0,
+		 file->name, name);
 	return mfs_plan_find(plan, path);
 }
 

@@ -1,4 +1,5 @@
 /* Runs: stored bytes in memory, found by their place in the container. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -505,6 +506,9 @@ void run_ended(struct reader *r, struct run *run)
 		run->state = RUN_DONE;
 		r->stats.medium_bytes += (uint64_t)expected;
 	} else {
+		/* A device does not become shorter: one that ends early is gone. */
+		if (run->request.result >= 0 && r->io->device)
+			run->request.result = -EIO;
 		run->state = RUN_FAILED;
 		r->stats.errors_io++;
 		if (run->indexed)

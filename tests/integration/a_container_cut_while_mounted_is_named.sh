@@ -22,3 +22,16 @@ grep -q 'the medium failed' mnt.log && fail "the log blames the medium: $(cat mn
 cat model.mfs >mounted.mfs
 same mnt/model.gguf model.gguf
 unmount_container "$tmp/mnt" "$daemon"
+
+# A device does not become shorter: one that ends early has failed.
+cp model.mfs cut.img
+loop=$(losetup -f --show -r cut.img 2>/dev/null) || skip "the rest: no loop device can be had"
+trap 'status=$?; set +e; losetup -d "$loop"; (exit "$status"); cleanup' EXIT
+mount_container "$loop" "$tmp/mnt" -o noprefetch
+losetup -d "$loop" # once the daemon has closed it
+trap cleanup EXIT
+truncate -s "$half" cut.img
+losetup -c "$loop"
+tail -c 65536 mnt/model.gguf >/dev/null 2>&1 && fail "the device's end is gone and was read"
+grep -q 'the medium failed' mnt.log || fail "the log does not say why: $(cat mnt.log)"
+unmount_container "$tmp/mnt" "$daemon"

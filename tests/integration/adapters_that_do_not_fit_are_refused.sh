@@ -43,6 +43,7 @@ bad "512 x 256, the tensor of base.gguf is 256 x 256" "$q.lora_a:256x4" "$q.lora
 bad "made for 2 experts, the tensor of base.gguf has 1" "$q.lora_a:256x4x2" "$q.lora_b:4x256x2"
 bad "suffix that is not known" "${pair[@]}" "$q.dora_scale:256"
 bad "suffix that is not known" "${pair[@]}" "$q:4x4"
+bad "tensor 'blk.0.attn_k.weight.lora_a' is empty" "${pair[@]}" blk.0.attn_k.weight.lora_{a:256x0,b:0x256}
 bad "duplicate tensor name" "${pair[@]}" "$q.lora_a:256x4"
 sed 's/output[.]weight/outqut.weight/g' base.gguf >tied.gguf
 adapter token_embd.weight.lora_a:4x512 token_embd.weight.lora_b:4x256

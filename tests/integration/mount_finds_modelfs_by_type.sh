@@ -25,7 +25,8 @@ umount mnt
 mount -t modelfs "$1/model.mfs" "$1/mnt"
 cmp mnt/model.gguf model.gguf
 umount mnt
-mount -t fuse.modelfs -o ro,noexec,nosuid,nodev "$1/model.mfs" "$1/mnt"
+mount -t fuse.modelfs -o ro,noexec,nosuid,nodev,relatime,lazytime,nosymfollow \
+	"$1/model.mfs" "$1/mnt"
 cmp mnt/model.gguf model.gguf
 umount mnt
 for type in modelfs fuse.modelfs; do
@@ -33,6 +34,10 @@ for type in modelfs fuse.modelfs; do
 		"$1/model.mfs" "$1/mnt" "$type" >fstab
 	mount -T fstab "$1/mnt"
 	cmp mnt/model.gguf model.gguf
+	if mount -o remount,allow_other "$1/mnt" 2>err || ! grep -q 'remount: unmount' err; then
+		echo "remounting: $(cat err)" >&2
+		exit 1
+	fi
 	umount mnt
 done
 if mount -t fuse.modelfs "$1/model.gguf" "$1/mnt" 2>err; then

@@ -115,6 +115,31 @@ make f32 1 plain
 sed -i 's/lm_head/nomhead/g' base/tiny.safetensors a/adapter_model.safetensors
 refused 1 "'model.embed_tokens': its base tiny.safetensors has no head of its own" \
 	mkmodelfs no.mfs base --lora a=a
+# So is a head that is there, where the configuration ties the two.
+make f32 1 plain
+echo '{"tie_word_embeddings": true}' >base/config.json
+refused 1 "'model.embed_tokens': its base tiny.safetensors has no head of its own" \
+	mkmodelfs no.mfs base --lora a=a
+echo '{"tie_word_embeddings": false}' >base/config.json
+pack --force old.mfs base --lora a=a
+# Embeddings of positions are no head.
+make f32 1 plain
+sed -i 's/lm_head/nomhead/g; s/embed_tokens/position_emb/g' base/tiny.safetensors \
+	a/adapter_model.safetensors a/adapter_config.json
+pack --force old.mfs base --lora a=a
+# An adapter that lost some of its matrices is not merged in part.
+make f32 1 plain
+"$python" - <<'END'
+import json, struct
+path = "a/adapter_model.safetensors"
+raw = open(path, "rb").read()
+size = struct.unpack("<Q", raw[:8])[0]
+head = json.loads(raw[8:8 + size])
+head["base_model.model.lost.lora_A.weight"] = {"dtype": "F32", "shape": [0, 8], "data_offsets": [0, 0]}
+text = json.dumps(head).encode()
+open(path, "wb").write(struct.pack("<Q", len(text)) + text + raw[8 + size:])
+END
+refused 1 "tensor 'base_model.model.lost.lora_A.weight' is empty" mkmodelfs no.mfs base --lora a=a
 make f32 1 plain
 pack --force old.mfs base --lora a=a
 reference rename base/tiny.safetensors '^model[.]=language_model.model.'

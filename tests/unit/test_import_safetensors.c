@@ -351,7 +351,7 @@ static void metadata_and_empty_tensors_are_remembered(void **state)
 {
 	static const char header[] =
 	    "{\"a\":{\"dtype\":\"F16\",\"shape\":[2,0],\"data_offsets\":[0,0]},"
-	    "\"__metadata__\": \n{\"k\":\"}{\"} ,"
+	    "\"__metadata__\": \n{\"k\":\"}\\u0000{\"} ,"
 	    "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}";
 	mfs_import import;
 
@@ -363,7 +363,7 @@ static void metadata_and_empty_tensors_are_remembered(void **state)
 	assert_int_equal(import.empty[0].dims[1], 0);
 	assert_type(&import.empty[0], "F16");
 	assert_int_equal(import.metadata, 8 + (strstr(header, "{\"k\"") - header));
-	assert_int_equal(import.metadata_length, strlen("{\"k\":\"}{\"}"));
+	assert_int_equal(import.metadata_length, strlen("{\"k\":\"}\\u0000{\"}"));
 	mfs_import_free(&import);
 	import_header(&import, "{\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
 		      4);
