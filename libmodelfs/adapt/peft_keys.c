@@ -75,6 +75,15 @@ size_t mfs_peft_module_name(char *out, size_t room, const char *module, unsigned
 	    {"language_model.model.", "model."},
 	    {"language_model.lm_head", "lm_head"},
 	    {"lm_head", "language_model.lm_head"},
+	    /* Of adapters that were trained on a model without its head. */
+	    {"", "model."},
+	    {"", "model.language_model."},
+	    {"", "transformer."},
+	    {"", "bert."},
+	    {"", "roberta."},
+	    {"", "distilbert."},
+	    {"", "gpt_neox."},
+	    {"", "backbone."},
 	};
 	size_t from;
 

@@ -18,7 +18,8 @@ bool mfs_peft_key_parse(mfs_peft_key *out, const char *key);
 const char *mfs_peft_key_reason(const char *key);
 
 /* A module's names in models that were saved by other versions: those with pictures say
- * "model.language_model." or "language_model.model." for the same part. Form 0 is the
+ * "model.language_model." or "language_model.model." for the same part, and what was
+ * trained without the head lacks the first part. Form 0 is the
  * name itself; returns the length of form `form` in `out`, or 0 past the last. */
 size_t mfs_peft_module_name(char *out, size_t room, const char *module, unsigned form);
 /* Its name in a model that was saved without its head, where names lack the first part;
