@@ -4,13 +4,13 @@
 
 #include "mfs_endian.h"
 
-#define LOG_MIN	      5 /* of the table that codes the weights */
-#define LOG_MAX	      6
-#define WEIGHT_MAX    12
-#define WEIGHTS_MAX   255 /* that are stored: the last is not */
-#define PLAIN_MAX     128 /* that may be stored as nibbles */
-#define CODED_MAX     127 /* bytes of those that are coded */
-#define RATE_FIRST(w) (1u << ((w)-1))
+#define LOG_MIN	    5 /* of the table that codes the weights */
+#define LOG_MAX	    6
+#define WEIGHT_MAX  12
+#define WEIGHTS_MAX 255 /* that are stored: the last is not */
+#define PLAIN_MAX   128 /* that may be stored as nibbles */
+#define CODED_MAX   127 /* bytes of those that are coded */
+#define BELOW	    8	/* zeros before these */
 
 /* ---- reading the weights of a tree ---- */
 
@@ -127,8 +127,8 @@ static void spread(const struct counts *counts, struct state table[1 << LOG_MAX]
 
 /* Bits read downwards from the one that ends a stream: zeros follow the first byte. */
 struct backward {
-	uint8_t bytes[1 + CODED_MAX + 1];
-	int at; /* bit of `bytes`, from 8 on */
+	uint8_t bytes[BELOW + CODED_MAX + 1];
+	int at; /* bit of `bytes`: those before it are to come */
 };
 
 /* At most eight bits, and not again once that leads below the first byte. */
@@ -138,9 +138,16 @@ static unsigned take_back(struct backward *in, unsigned count)
 	return load_le16(in->bytes + in->at / 8) >> in->at % 8 & ((1u << count) - 1);
 }
 
-static int is_used_up(const struct backward *in)
+/* Negative once more were taken than there are. */
+static int bits_left(const struct backward *in)
 {
-	return in->at < 8;
+	return in->at - 8 * BELOW;
+}
+
+/* The next bits, uppermost first: 57 at least. */
+static uint64_t upcoming(const struct backward *in)
+{
+	return load_le64(in->bytes + (in->at + 7) / 8 - 8) << (-in->at & 7);
 }
 
 /* The bits behind the counts. */
@@ -149,79 +156,116 @@ static void begin_back(struct backward *bits, const struct reader *in)
 	size_t first = in->at / 8, size = in->size - first;
 
 	memset(bits, 0, sizeof(*bits));
-	memcpy(bits->bytes + 1, in->bytes + first, size);
-	bits->at = (int)size * 8 + (size ? 31 - __builtin_clz(in->bytes[in->size - 1]) : 0);
+	memcpy(bits->bytes + BELOW, in->bytes + first, size);
+	bits->at = 8 * (BELOW - 1);
+	if (size)
+		bits->at += 8 * (int)size + 31 - __builtin_clz(in->bytes[in->size - 1]);
 }
 
-/* Two states take turns until the bits are used up. */
-static unsigned read_coded(struct reader *in, uint8_t weight[WEIGHTS_MAX])
+/* What is known of the bytes' weights. */
+struct weights {
+	uint8_t weight[256];
+	unsigned count;
+};
+
+/* Two states take turns; eight weights take 48 bits at the most. */
+static void read_eights(struct backward *bits, const struct state *table, unsigned state[2],
+			struct weights *out)
+{
+	unsigned even = state[0], odd = state[1];
+
+	while (bits_left(bits) >= 8 * LOG_MAX && out->count + 8 + 2 <= WEIGHTS_MAX) {
+		uint64_t next = upcoming(bits);
+
+#pragma GCC unroll 4
+		for (int i = 0; i < 4; i++) {
+			const struct state *a = &table[even], *b = &table[odd];
+
+			out->weight[out->count++] = a->weight;
+			out->weight[out->count++] = b->weight;
+			even = a->next + (unsigned)(next >> 1 >> (63 - a->bits));
+			next <<= a->bits;
+			odd = b->next + (unsigned)(next >> 1 >> (63 - b->bits));
+			next <<= b->bits;
+			bits->at -= a->bits + b->bits;
+		}
+	}
+	state[0] = even;
+	state[1] = odd;
+}
+
+/* Until the bits are used up. */
+static int read_coded(struct reader *in, struct weights *out)
 {
 	struct state table[1 << LOG_MAX];
 	struct backward bits;
 	struct counts counts;
-	unsigned state[2], count = 0;
+	unsigned state[2];
 
 	if (in->size == 0 || in->bytes[in->size - 1] == 0 || read_counts(in, &counts))
 		return 0;
 	begin_back(&bits, in);
 	spread(&counts, table);
 	for (int k = 0; k < 2; k++)
-		state[k] = is_used_up(&bits) ? 0 : take_back(&bits, counts.log);
-	for (unsigned turn = 0; !is_used_up(&bits); turn ^= 1) {
+		state[k] = bits_left(&bits) < 0 ? 0 : take_back(&bits, counts.log);
+	read_eights(&bits, table, state, out);
+	for (unsigned turn = 0; bits_left(&bits) >= 0; turn ^= 1) {
 		const struct state *at = &table[state[turn]];
 
-		if (count + 2 > WEIGHTS_MAX)
+		if (out->count + 2 > WEIGHTS_MAX)
 			return 0;
-		weight[count++] = at->weight;
+		out->weight[out->count++] = at->weight;
 		state[turn] = at->next + take_back(&bits, at->bits);
-		if (is_used_up(&bits))
-			weight[count++] = table[state[turn ^ 1]].weight;
+		if (bits_left(&bits) < 0)
+			out->weight[out->count++] = table[state[turn ^ 1]].weight;
 	}
-	return count;
+	return out->count > 0;
 }
 
-static unsigned read_plain(struct reader *in, unsigned count, uint8_t weight[WEIGHTS_MAX])
+static int read_plain(struct reader *in, unsigned count, struct weights *out)
 {
 	if ((count + 1) / 2 > in->size)
 		return 0;
-	for (unsigned i = 0; i < count; i++)
-		weight[i] = i % 2 ? in->bytes[i / 2] & 15 : in->bytes[i / 2] >> 4;
-	return count;
+	for (; out->count < count; out->count++) {
+		uint8_t both = in->bytes[out->count / 2];
+
+		out->weight[out->count] = out->count % 2 ? both & 15 : both >> 4;
+	}
+	return count > 0;
 }
 
 /* ---- codes ---- */
 
 /* The last weight fills the tree up. Returns the longest code, 0 on nonsense. */
-static unsigned complete(uint8_t weight[WEIGHTS_MAX + 1], unsigned count)
+static unsigned complete(struct weights *w)
 {
-	unsigned sum = 0, ones = 0, rest, log;
+	unsigned sum = 0, ones = 0, too_large = 0, rest, log;
 
-	for (unsigned i = 0; i < count; i++) {
-		if (weight[i] > WEIGHT_MAX)
-			return 0;
-		sum += weight[i] ? RATE_FIRST(weight[i]) : 0;
-		ones += weight[i] == 1;
+	for (unsigned i = 0; i < w->count; i++) {
+		too_large |= w->weight[i] > WEIGHT_MAX;
+		sum += 1u << w->weight[i] >> 1;
+		ones += w->weight[i] == 1;
 	}
-	if (sum == 0)
+	if (sum == 0 || too_large)
 		return 0;
 	log = 32 - (unsigned)__builtin_clz(sum);
 	rest = (1u << log) - sum;
 	if (log > MFS_CODE_BITS_MAX || (rest & (rest - 1)))
 		return 0;
-	weight[count] = (uint8_t)(32 - __builtin_clz(rest));
+	w->weight[w->count++] = (uint8_t)(32 - __builtin_clz(rest));
 	/* zstd wants the longest codes to have the least weight. */
-	return ones + (weight[count] == 1) < 2 ? 0 : log;
+	return ones + (w->weight[w->count - 1] == 1) < 2 ? 0 : log;
 }
 
-/* The bytes of each weight in turn, found eight at a time: counting one by one would wait
- * for the counter again and again. */
+/* The bytes of each weight in turn until the tree is full, found eight at a time: counting one by
+ * one would wait for the counter again and again. */
 static void rank(mfs_ranks *ranks, const uint8_t weight[256], unsigned log)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101), low = 0x7f * ones;
-	unsigned count = 0;
+	unsigned count = 0, full = 0;
 
 	*ranks = (mfs_ranks){.longest = log};
-	for (unsigned w = 1; w <= log; w++) {
+	for (unsigned w = 1; w <= log && full < 1u << log; w++) {
 		unsigned before = count;
 
 		for (unsigned i = 0; i < 256; i += 8) {
@@ -233,25 +277,26 @@ static void rank(mfs_ranks *ranks, const uint8_t weight[256], unsigned log)
 				    (uint8_t)(i + (unsigned)__builtin_ctzll(equal) / 8);
 		}
 		ranks->number[log + 1 - w] = (uint16_t)(count - before);
+		full += (count - before) << (w - 1);
 	}
 }
 
 size_t mfs_ranks_read(mfs_ranks *ranks, const uint8_t *tree, size_t size)
 {
-	uint8_t weight[256] = {0};
 	struct reader in = {tree + 1, 0, 0};
-	unsigned count, log;
+	struct weights w = {0};
+	unsigned log = 0;
 
 	if (size == 0)
 		return 0;
 	in.size = tree[0] < 128 ? tree[0] : (tree[0] - 127u + 1) / 2;
 	if (in.size > size - 1)
 		return 0;
-	count = tree[0] < 128 ? read_coded(&in, weight) : read_plain(&in, tree[0] - 127u, weight);
-	log = count ? complete(weight, count) : 0;
+	if (tree[0] < 128 ? read_coded(&in, &w) : read_plain(&in, tree[0] - 127u, &w))
+		log = complete(&w);
 	if (log == 0)
 		return 0;
-	rank(ranks, weight, log);
+	rank(ranks, w.weight, log);
 	return in.size + 1;
 }
 
