@@ -90,9 +90,9 @@ typedef struct {
 	/* Values of general.architecture, general.type, adapter.type, in the import's
 	 * memory; NULL: not there, or no text of ordinary length. */
 	const char *architecture, *type, *adapter_type;
-	float alpha;	/* adapter.lora.alpha, or 0 as llama.cpp has it */
-	bool activated; /* an adapter that works only behind certain tokens (aLoRA) */
-	bool split;	/* one of several files */
+	float alpha;	   /* adapter.lora.alpha, or 0 as llama.cpp has it */
+	bool activated;	   /* an adapter that works only behind certain tokens (aLoRA) */
+	bool split;	   /* one of several files */
 	const char *empty; /* a tensor of size 0, or NULL */
 	/* Of attention, where each layer has as many; 0: not there. */
 	uint32_t heads, heads_kv;
