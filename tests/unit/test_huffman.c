@@ -198,6 +198,60 @@ static void we_decode_what_we_code(void **state)
 	}
 }
 
+/* A frame of a queue. */
+struct queued {
+	size_t size, coded_size, out; /* the last: where its bytes are decoded to */
+	uint8_t *coded;
+};
+
+static int parse_queued(struct fixture *f, const struct queued *frame, const mfs_lookup *lookup)
+{
+	return mfs_literals_parse(lookup, frame->coded, frame->coded_size, f->out + frame->out,
+				  frame->size, &f->queue);
+}
+
+/* Whatever waits together, and however it is shared between the lanes; what is damaged
+ * spoils nothing else. */
+static void frames_of_one_queue_take_turns(void **state)
+{
+	struct fixture *f = *state;
+	const struct mfs_shared *shared = make_tree(f, 180);
+	mfs_lookup lookup;
+
+	lookup_of(&lookup, shared->encoding);
+	for (int run = 0; run < 400; run++) {
+		struct queued frame[12];
+		unsigned count = 1 + random_next() % 12, damaged = random_next() % (2 * count);
+		size_t at = 0;
+
+		f->queue.count = f->queue.lookup_count = 0;
+		for (unsigned i = 0; i < count; i++) {
+			struct queued *q = &frame[i];
+
+			q->size = 300 + random_next() % (random_next() % 3 ? 5000 : 24000);
+			q->out = at;
+			q->coded = malloc(mfs_codes_bound(q->size));
+			assert_non_null(q->coded);
+			q->coded_size =
+			    mfs_codes_encode(shared->encoding, f->in + at, q->size,
+					     random_next() % 2 ? q->size : 4 * q->size, q->coded);
+			if (i == damaged) /* near the end of a stream, where it begins */
+				q->coded[q->coded_size - 3] ^= 0x40;
+			assert_true(parse_queued(f, q, &lookup));
+			at += q->size;
+		}
+		memset(f->out, 0xa5, at);
+		/* Another code of the same length may have come of it: hashes find that. */
+		assert_true(mfs_literals_run(&f->queue) || damaged < count);
+		for (unsigned i = 0; i < count; i++) {
+			if (i != damaged)
+				assert_memory_equal(f->out + frame[i].out, f->in + frame[i].out,
+						    frame[i].size);
+			free(frame[i].coded);
+		}
+	}
+}
+
 /* Whatever a damaged frame decodes to, zstd says the same. */
 static void damaged_frames_decode_as_zstd_decodes_them(void **state)
 {
@@ -618,6 +672,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(zstd_decodes_what_we_code),
 	    TEST(we_decode_what_we_code),
+	    TEST(frames_of_one_queue_take_turns),
 	    TEST(damaged_frames_decode_as_zstd_decodes_them),
 	    TEST(frames_with_trees_decode_as_zstd_decodes_them),
 	    TEST(bytes_without_a_code_are_not_coded),
