@@ -124,6 +124,10 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_err(req, ESTALE);
 		return;
 	}
+	if (strlen(name) > NAME_MAX) {
+		fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
 	found = tree_find(&state->tree, (uint32_t)parent, name);
 	/* Inode 0 with a timeout: the kernel remembers that there is no such name. */
 	if (found)

@@ -46,7 +46,6 @@ static const struct fuse_opt option_table[] = {
     FUSE_OPT_KEY("defaults", KEY_IGNORE),
     FUSE_OPT_KEY("_netdev", KEY_IGNORE),
     FUSE_OPT_KEY("nofail", KEY_IGNORE),
-    FUSE_OPT_KEY("x-", KEY_IGNORE),
     /* What is read-only and has no links has as they ask for already. */
     FUSE_OPT_KEY("relatime", KEY_IGNORE),
     FUSE_OPT_KEY("norelatime", KEY_IGNORE),
@@ -74,6 +73,9 @@ static int take_argument(void *data, const char *argument, int key, struct fuse_
 		return 0;
 	case FUSE_OPT_KEY_NONOPT:
 		break;
+	case FUSE_OPT_KEY_OPT:
+		/* Those of systemd and the like. */
+		return strncmp(argument, "x-", 2) && strncmp(argument, "X-", 2);
 	default:
 		return 1;
 	}

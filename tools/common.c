@@ -501,9 +501,16 @@ static unsigned terminal_columns(void)
 	return size.ws_col;
 }
 
+bool tool_can_draw(int fd)
+{
+	const char *terminal = getenv("TERM");
+
+	return isatty(fd) && !(terminal && !strcmp(terminal, "dumb"));
+}
+
 void tool_progress_init(tool_progress *progress, bool quiet)
 {
-	*progress = (tool_progress){.on = !quiet && isatty(STDERR_FILENO)};
+	*progress = (tool_progress){.on = !quiet && tool_can_draw(STDERR_FILENO)};
 }
 
 /* "4:05" or "1:02:03"; "--:--" while it cannot be known. */

@@ -134,6 +134,9 @@ typedef struct {
 	double drawn;	    /* seconds; 0: nothing is on the screen */
 } tool_progress;
 
+/* A terminal on which lines can be drawn over. */
+bool tool_can_draw(int fd);
+
 void tool_progress_init(tool_progress *progress, bool quiet);
 /* `stage` is a word such as "writing" and must stay valid; both counts are bytes.
  * Safe from several threads. */

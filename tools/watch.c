@@ -1,10 +1,12 @@
 #include "watch.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -432,6 +434,22 @@ static void show(watch *w, json_t *stats)
 	w->before_at = at;
 }
 
+/* Why there are no counters any more, in errno: at the end of a mount its directory is
+ * what it was before, soon; a daemon that died leaves one that nobody can use. */
+static int ended(const watch *w)
+{
+	struct timespec soon = {0, 300000000};
+	struct statfs fs;
+
+	if (errno != ENOTCONN && errno != ECONNABORTED)
+		return TOOL_OK;
+	nanosleep(&soon, NULL);
+	if (!statfs(w->mountpoint, &fs) || errno != ENOTCONN)
+		return TOOL_OK;
+	tool_error("%s: the daemon has died: unmount with fusermount3 -u", w->mountpoint);
+	return TOOL_FAILED;
+}
+
 /* The daemon that is watched has ended, and perhaps another one has begun. */
 static bool is_other(const watch *w, const json_t *stats)
 {
@@ -443,10 +461,11 @@ int watch_mount(const char *mountpoint, double seconds, bool json)
 	watch w = {.mountpoint = mountpoint, .seconds = seconds, .json = json};
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
 	json_t *stats = live_load(mountpoint, false);
+	int code = TOOL_OK;
 
 	if (!stats)
 		return TOOL_FAILED;
-	w.terminal = !json && isatty(STDOUT_FILENO);
+	w.terminal = !json && tool_can_draw(STDOUT_FILENO);
 	w.screen.colour = !getenv("NO_COLOR");
 	sigemptyset(&w.signals);
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
@@ -458,8 +477,10 @@ int watch_mount(const char *mountpoint, double seconds, bool json)
 		if (ferror(stdout) || !wait_until(&w, w.before_at + seconds))
 			break;
 		stats = live_load(mountpoint, true);
+		if (!stats)
+			code = ended(&w);
 	} while (stats && !is_other(&w, stats));
 	json_decref(stats);
 	json_decref(w.before);
-	return TOOL_OK;
+	return code;
 }

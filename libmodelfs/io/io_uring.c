@@ -8,6 +8,7 @@
 
 #include "io_file.h"
 
+#define REAP_MAX     64
 #define RING_ENTRIES 256
 
 /* `lock` guards the submission queue; the completion queue belongs to the one
@@ -90,26 +91,31 @@ static int uring_reap(mfs_io *io, mfs_io_request *done[], unsigned max)
 	mfs_io_file *file = (mfs_io_file *)io;
 	struct uring *u = file->engine;
 	struct io_uring_cqe *cqe;
+	int result[REAP_MAX];
 	unsigned count = 0;
 	int err;
 
+	if (max > REAP_MAX)
+		max = REAP_MAX;
 	do
 		err = io_uring_wait_cqe(&u->ring, &cqe);
 	while (err == -EINTR);
-	/* The kernel orders submission before completion, but not so that a race
-	 * detector could see it. */
-	pthread_mutex_lock(&u->lock);
-	pthread_mutex_unlock(&u->lock);
 	while (!err && count < max) {
 		mfs_io_request *r = io_uring_cqe_get_data(cqe);
 
 		if (r) {
-			finish(file, r, cqe->res);
+			result[count] = cqe->res;
 			done[count++] = r;
 		}
 		io_uring_cqe_seen(&u->ring, cqe);
 		err = io_uring_peek_cqe(&u->ring, &cqe);
 	}
+	/* The kernel orders submission before completion, but not so that a race
+	 * detector could see it. */
+	pthread_mutex_lock(&u->lock);
+	pthread_mutex_unlock(&u->lock);
+	for (unsigned i = 0; i < count; i++)
+		finish(file, done[i], result[i]);
 	return (int)count;
 }
 

@@ -57,21 +57,29 @@ static enum tables_state job_tables(struct job *job)
 	return job->kind == JOB_SPAN ? span_tables((struct span *)job) : TABLES_READY;
 }
 
-/* Gives the job the runs it needs, if it may have them now. False: it has none;
- * *room is cleared if there was no memory. */
-static bool begin_job(struct reader *r, struct job *job, bool *room)
+enum progress { STAYS, WENT_ON, TRIES_AGAIN, HAS_FAILED };
+
+/* Gives the job the runs it needs, if it may have them now; *room is cleared if the
+ * arena had none. */
+static enum progress begin_job(struct reader *r, struct job *job, bool *room)
 {
 	if (!*room || r->stopping || !depth_allows(r, job) || job_tables(job) == TABLES_STARVED)
-		return false;
+		return STAYS;
+	r->no_heap = false;
 	*room = job_take_runs(r, job);
-	if (*room)
+	if (*room) {
 		job->state = JOB_WAIT;
-	else
-		job->starved = true;
-	return *room;
+		return WENT_ON;
+	}
+	if (r->no_heap) {
+		TAILQ_REMOVE(&r->pending, job, link);
+		job->error = MFS_E_MEMORY;
+		job_ended(r, job);
+		return HAS_FAILED;
+	}
+	job->starved = true;
+	return STAYS;
 }
-
-enum progress { STAYS, WENT_ON, TRIES_AGAIN, HAS_FAILED };
 
 /* A job that has its runs: to the decoders with it, if they are complete. */
 static enum progress continue_job(struct reader *r, struct job *job)
@@ -104,20 +112,36 @@ static enum progress continue_job(struct reader *r, struct job *job)
 	return WENT_ON;
 }
 
+/* What a job does next. */
+static enum progress job_pump(struct reader *r, struct job *job, bool *room, bool *any_failed)
+{
+	enum progress progress = WENT_ON;
+
+	if (job->state == JOB_NEED)
+		progress = begin_job(r, job, room);
+	/* Reads that are blocked have its memory now; prefetching, which would ask for more
+	 * at once, waits for them. */
+	if (progress == HAS_FAILED)
+		*any_failed = *any_failed || !TAILQ_EMPTY(&r->blocked);
+	if (progress != WENT_ON)
+		return progress;
+	progress = continue_job(r, job);
+	*any_failed = *any_failed || progress == HAS_FAILED;
+	return progress;
+}
+
 bool jobs_pump(struct reader *r)
 {
 	bool room = true, any_failed = false;
 	struct job *job, *next;
-	enum progress progress;
 
 	for (job = TAILQ_FIRST(&r->pending); job; job = next) {
+		enum progress progress;
+
 		next = TAILQ_NEXT(job, link);
-		if (job->state == JOB_NEED && !begin_job(r, job, &room))
-			continue;
-		progress = continue_job(r, job);
+		progress = job_pump(r, job, &room, &any_failed);
 		if (progress == STAYS || progress == WENT_ON)
 			continue;
-		any_failed = any_failed || progress == HAS_FAILED;
 		room = true; /* it had some */
 		next = TAILQ_FIRST(&r->pending);
 	}

@@ -247,11 +247,11 @@ static bool operand_is_ready(struct reader *r, struct operand *op, int *err)
 	op->last_use = ++r->tick;
 	if (op->state == PART_READY)
 		return true;
+	if (op->state == PART_ABSENT)
+		operand_begin(r, op, false);
 	if (op->state == PART_FAILED) {
 		*err = op->error;
 		op->state = PART_ABSENT; /* the next one who asks tries again */
-	} else if (op->state == PART_ABSENT) {
-		operand_begin(r, op, false);
 	}
 	return false;
 }

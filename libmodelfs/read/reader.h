@@ -153,6 +153,7 @@ struct span {
 	unsigned sources;
 	uint8_t *buffer; /* from the span arena, place.bytes long; NULL if data is in a run */
 	uint8_t *data;
+	bool unlinked; /* failed: found by nobody any more */
 	bool in_place; /* a plain span's bytes are used where they were read: */
 	struct run *backing[BACKING_RUNS];
 	unsigned users;		      /* pieces that hold it */
@@ -241,6 +242,8 @@ struct reader {
 	pthread_cond_t work;  /* decoders are called, or stopping */
 	pthread_cond_t ended; /* a part or a read has ended: for those who wait */
 	bool stopping;
+	bool no_heap; /* set where malloc() fails: nothing that ends later would help, so who
+		       * asked fails too, while a full arena is only waited for */
 	unsigned active_reads;
 	unsigned in_flight; /* requests */
 	uint64_t in_flight_bytes;

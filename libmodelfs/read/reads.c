@@ -169,6 +169,7 @@ static enum plan plan(struct reader *r, struct read *read, bool only_found)
 	bool ready = true;
 	int err = 0;
 
+	r->no_heap = false;
 	find_pieces(r, read, &batch);
 	for (unsigned i = 0; i < read->piece_count && !err; i++)
 		if (!batch.zeros[i] &&
@@ -182,7 +183,8 @@ static enum plan plan(struct reader *r, struct read *read, bool only_found)
 	if (!ready || (batch.end < read->offset + read->length && !gather_begin(r, read)) ||
 	    !hold_spans(r, read, &batch, only_found)) {
 		read->piece_count = 0;
-		return PLAN_BLOCKED;
+		read->error = r->no_heap ? MFS_E_MEMORY : 0;
+		return r->no_heap ? PLAN_COMPLETE : PLAN_BLOCKED;
 	}
 	return await_spans(r, read);
 }

@@ -116,12 +116,14 @@ static bool grow(struct run ***array, size_t *capacity, size_t count)
 	return true;
 }
 
-static bool job_append(struct job *job, struct run *run)
+static bool job_append(struct reader *r, struct job *job, struct run *run)
 {
 	struct run **runs = realloc(job->runs, (job->run_count + 1) * sizeof(*runs));
 
-	if (!runs)
+	if (!runs) {
+		r->no_heap = true;
 		return false;
+	}
 	job->runs = runs;
 	runs[job->run_count++] = run;
 	return true;
@@ -170,12 +172,22 @@ static uint64_t request_end(struct reader *r, const struct job *job, uint64_t fr
 	return end < longest_end(r, from) ? end : longest_end(r, from);
 }
 
-/* Appends cached bytes from `from` on, at most to `to`, and moves `from` behind them. */
-static bool take_cached(struct reader *r, struct job *job, uint64_t *from, uint64_t to)
+static struct run *run_new(struct reader *r)
 {
 	struct run *run = calloc(1, sizeof(*run));
 
-	if (!run || !mfs_cache_take(&r->cache, *from, to, &run->piece) || !job_append(job, run)) {
+	if (!run)
+		r->no_heap = true;
+	return run;
+}
+
+/* Appends cached bytes from `from` on, at most to `to`, and moves `from` behind them. */
+static bool take_cached(struct reader *r, struct job *job, uint64_t *from, uint64_t to)
+{
+	struct run *run = run_new(r);
+
+	if (!run || !mfs_cache_take(&r->cache, *from, to, &run->piece) ||
+	    !job_append(r, job, run)) {
 		if (run && run->piece.count)
 			mfs_cache_give(&r->cache, &run->piece, false);
 		free(run);
@@ -211,7 +223,7 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 			continue;
 		}
 		if (run && run->offset <= from) {
-			if (!job_append(job, run))
+			if (!job_append(r, job, run))
 				return false;
 			run_hold(r, run);
 			from = run->offset + run->length;
@@ -222,8 +234,8 @@ static bool take_range(struct reader *r, struct job *job, uint64_t from, uint64_
 			gap_end = longest_end(r, from);
 		if (!job->retried)
 			gap_end = mfs_cache_next(&r->cache, from, gap_end);
-		run = calloc(1, sizeof(*run));
-		if (!run || !job_append(job, run)) {
+		run = run_new(r);
+		if (!run || !job_append(r, job, run)) {
 			free(run);
 			return false;
 		}
@@ -337,8 +349,10 @@ struct run *run_begin(struct reader *r, uint64_t offset, uint32_t length, bool k
 static bool fill(struct reader *r, struct job *job)
 {
 	if (!grow(&r->runs, &r->run_capacity, r->run_count + job->run_count) ||
-	    !grow(&r->submit, &r->submit_capacity, r->submit_count + job->run_count))
+	    !grow(&r->submit, &r->submit_capacity, r->submit_count + job->run_count)) {
+		r->no_heap = true;
 		return false;
+	}
 	for (unsigned i = 0; i < job->run_count; i++) {
 		struct run *run = job->runs[i];
 

@@ -44,7 +44,8 @@ static uint64_t stored_bytes(const struct span *span)
 /* Back to the arenas; nobody holds it and it is not in a list. */
 static void span_free(struct reader *r, struct span *span)
 {
-	span_unlink(r, span);
+	if (!span->unlinked)
+		span_unlink(r, span);
 	if (span->prefetched)
 		r->stats.prefetch_wasted_bytes += stored_bytes(span);
 	if (span->buffer)
@@ -243,8 +244,10 @@ struct span *span_new(struct reader *r, uint32_t tensor, const mfs_span *place, 
 	struct span *span = calloc(1, sizeof(*span));
 	int err = 0;
 
-	if (!span)
+	if (!span) {
+		r->no_heap = true;
 		return NULL;
+	}
 	span->tensor = tensor;
 	span->place = *place;
 	span->prefetched = span->job.ahead = prefetch;
@@ -477,6 +480,9 @@ void span_done(struct reader *r, struct span *span)
 			span_problem(r, span);
 		if (span->job.error == MFS_E_CORRUPT && !span->bad_tables)
 			r->stats.errors_corrupt++;
+		/* Who asks from now on tries again, even before all have let go of it. */
+		span_unlink(r, span);
+		span->unlinked = true;
 	} else {
 		r->stats.decoded_spans++;
 		r->stats.decoded_bytes += span->place.bytes;

@@ -337,13 +337,34 @@ static int failed(const char *path, mfs_problem *why)
 			       path, strerror(errno));
 }
 
+/* What has come to lie there since the mount began is not replaced. */
+static int check_replaced(const char *path, mfs_problem *why)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	char found[sizeof(HEAD)] = {0};
+	struct stat st = {0};
+	ssize_t n = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : failed(path, why);
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode))
+		n = read(fd, found, sizeof(found) - 1);
+	close(fd);
+	if (S_ISREG(st.st_mode) && (n == 0 || !strcmp(found, HEAD)))
+		return 0;
+	return mfs_problem_set(why, MFS_E_EXISTS, UINT64_MAX,
+			       "%s: is there and is no trace: it is not replaced", path);
+}
+
 int mfs_trace_write(const mfs_trace *trace, const char *path, const mfs_trace_name names[],
 		    mfs_problem *why)
 {
 	char *temporary;
 	FILE *file = NULL;
-	int fd, error = 0;
+	int fd, error = check_replaced(path, why);
 
+	if (error)
+		return error;
 	if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
 		return mfs_problem_no_memory(why);
 	fd = mkostemp(temporary, O_CLOEXEC);

@@ -55,6 +55,20 @@ wait_until 20 test -s interrupted.txt || fail "nothing is shown"
 kill -INT "$pid"
 wait "$pid" || fail "status $? after SIGINT"
 
+# A daemon that was killed is told apart from the end of a mount.
+mount_container model.mfs "$tmp/dead"
+modelfs-stat --watch=0.1 dead >dead.txt 2>dead.err &
+pid=$!
+pids+=("$pid")
+wait_until 20 test -s dead.txt || fail "nothing is shown"
+kill -KILL "$daemon"
+wait "$daemon" 2>/dev/null || true
+status=0
+wait "$pid" || status=$?
+[ "$status" = 1 ] || fail "the daemon died: status $status"
+grep -q 'the daemon has died: unmount' dead.err || fail "the daemon died: $(cat dead.err)"
+unmount "$tmp/dead"
+
 # So does the end of the mount.
 unmounted() { fusermount3 -u "$tmp/mnt" 2>unmount.err; } # may be busy for a moment
 wait_until 20 unmounted || fail "watching keeps the mount busy"

@@ -47,6 +47,21 @@ for run in first second; do
 	head -n 1 kept.trace | grep -qx 'modelfs-trace 1' || fail "there is no $run trace"
 done
 
+# What took the trace's place while the mount was there stays too.
+for precious in words directory; do
+	rm -f kept.trace
+	mount_container model.mfs "$tmp/mnt" -o record=kept.trace
+	cat mnt/model.gguf >/dev/null
+	if [ $precious = words ]; then echo precious >kept.trace; else mkdir kept.trace; fi
+	unmount "$tmp/mnt"
+	status=0
+	wait "$daemon" || status=$?
+	[ "$status" = 1 ] || fail "status $status, and the trace could not be written"
+	[ -d kept.trace ] || [ "$(cat kept.trace)" = precious ] || fail "the trace replaced $precious"
+	grep -q 'kept.trace: is there and is no trace' mnt.log || fail "$(cat mnt.log)"
+done
+rmdir kept.trace
+
 # What a letter among others means is told by that letter.
 for program in mkmodelfs modelfs-check modelfs-extract modelfs-stat; do
 	refused "'-y' is not an option" $program -yV model.mfs
