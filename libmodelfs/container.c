@@ -477,12 +477,22 @@ void mfs_close(mfs_container *c)
 	free(c);
 }
 
+/* What pthread_create() gives is no word of threads. */
+static const char *start_error_text(int err, int system_error)
+{
+	if (err != MFS_E_SYSTEM)
+		return mfs_error_text(err);
+	if (system_error == EAGAIN)
+		return "too little memory for a thread, or too many threads";
+	return strerror(system_error);
+}
+
 static void cannot_start(mfs_container *c, int err)
 {
 	pthread_mutex_lock(&c->problem_lock);
 	mfs_problem_set(&c->problem, err, UINT64_MAX, "%s: cannot start %s: %s", c->path,
 			c->options.engine ? c->options.engine : "reading",
-			err == MFS_E_SYSTEM ? strerror(c->reader_errno) : mfs_error_text(err));
+			start_error_text(err, c->reader_errno));
 	pthread_mutex_unlock(&c->problem_lock);
 }
 

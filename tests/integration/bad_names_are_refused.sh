@@ -35,7 +35,8 @@ for argument in "" name=; do
 	status=0
 	mkmodelfs --quiet c.mfs "$argument" 2>err || status=$?
 	[ "$status" -eq 2 ] || fail "'$argument': status $status, not 2"
-	grep -qF "'$argument': NAME=SOURCE" err || fail "'$argument': $(cat err)"
+	grep -q "^mkmodelfs: \('name=': NAME=SOURCE\|an argument is empty\)" err ||
+		fail "'$argument': $(cat err)"
 done
 
 # At the limits, and only like the reserved ones: allowed.
