@@ -1,22 +1,25 @@
 /*
  * What FUSE itself costs: serves a copy of FILE in memory as MOUNTPOINT/model.
  *
- *   fuse_alone FILE MOUNTPOINT
+ *   fuse_alone FILE MOUNTPOINT [MBPS]
  *
  * The connection is that of modelfs, and like modelfs it tells the kernel how far
- * to read ahead where it may; but a READ is answered at once by the thread that
- * received it, with bytes that need neither fetching, hashing nor decoding. Runs
- * in the foreground until it is unmounted or told to end.
+ * to read ahead where it may; but a READ is answered by the thread that received it,
+ * with bytes that need neither fetching, hashing nor decoding: at once or, with MBPS,
+ * when a medium of so many 10^6 bytes a second would have delivered them. Runs in the
+ * foreground until it is unmounted or told to end.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../../fuse/connection.h"
@@ -25,11 +28,14 @@
 #define FILE_INODE 2
 #define FILE_NAME  "model"
 
-/* Not changed once it is mounted. */
+/* Not changed once it is mounted, but for `due`. */
 typedef struct {
 	char *bytes;
 	size_t size;
 	unsigned read_ahead_bytes;
+	double mbps; /* 0: no limit */
+	pthread_mutex_t lock;
+	uint64_t due; /* nanoseconds on the monotonic clock: until then the medium is busy */
 } memory;
 
 static memory *memory_of(fuse_req_t request)
@@ -81,15 +87,39 @@ static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info 
 	fuse_reply_open(request, info);
 }
 
+/* Until a medium that takes one request after the other would have read these. */
+static void wait_for_medium(memory *m, size_t bytes)
+{
+	struct timespec now, until;
+	uint64_t at;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	at = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	pthread_mutex_lock(&m->lock);
+	if (m->due < at)
+		m->due = at;
+	m->due += (uint64_t)((double)bytes * 1000 / m->mbps);
+	at = m->due;
+	pthread_mutex_unlock(&m->lock);
+	until = (struct timespec){.tv_sec = (time_t)(at / 1000000000),
+				  .tv_nsec = (long)(at % 1000000000)};
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+		;
+}
+
 static void on_read(fuse_req_t request, fuse_ino_t inode, size_t length, off_t offset,
 		    struct fuse_file_info *info)
 {
-	const memory *m = memory_of(request);
+	memory *m = memory_of(request);
 	size_t from = (uint64_t)offset < m->size ? (size_t)offset : m->size;
 	size_t left = m->size - from;
 
 	(void)inode, (void)info;
-	fuse_reply_buf(request, m->bytes + from, length < left ? length : left);
+	if (length > left)
+		length = left;
+	if (m->mbps > 0)
+		wait_for_medium(m, length);
+	fuse_reply_buf(request, m->bytes + from, length);
 }
 
 static const struct fuse_lowlevel_ops operations = {
@@ -177,10 +207,13 @@ static int serve(memory *m, const char *mountpoint)
 int main(int argc, char **argv)
 {
 	char mountpoint[PATH_MAX];
-	memory m = {0};
+	memory m = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	char *end = "";
 
-	if (argc != 3) {
-		fputs("usage: fuse_alone FILE MOUNTPOINT\n", stderr);
+	if (argc == 4)
+		m.mbps = strtod(argv[3], &end);
+	if (argc < 3 || argc > 4 || *end || m.mbps < 0) {
+		fputs("usage: fuse_alone FILE MOUNTPOINT [MBPS]\n", stderr);
 		return 2;
 	}
 	if (!realpath(argv[2], mountpoint)) {

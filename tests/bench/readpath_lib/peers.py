@@ -238,11 +238,10 @@ class Dwarfs(Peer):
 
 class FuseOnly(Plain):
     """What FUSE itself reaches: a daemon that answers from memory, over the same
-    connection as modelfs; no medium."""
+    connection as modelfs, no faster than the medium allows modelfs to be."""
     name = "fuse-only"
-    scenarios = ("mmap", "warm")
-    also = ()
-    only_media = ("none",)
+    scenarios = ("mmap", "load", "direct", "threads", "warm")
+    also = ("tokens",)
 
     def key(self, medium):
         return "plain"
@@ -251,6 +250,10 @@ class FuseOnly(Plain):
     def mount(self, device, place, model, medium, group, extra):
         directory = os.path.join(place, "mnt")
         command = [self.bench.programs["fuse_alone"], self.bench.model(model), directory]
+        if medium in self.bench.rates:
+            _, stored = self.bench.image(Modelfs(self.bench), model, medium)
+            ratio = os.path.getsize(self.bench.model(model)) / stored
+            command.append(ratio * self.bench.rates[medium])
         with system.daemon(command, directory, os.path.join(place, "fuse.log")) as child:
             yield Mounted(os.path.join(directory, "model"), child)
 

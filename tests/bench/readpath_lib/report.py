@@ -171,6 +171,7 @@ def cell_row(results, medium, kind, scenario, peer):
     row = [peer, number(rate), number(100 * spread) + " %", number(ratio, 3)]
     if scenario in SEQUENTIAL:
         row += [number(rate / own, 2), number(rate / (ratio * own), 2)]
+        row.append(number(results.median(*cell, "decode_per_gb"), 2))
     row += [number(results.median(*cell, "cpu_per_gb"), 2),
             number(results.median(*cell, "machine_cpu_per_gb"), 2)]
     row += [number(results.median(*cell, figure), digits)
@@ -183,7 +184,7 @@ def cell_row(results, medium, kind, scenario, peer):
 def head_row(scenario):
     row = ["peer", "MB/s", "spread", "ratio r"]
     if scenario in SEQUENTIAL:
-        row += ["/ medium", "/ (r x medium)"]
+        row += ["/ medium", "/ (r x medium)", "decode s/GB"]
     return (row + ["CPU s/GB", "machine s/GB"] + [head for head, _, _ in columns(scenario)] +
             ["daemon peak MiB", "others' CPU"])
 
@@ -206,8 +207,8 @@ def tables(results, form):
         yield "%s: %s: %s" % (name, "not there" if optional else "MISSING", why)
     if results.goals:
         yield ""
-        yield from form(["goal", "wanted", "found", ""],
-                        [[g.name, g.wanted, g.found, g.verdict] for g in results.goals])
+        yield from form(["goal", "wanted", "found", "", "fuse-only"],
+                        [[g.name, g.wanted, g.found, g.verdict, g.fuse] for g in results.goals])
     yield ""
     options = results.bench.options
     yield ("Medians of %d runs, each cold, peers interleaved; spread is (largest - smallest) / "

@@ -45,6 +45,7 @@ class Bench:
         self.images = os.path.join(options.work, "images")
         self.turns = system.Turns(options.lock)
         self.ram = None  # directory in memory, while running
+        self.rates = {}  # medium, if it has a limit -> the best MB/s that fio reached
         self.failed = {}  # image -> why it could not be made
         self.help = system.run(programs["modelfs"], "--help")
         self.client = None  # words that start a script with llama.cpp
@@ -64,6 +65,11 @@ class Bench:
         return self.client
 
     # ---- models and images ----
+
+    def model_bytes(self):
+        """How large models are, about."""
+        digits = self.options.size.rstrip("KMG")
+        return int(digits) << {"": 0, "K": 10, "M": 20, "G": 30}[self.options.size[len(digits):]]
 
     def model(self, kind):
         """The path of a model of this kind (TYPE or TYPE-VARIANT), made if need be."""
@@ -309,3 +315,5 @@ def add_figures(result):
         result["pass_mb"] = result["pass_bytes"] / 1e6
         result["pass_share"] = result["pass_bytes"] / max(1, result["stored"] -
                                                           result.get("cache_bytes", 0))
+    if "stats" in result:
+        result["decode_per_gb"] = result["stats"]["decoding_us"] / 1e6 / gigabytes
