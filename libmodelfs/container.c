@@ -425,8 +425,8 @@ int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_ope
 	return open_io(out, io, name, NULL, options, why);
 }
 
-static int open_path(mfs_container **out, const char *path, const mfs_superblock *sb,
-		     const mfs_open_options *options, mfs_problem *why)
+static int open_path(mfs_container **out, const char *path, const char *name,
+		     const mfs_superblock *sb, const mfs_open_options *options, mfs_problem *why)
 {
 	mfs_io *io;
 	int err;
@@ -435,7 +435,7 @@ static int open_path(mfs_container **out, const char *path, const mfs_superblock
 	err = mfs_io_open(&io, path, options ? options->engine : NULL,
 			  options ? options->buffered : 0, why);
 	if (!err)
-		err = open_io(out, io, path, sb, options, why);
+		err = open_io(out, io, name, sb, options, why);
 	if (err)
 		return err;
 	(*out)->kind = medium_find_fd(&(*out)->medium, ((mfs_io_file *)io)->fd);
@@ -446,13 +446,13 @@ static int open_path(mfs_container **out, const char *path, const mfs_superblock
 int mfs_open(mfs_container **out, const char *path, const mfs_open_options *options,
 	     mfs_problem *why)
 {
-	return open_path(out, path, NULL, options, why);
+	return open_path(out, path, path, NULL, options, why);
 }
 
-int mfs_open_generation(mfs_container **out, const char *path, const mfs_superblock *sb,
-			const mfs_open_options *options, mfs_problem *why)
+int mfs_open_written(mfs_container **out, const char *path, const char *name,
+		     const mfs_superblock *sb, const mfs_open_options *options, mfs_problem *why)
 {
-	return open_path(out, path, sb, options, why);
+	return open_path(out, path, name, sb, options, why);
 }
 
 void mfs_close(mfs_container *c)

@@ -53,9 +53,10 @@ struct mfs_container {
 int mfs_open_io(mfs_container **out, mfs_io *io, const char *name, const mfs_open_options *options,
 		mfs_problem *why);
 
-/* Opens the generation of a superblock that is not on the medium yet. */
-int mfs_open_generation(mfs_container **out, const char *path, const mfs_superblock *sb,
-			const mfs_open_options *options, mfs_problem *why);
+/* Opens a container that is being written: at `path`, which people know by `name`, and if
+ * `sb` is not NULL the generation of that superblock, which is not on the medium yet. */
+int mfs_open_written(mfs_container **out, const char *path, const char *name,
+		     const mfs_superblock *sb, const mfs_open_options *options, mfs_problem *why);
 
 /* Checks the index of a generation that has no superblocks yet, and the files whose
  * `fresh` is set (by number), as mfs_check() does. */

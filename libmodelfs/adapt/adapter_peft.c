@@ -180,11 +180,12 @@ static int check_tied(const struct pairing *p, const struct group *g)
 			if (ends_with(t, "lm_head.weight") || ends_with(t, "embed_out.weight"))
 				return 0;
 		}
-	return refuse(
-	    p, MFS_E_UNSUPPORTED,
-	    "'%.200s': its base %s has no head of its own: the embedding that the adapter "
-	    "changes is the head too, which it leaves as it is",
-	    g->module, p->models[0].name);
+	return refuse(p, MFS_E_UNSUPPORTED,
+		      "'%.200s': %s %s %s: the embedding that the adapter changes is the head too, "
+		      "which it leaves as it is",
+		      g->module, p->models[0].tied ? "the configuration of" : "its base",
+		      p->models[0].name,
+		      p->models[0].tied ? "ties the head to it" : "has no head of its own");
 }
 
 static const mfs_import_tensor *matrix_of(const struct pairing *p, const struct group *g)

@@ -272,7 +272,9 @@ typedef struct {
 	uint64_t decoded_spans, decoded_bytes;
 	uint64_t span_hits; /* spans found decoded, or being decoded */
 	uint64_t span_misses;
-	uint64_t prefetch_bytes; /* read ahead of demand */
+	uint64_t prefetch_bytes; /* read from the medium ahead of demand */
+	/* Stored bytes of spans made ahead, also of those whose bytes were in memory already:
+	 * asked for since then; and dropped unasked. */
 	uint64_t prefetch_used_bytes, prefetch_wasted_bytes;
 	uint64_t errors_io, errors_corrupt;
 	uint64_t busy_us;		/* time with at least one request at the medium */

@@ -137,11 +137,9 @@ int mfs_pack_verify(mfs_pack_work *w)
 
 	options.decoders = w->packer->threads;
 	options.arena_bytes = VERIFY_BYTES + (uint64_t)VERIFY_BYTES_EACH * w->packer->threads;
-	if (appended)
-		error = mfs_open_generation(&container, w->output->path, &w->index.superblock,
-					    &options, &damage);
-	else
-		error = mfs_open(&container, w->output->temporary_path, &options, &damage);
+	error = mfs_open_written(&container, appended ? w->output->path : w->output->temporary_path,
+				 w->output->path, appended ? &w->index.superblock : NULL, &options,
+				 &damage);
 	if (error) {
 		report_damage(w, &damage);
 		return MFS_E_IO;
