@@ -173,7 +173,8 @@ def cell_row(results, medium, kind, scenario, peer):
         row += [number(rate / own, 2), number(rate / (ratio * own), 2)]
         row.append(number(results.median(*cell, "decode_per_gb"), 2))
     row += [number(results.median(*cell, "cpu_per_gb"), 2),
-            number(results.median(*cell, "machine_cpu_per_gb"), 2)]
+            number(results.median(*cell, "machine_cpu_per_gb"), 2),
+            number(results.median(*cell, "cores_busy"), 1)]
     row += [number(results.median(*cell, figure), digits)
             for _, figure, digits in columns(scenario)]
     others = results.median(*cell, "others")
@@ -185,7 +186,7 @@ def head_row(scenario):
     row = ["peer", "MB/s", "spread", "ratio r"]
     if scenario in SEQUENTIAL:
         row += ["/ medium", "/ (r x medium)", "decode s/GB"]
-    return (row + ["CPU s/GB", "machine s/GB"] + [head for head, _, _ in columns(scenario)] +
+    return (row + ["CPU s/GB", "machine s/GB", "cores busy"] + [head for head, _, _ in columns(scenario)] +
             ["daemon peak MiB", "others' CPU"])
 
 
@@ -212,7 +213,8 @@ def tables(results, form):
     yield ""
     options = results.bench.options
     yield ("Medians of %d runs, each cold, peers interleaved; spread is (largest - smallest) / "
-           "median; others' CPU is what programs outside of the run took of the processors. "
+           "median; cores busy counts the emulated medium too; others' CPU is what programs "
+           "outside of the run took of the processors. "
            "MB/s are 10^6 bytes of the model (%s). Machine: %s. Commit %s." %
            (options.runs, options.size, machine(), commit()))
 

@@ -229,6 +229,7 @@ def run_client(bench, medium, mounted, beside, kind, scenario, group):
     result["daemon_cpu"] = (system.process_cpu(daemon.pid) - daemon_cpu) if daemon else 0.0
     emulator_cpu = medium.emulator_cpu() - emulator_cpu
     result["machine_cpu"] = worked[0] - emulator_cpu
+    result["cores_busy"] = worked[0] / result["seconds"]
     # At least: some of what is taken away was the kernel's work.
     result["others_cpu"] = max(0.0, worked[1] - emulator_cpu - result["cpu_seconds"] -
                                result["daemon_cpu"] - result["beside_cpu"])
@@ -293,7 +294,7 @@ def measure(bench, medium_name, kind, peer, scenario):
     result.update(stored=stored, original=original, limit=limit)
     add_figures(result)
     if scenario == "tokens":  # loading lies outside of the time measured
-        result.update(others=None, machine_cpu_per_gb=None)
+        result.update(others=None, machine_cpu_per_gb=None, cores_busy=None)
     if result.get("faults", bench.options.faults) < bench.options.faults:
         del result["sum"]  # the time was over: a sum over other places
     return result

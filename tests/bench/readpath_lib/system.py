@@ -3,7 +3,6 @@ counters, control groups. All that is started here is ended by its own id, whate
 ends the run."""
 import contextlib
 import fcntl
-import mmap
 import os
 import re
 import signal
@@ -206,47 +205,6 @@ def drop_caches():
     """Clean memory pages only: what is read here was never written here."""
     with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
         file.write("3\n")
-
-
-REPORTING = "/sys/module/page_reporting/parameters/page_reporting_order"
-
-
-def write_parameter(path, value):
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(value)
-    except OSError:
-        return False
-    return True
-
-
-def available_memory():
-    with open("/proc/meminfo", encoding="ascii") as file:
-        return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvail"))
-
-
-@contextlib.contextmanager
-def memory_kept(size):
-    """A virtual machine may give free memory back to its host every few seconds. What
-    touches it next then pays for a fault of the host at each memory page, and the slower
-    the medium the more of it has gone. So nothing is given back meanwhile, and `size`
-    bytes (at most half of what there is) are had from the host beforehand."""
-    try:
-        with open(REPORTING, encoding="ascii") as file:
-            before = file.read().strip()
-    except OSError:  # no such machine
-        yield
-        return
-    try:
-        # Blocks of 2^order memory pages are given back, and there are none of 2^11.
-        if not write_parameter(REPORTING, "11"):
-            write_parameter(REPORTING, "10")
-        with mmap.mmap(-1, min(size, available_memory() // 2),
-                       flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
-            pass
-        yield
-    finally:
-        write_parameter(REPORTING, before)
 
 
 def bytes_read(device):
