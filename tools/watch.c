@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -396,7 +398,9 @@ typedef struct {
 	double seconds;
 	bool json, terminal;
 	screen screen;
-	sigset_t signals;
+	sigset_t resized, stops;
+	pthread_t watcher; /* the thread that looks and draws */
+	atomic_bool stopped;
 	json_t *before;
 	double before_at;
 } watch;
@@ -406,14 +410,45 @@ static bool wait_until(watch *w, double until)
 {
 	double left = until - seconds_now();
 	struct timespec t = {0};
-	int signal;
 
 	if (left > 0) {
 		t.tv_sec = (time_t)left;
 		t.tv_nsec = (long)((left - (double)t.tv_sec) * 1e9);
 	}
-	signal = sigtimedwait(&w->signals, NULL, &t);
-	return signal < 0 || signal == SIGWINCH;
+	sigtimedwait(&w->resized, NULL, &t);
+	return !atomic_load(&w->stopped);
+}
+
+/* A thread that is asked to stop. The watcher may wait for a daemon that does not answer,
+ * and no signal wakes it there. */
+static void *wait_for_stop(void *argument)
+{
+	watch *w = argument;
+	int signal;
+
+	sigwait(&w->stops, &signal);
+	atomic_store(&w->stopped, true);
+	pthread_kill(w->watcher, SIGWINCH);
+	sleep(1);
+	_exit(TOOL_OK);
+}
+
+/* Signals wait for who asks for them. False where there is no thread for that. */
+static bool take_signals(watch *w)
+{
+	static const int stops[] = {SIGINT, SIGTERM, SIGHUP};
+	pthread_t stopper;
+
+	sigemptyset(&w->resized);
+	sigaddset(&w->resized, SIGWINCH);
+	sigemptyset(&w->stops);
+	for (size_t i = 0; i < sizeof(stops) / sizeof(stops[0]); i++)
+		sigaddset(&w->stops, stops[i]);
+	pthread_sigmask(SIG_BLOCK, &w->resized, NULL);
+	pthread_sigmask(SIG_BLOCK, &w->stops, NULL);
+	w->watcher = pthread_self();
+	errno = pthread_create(&stopper, NULL, wait_for_stop, w);
+	return !errno && !pthread_detach(stopper);
 }
 
 static void show(watch *w, json_t *stats)
@@ -458,19 +493,21 @@ static bool is_other(const watch *w, const json_t *stats)
 
 int watch_mount(const char *mountpoint, double seconds, bool json)
 {
-	watch w = {.mountpoint = mountpoint, .seconds = seconds, .json = json};
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
+	/* The thread that is told to stop may outlive this function. */
+	static watch w;
 	json_t *stats = live_load(mountpoint, false);
 	int code = TOOL_OK;
 
 	if (!stats)
 		return TOOL_FAILED;
+	w = (watch){.mountpoint = mountpoint, .seconds = seconds, .json = json};
 	w.terminal = !json && tool_can_draw(STDOUT_FILENO);
 	w.screen.colour = !getenv("NO_COLOR");
-	sigemptyset(&w.signals);
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		sigaddset(&w.signals, signals[i]);
-	sigprocmask(SIG_BLOCK, &w.signals, NULL);
+	if (!take_signals(&w)) {
+		tool_error("cannot start a thread: %s", strerror(errno));
+		json_decref(stats);
+		return TOOL_FAILED;
+	}
 	do {
 		show(&w, stats);
 		stats = NULL;

@@ -55,8 +55,22 @@ wait_until 20 test -s interrupted.txt || fail "nothing is shown"
 kill -INT "$pid"
 wait "$pid" || fail "status $? after SIGINT"
 
-# A daemon that was killed is told apart from the end of a mount.
+# Also while the daemon does not answer.
 mount_container model.mfs "$tmp/dead"
+modelfs-stat --watch=0.1 dead >stopped.txt &
+pid=$!
+pids+=("$pid")
+wait_until 20 test -s stopped.txt || fail "nothing is shown"
+kill -STOP "$daemon"
+sleep 0.5
+kill -INT "$pid"
+ended=no
+if wait_until 20 is_gone "$pid"; then ended=yes; fi
+kill -CONT "$daemon"
+[ $ended = yes ] || fail "a daemon that does not answer keeps the watcher"
+wait "$pid" || fail "status $? after SIGINT, the daemon being stopped"
+
+# A daemon that was killed is told apart from the end of a mount.
 modelfs-stat --watch=0.1 dead >dead.txt 2>dead.err &
 pid=$!
 pids+=("$pid")
