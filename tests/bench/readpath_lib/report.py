@@ -186,8 +186,8 @@ def head_row(scenario):
     row = ["peer", "MB/s", "spread", "ratio r"]
     if scenario in SEQUENTIAL:
         row += ["/ medium", "/ (r x medium)", "decode s/GB"]
-    return (row + ["CPU s/GB", "machine s/GB", "cores busy"] + [head for head, _, _ in columns(scenario)] +
-            ["daemon peak MiB", "others' CPU"])
+    return (row + ["CPU s/GB", "machine s/GB", "cores busy"] +
+            [head for head, _, _ in columns(scenario)] + ["daemon peak MiB", "others' CPU"])
 
 
 def tables(results, form):
