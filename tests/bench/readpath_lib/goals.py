@@ -1,6 +1,6 @@
 """Goals of the read path, judged on the medians of one run. They are told, never
 asserted: a machine may be too small for one. Beside what was found stands, where it was
-measured, what FUSE itself reached: no daemon can do better."""
+measured, what FUSE itself reached, without the work of emulating a medium."""
 import collections
 
 Goal = collections.namedtuple("Goal", "name wanted found verdict fuse")
