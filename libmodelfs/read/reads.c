@@ -109,6 +109,24 @@ static void gather_end(struct reader *r, struct read *read)
 	read->gathered = NULL;
 }
 
+/* Requests for piece `i` bring along what the pieces behind it need of its tensor. */
+static void widen_to_read(struct reader *r, struct span *span, const struct batch *batch,
+			  unsigned i, unsigned count)
+{
+	unsigned last = i;
+
+	while (last + 1 < count && !batch->zeros[last + 1] &&
+	       batch->tensor[last + 1] == batch->tensor[i])
+		last++;
+	if (last == i)
+		return;
+	span->job.wide = true;
+	route_limit_reach(r, span,
+			  &(struct leg){.tensor = batch->tensor[i],
+					.to = batch->place[last].offset +
+					      batch->place[last].bytes});
+}
+
 /* Takes hold of every span of the batch, or of none. */
 static bool hold_spans(struct reader *r, struct read *read, const struct batch *batch,
 		       bool only_found)
@@ -130,6 +148,8 @@ static bool hold_spans(struct reader *r, struct read *read, const struct batch *
 			}
 			if (read->streamed)
 				route_widen(r, span);
+			else
+				widen_to_read(r, span, batch, i, read->piece_count);
 			r->stats.span_misses++;
 		}
 		span_hold(r, span);
