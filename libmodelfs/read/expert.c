@@ -6,6 +6,10 @@
 
 /* So many reads in a row begin an expert even if they are short. */
 #define EXPERT_HITS 3
+/* A stream that has come through so much of a file, and so many slices, goes through
+ * all of it. */
+#define SCAN_BYTES  (16u << 20)
+#define SCAN_SLICES 4
 
 static struct expert *find_expert(struct reader *r, const mfs_order_part *first)
 {
@@ -61,6 +65,33 @@ static bool in_slice_only(const struct stream *s, uint64_t slice_begin, const st
 	       (p->length >= ROUTE_LONG_READ || s->hits >= EXPERT_HITS);
 }
 
+static bool goes_through(const struct stream *s, uint64_t slice_bytes)
+{
+	uint64_t scan = SCAN_SLICES * slice_bytes;
+
+	return s->next - s->origin >= (scan > SCAN_BYTES ? scan : SCAN_BYTES);
+}
+
+bool expert_bars(const struct reader *r, const struct stream *s, const mfs_root_extent *extent)
+{
+	mfs_order_part parts[MFS_ORDER_PARTS_MAX];
+
+	return s->next <= extent->file_offset &&
+	       mfs_order_expert(r->routes.order, extent->tensor, 0, parts) &&
+	       !goes_through(s, parts[0].to - parts[0].from);
+}
+
+/* The kernel reads ahead beyond the slice that is wanted. */
+static void limit_to_slice(struct stream *s, const struct place *p, const mfs_order_part *slice)
+{
+	uint64_t end = p->tensor_offset + slice->to;
+
+	if (goes_through(s, slice->to - slice->from))
+		s->limit = UINT64_MAX;
+	else if (s->limit > end)
+		s->limit = end;
+}
+
 /* What was read before it was fetched is not fetched any more. */
 static void pass_expert(struct expert *e, uint32_t tensor, uint64_t end)
 {
@@ -82,8 +113,12 @@ void expert_note(struct reader *r, const struct place *p, struct stream *s, bool
 
 	while (own < count && parts[own].tensor != p->tensor)
 		own++;
-	if (own == count || !in_slice_only(s, p->tensor_offset + parts[own].from, p, begun))
+	if (own == count)
 		return;
+	if (!in_slice_only(s, p->tensor_offset + parts[own].from, p, begun)) {
+		limit_to_slice(s, p, &parts[own]);
+		return;
+	}
 	end = p->offset + p->length - p->tensor_offset;
 	if (end > parts[own].to)
 		end = parts[own].to;
@@ -94,6 +129,22 @@ void expert_note(struct reader *r, const struct place *p, struct stream *s, bool
 	begin = p->offset > p->tensor_offset ? p->offset - p->tensor_offset : 0;
 	e->read += end - (begin > parts[own].from ? begin : parts[own].from);
 	pass_expert(e, p->tensor, end);
+}
+
+/* What was read of an expert is not fetched with its sisters, until the kernel reads
+ * some of it again: then it has not kept the layer's. */
+void expert_cover(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t from, uint64_t to)
+{
+	mfs_order_part parts[MFS_ORDER_PARTS_MAX];
+	unsigned count;
+
+	if (!mfs_order_name_of(r->routes.order, tensor)->experts ||
+	    !seen_mark_whole(r, tensor, begun, from, to))
+		return;
+	count = mfs_order_expert(r->routes.order, tensor, from, parts);
+	for (unsigned i = 0; i < count; i++)
+		seen_forget(r, parts[i].tensor);
+	seen_mark_whole(r, tensor, begun, from, to);
 }
 
 void expert_advance(struct reader *r, struct expert *e)

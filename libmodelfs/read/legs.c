@@ -125,6 +125,17 @@ void route_limit_reach(struct reader *r, struct span *span, const struct leg *le
 	}
 }
 
+void route_limit_unseen(struct reader *r, struct span *span, const struct leg *leg)
+{
+	uint64_t at = span->place.offset + span->place.bytes, behind;
+	struct leg rest = *leg;
+
+	for (unsigned n = 0; n < REACH_SPANS && at < rest.to; n++, at += behind)
+		if (seen_at(r, leg->tensor, at, &behind))
+			rest.to = at;
+	route_limit_reach(r, span, &rest);
+}
+
 /* Alignment at the end of a file. */
 #define FILE_TAIL (64u << 10)
 
@@ -146,13 +157,13 @@ enum step route_step(struct reader *r, const struct leg *leg, const struct leg *
 	struct span *made;
 	int err;
 
-	if (walk_touched(r, leg->tensor, at, behind)) {
+	if (seen_at(r, leg->tensor, at, behind)) {
 		made = NULL;
 	} else if (!prefetch_span(r, leg->tensor, at, behind, &made, &err)) {
 		return err ? STEP_FAILED : STEP_LATER;
 	}
 	if (made)
-		route_limit_reach(r, made, reach);
+		route_limit_unseen(r, made, reach);
 	if (*behind > leg->to - at)
 		*behind = leg->to - at;
 	return STEP_DONE;

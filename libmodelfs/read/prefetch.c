@@ -97,6 +97,7 @@ static struct stream *begin_stream(struct reader *r, uint32_t file, uint64_t off
 	*s = (struct stream){.used = true,
 			     .file = file,
 			     .origin = offset,
+			     .first = length,
 			     .next = offset + length,
 			     .ahead = offset + length,
 			     .limit = UINT64_MAX,
@@ -137,31 +138,75 @@ static void continue_stream(struct reader *r, struct stream *s, uint64_t offset,
 		s->ahead = s->next;
 }
 
-/* Where a read lies: its middle, since the kernel reads around a fault; and of the
- * memory page there the end, since a tensor that begins in a page is what is
- * wanted of it. False: in literal bytes or zeros. */
-static bool find_place(struct reader *r, uint32_t file, uint64_t offset, size_t length,
+/* Where the fault was that the kernel read around: in the middle of the read. One that
+ * ends where another such read began was cut short there. */
+static uint64_t fault_of(const struct reader *r, uint32_t file, uint64_t offset, size_t length)
+{
+	for (int i = 0; i < STREAMS; i++) {
+		const struct stream *s = &r->streams[i];
+
+		if (s->used && s->file == file && s->origin == offset + length &&
+		    s->first > length && s->first / 2 < length)
+			return offset + s->first / 2;
+	}
+	return offset + length / 2;
+}
+
+/* Of the tensors in a memory page, the one that is wanted: one that begins there, of
+ * several (norms are small) the first that is executed. False: there is none. */
+static bool find_wanted(struct reader *r, uint32_t file, uint64_t page, uint64_t page_end,
+			mfs_root_extent *out)
+{
+	uint32_t best = MFS_ORDER_NONE;
+	mfs_root_extent extent;
+	bool found = false;
+	mfs_root_tensor t;
+	mfs_root_file f;
+	uint64_t i;
+
+	mfs_root_get_file(&r->c->root, file, &f);
+	container_extent_at(r->c, &f, page, &i, &extent);
+	for (;;) {
+		uint32_t leg = MFS_ORDER_NONE;
+		bool stored = extent.kind == MFS_EXTENT_TENSOR;
+
+		if (stored) {
+			mfs_root_get_tensor(&r->c->root, extent.tensor, &t);
+			stored = !(t.flags & MFS_TENSOR_LITERAL);
+			leg = extent.file_offset < page ? leg : r->routes.leg_of[extent.tensor];
+		}
+		if (stored && (!found || leg <= best)) {
+			*out = extent;
+			best = leg;
+			found = true;
+		}
+		if (extent.file_offset + extent.length >= page_end)
+			return found;
+		mfs_root_get_extent(&r->c->root, ++i, &extent);
+	}
+}
+
+/* Where a read lies. False: in literal bytes or zeros. */
+static bool find_place(struct reader *r, uint32_t file, uint64_t offset, size_t length, bool begins,
 		       struct place *out)
 {
-	uint64_t middle = offset + length / 2 + MEMORY_PAGE - 1, i;
+	uint64_t page = begins ? fault_of(r, file, offset, length) : offset + length / 2;
+	uint64_t page_end = page + MEMORY_PAGE, end;
 	mfs_root_extent extent;
-	mfs_root_file f;
-	mfs_root_tensor t;
 
-	if (middle > offset + length - 1)
-		middle = offset + length - 1;
-	mfs_root_get_file(&r->c->root, file, &f);
-	container_extent_at(r->c, &f, middle, &i, &extent);
-	if (extent.kind != MFS_EXTENT_TENSOR)
+	if (page_end > offset + length)
+		page_end = offset + length;
+	if (!find_wanted(r, file, page, page_end, &extent))
 		return false;
-	mfs_root_get_tensor(&r->c->root, extent.tensor, &t);
+	end = extent.file_offset + extent.length;
+	end = end < page_end ? end : page_end;
 	out->file = file;
 	out->tensor = extent.tensor;
-	out->at = extent.source_offset + (middle - extent.file_offset);
+	out->at = extent.source_offset + (end - 1 - extent.file_offset);
 	out->offset = offset;
 	out->length = length;
 	out->tensor_offset = extent.file_offset - extent.source_offset;
-	return !(t.flags & MFS_TENSOR_LITERAL);
+	return true;
 }
 
 bool prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t length)
@@ -173,11 +218,11 @@ bool prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t
 	if (r->c->options.no_prefetch)
 		return false;
 	r->note_clock++;
-	known = find_place(r, file, offset, length, &place);
-	if (known && replay_note(r, &place))
-		return false;
 	s = find_stream(r, file, offset, length);
 	begun = !s;
+	known = find_place(r, file, offset, length, begun, &place);
+	if (known && replay_note(r, &place))
+		return false;
 	if (begun)
 		s = begin_stream(r, file, offset, length);
 	else
@@ -252,8 +297,8 @@ static bool advance_span(struct reader *r, struct stream *s, const mfs_root_exte
 	struct span *made;
 	int err;
 
-	if (s->limit != UINT64_MAX && walk_touched(r, extent->tensor, at, &behind)) {
-		made = NULL; /* another thread's slice */
+	if (s->limit != UINT64_MAX && seen_at(r, extent->tensor, at, &behind)) {
+		made = NULL; /* another thread's share, or what the kernel read ahead */
 	} else if (!prefetch_span(r, extent->tensor, at, &behind, &made, &err)) {
 		if (err)
 			s->window = 0; /* the read that comes here will say so */
@@ -262,7 +307,7 @@ static bool advance_span(struct reader *r, struct stream *s, const mfs_root_exte
 	if (made && s->limit != UINT64_MAX) {
 		struct leg rest = rest_of(s, extent);
 
-		route_limit_reach(r, made, &rest);
+		route_limit_unseen(r, made, &rest);
 	}
 	*next = s->ahead + behind;
 	if (*next > extent->file_offset + extent->length)
@@ -315,7 +360,8 @@ static void advance(struct reader *r, struct stream *s)
 			mfs_root_get_extent(&r->c->root, ++i, &extent);
 			continue;
 		}
-		if (extent.kind == MFS_EXTENT_TENSOR && !advance_span(r, s, &extent, &next))
+		if (extent.kind == MFS_EXTENT_TENSOR &&
+		    (expert_bars(r, s, &extent) || !advance_span(r, s, &extent, &next)))
 			return;
 		s->ahead = next;
 	}

@@ -210,7 +210,8 @@ TAILQ_HEAD(read_list, read);
 struct stream {
 	bool used;
 	uint32_t file;
-	uint64_t origin; /* where its first read began */
+	uint64_t origin; /* where its first read began, */
+	uint64_t first;	 /* and how long that was */
 	uint64_t next;	 /* where the next read of this stream should begin */
 	uint64_t ahead;	 /* fetched or being fetched up to here */
 	uint64_t limit;	 /* nothing is fetched from here on */

@@ -121,10 +121,10 @@ static void widen_to_read(struct reader *r, struct span *span, const struct batc
 	if (last == i)
 		return;
 	span->job.wide = true;
-	route_limit_reach(r, span,
-			  &(struct leg){.tensor = batch->tensor[i],
-					.to = batch->place[last].offset +
-					      batch->place[last].bytes});
+	route_limit_reach(
+	    r, span,
+	    &(struct leg){.tensor = batch->tensor[i],
+			  .to = batch->place[last].offset + batch->place[last].bytes});
 }
 
 /* Takes hold of every span of the batch, or of none. */

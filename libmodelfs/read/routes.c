@@ -29,6 +29,10 @@ static int make_order(struct reader *r, uint32_t count)
 							       r->c->layouts[t.layout].block_bytes};
 	}
 	err = mfs_order_new(&r->routes.order, tensors, count);
+	for (uint32_t i = 0; !err && i < count; i++)
+		r->routes.sliced =
+		    r->routes.sliced || (mfs_order_name_of(r->routes.order, i)->experts &&
+					 tensors[i].slice_bytes < tensors[i].size);
 	free(tensors);
 	return err;
 }
@@ -37,7 +41,6 @@ static int make_execution(struct reader *r, uint32_t count)
 {
 	const uint32_t *sequence = mfs_order_sequence(r->routes.order);
 	mfs_order_part *parts = calloc((size_t)count + 1, sizeof(*parts));
-	uint64_t most_spans = 0;
 	uint32_t legs = 0;
 	int err;
 
@@ -46,19 +49,15 @@ static int make_execution(struct reader *r, uint32_t count)
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t tensor = sequence[i];
 		mfs_root_tensor t;
-		uint64_t spans;
 
 		mfs_root_get_tensor(&r->c->root, tensor, &t);
 		r->routes.leg_of[tensor] = MFS_ORDER_NONE;
 		if (t.flags & MFS_TENSOR_LITERAL || !t.size ||
 		    !mfs_order_whole(r->routes.order, tensor))
 			continue;
-		spans = mfs_tensor_spans(&t, r->c->layouts[t.layout].block_bytes);
-		most_spans = spans > most_spans ? spans : most_spans;
 		r->routes.leg_of[tensor] = legs;
 		parts[legs++] = (mfs_order_part){tensor, 0, t.size};
 	}
-	r->routes.touched_bytes = most_spans / 8 + 1;
 	err = route_make(&r->routes.execution, parts, legs);
 	free(parts);
 	return err;
@@ -113,13 +112,14 @@ int routes_new(struct reader *r)
 	err = make_order(r, count);
 	if (!err)
 		err = make_execution(r, count);
+	if (!err)
+		err = seen_new(r);
 	return err ? err : route_make(&routes->replay, r->c->replay, r->c->replay_count);
 }
 
 void routes_free(struct reader *r)
 {
-	for (int i = 0; i < WALKS; i++)
-		free(r->routes.walks[i].touched);
+	seen_free(r);
 	mfs_order_free(r->routes.order);
 	route_free(&r->routes.execution);
 	route_free(&r->routes.replay);
@@ -128,10 +128,36 @@ void routes_free(struct reader *r)
 	free(r->routes.resident);
 }
 
+/* Each part of the read in a tensor. */
+static void note_cover(struct reader *r, const struct place *place, const struct stream *s)
+{
+	uint64_t at = place->offset, end = at + place->length, i;
+	mfs_root_extent extent;
+	mfs_root_file file;
+
+	mfs_root_get_file(&r->c->root, place->file, &file);
+	container_extent_at(r->c, &file, at, &i, &extent);
+	while (at < end) {
+		uint64_t extent_end = extent.file_offset + extent.length;
+		uint64_t origin = s->origin > extent.file_offset ? s->origin : extent.file_offset;
+		uint64_t shift = extent.source_offset - extent.file_offset;
+		uint64_t to = end < extent_end ? end : extent_end;
+
+		if (extent.kind == MFS_EXTENT_TENSOR) {
+			walk_cover(r, extent.tensor, origin + shift, at + shift, to + shift);
+			expert_cover(r, extent.tensor, origin + shift, at + shift, to + shift);
+		}
+		at = to;
+		if (at < end)
+			mfs_root_get_extent(&r->c->root, ++i, &extent);
+	}
+}
+
 void routes_note(struct reader *r, const struct place *place, struct stream *s, bool begun)
 {
 	walk_note(r, place, s, begun);
 	expert_note(r, place, s, begun);
+	note_cover(r, place, s);
 }
 
 unsigned routes_active(const struct reader *r)

@@ -62,6 +62,8 @@ enum step route_step(struct reader *r, const struct leg *leg, const struct leg *
 void route_widen(struct reader *r, struct span *span);
 /* Holds the requests of a span to what follows it on the leg. Lock held. */
 void route_limit_reach(struct reader *r, struct span *span, const struct leg *leg);
+/* And to what was not seen. */
+void route_limit_unseen(struct reader *r, struct span *span, const struct leg *leg);
 
 /* ---- the routes of a container ---- */
 
@@ -80,7 +82,6 @@ struct walk {
 	uint64_t ahead;	     /* fetched or being fetched up to here */
 	unsigned trust;	     /* how well the reads followed the order */
 	bool cyclic;	     /* the last leg was followed by the first one */
-	uint8_t *touched;    /* a bit for each span of the leg that was read in this lap */
 	uint64_t last_use;
 };
 
@@ -102,13 +103,20 @@ struct expert {
 
 #define EXPERTS 16
 
+/* Spans that were read and that the kernel keeps, as far as reads tell (seen.c). */
+struct seen {
+	uint64_t *first; /* by tensor: byte of its first bit */
+	uint8_t *bits;
+};
+
 struct routes {
 	mfs_order *order;	/* by tensor numbers */
 	struct route execution; /* all models, one after another */
 	uint32_t *models;	/* by tensor: number of its model */
 	uint32_t *leg_of;	/* by tensor; MFS_ORDER_NONE: no leg */
 	uint8_t *resident;	/* by leg: the last lap went past it without a read */
-	size_t touched_bytes;	/* room for the spans of any leg */
+	struct seen seen;
+	bool sliced; /* a token takes slices of some tensors */
 	struct walk walks[WALKS];
 
 	struct expert experts[EXPERTS];
@@ -122,14 +130,27 @@ struct routes {
 	bool replay_cyclic;	 /* its end was followed by its beginning */
 };
 
-/* Where a read lies that belongs to no literal bytes: the middle of it, which is
- * where a fault was that the kernel read around. */
+/* Where a read lies that belongs to no literal bytes: where the fault was that the
+ * kernel read around. */
 struct place {
 	uint32_t file, tensor;
 	uint64_t at;		 /* byte of the tensor */
 	uint64_t offset, length; /* of the read, in the file */
 	uint64_t tensor_offset;	 /* of the tensor, in the file */
 };
+
+/* seen.c; lock held, except for the first two. Ranges are bytes of a tensor. */
+int seen_new(struct reader *r);
+void seen_free(struct reader *r);
+/* Every span that the range touches. */
+void seen_mark(struct reader *r, uint32_t tensor, uint64_t from, uint64_t to);
+/* Spans that end in [from, to) and were read from their beginning: the reads have
+ * followed each other since `begun`. True if one of them was marked before. */
+bool seen_mark_whole(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t from, uint64_t to);
+/* The span with byte `at`; *behind is set to the bytes from there to its end. */
+bool seen_at(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind);
+uint64_t seen_bytes(const struct reader *r, uint32_t tensor, uint64_t size);
+void seen_forget(struct reader *r, uint32_t tensor);
 
 /* routes.c; lock held, except for the first two */
 int routes_new(struct reader *r);
@@ -145,12 +166,16 @@ void routes_advance(struct reader *r);
 void walk_note(struct reader *r, const struct place *place, struct stream *s, bool begun);
 bool walk_active(const struct reader *r, const struct walk *w);
 void walk_advance(struct reader *r, struct walk *w);
-/* True if the lap that a model is in has read the span with byte `at` of the
- * tensor; *behind is set to the bytes from there to its end. */
-bool walk_touched(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind);
+/* A read covered [from, to) of the tensor; in a row without a gap since `begun`. */
+void walk_cover(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t from, uint64_t to);
 
 /* expert.c; lock held */
 void expert_note(struct reader *r, const struct place *place, struct stream *s, bool begun);
+/* True if a stream that has not come to this part of a file yet should not go ahead into it:
+ * into experts, which its reader may have nothing to do with. */
+bool expert_bars(const struct reader *r, const struct stream *s, const mfs_root_extent *extent);
+/* As walk_cover(). */
+void expert_cover(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t from, uint64_t to);
 bool expert_active(const struct reader *r, const struct expert *e);
 void expert_advance(struct reader *r, struct expert *e);
 

@@ -4,7 +4,6 @@
  * the one that the order names, the model is walked through: what follows is fetched
  * while the current tensor is read, up to the window.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "reader.h"
@@ -48,59 +47,47 @@ static uint64_t leg_place(const struct reader *r, const struct walk *w)
 	return w->lap + leg_of_walk(r, w)->start - walk_begin(r, w);
 }
 
-static uint64_t span_number(const struct reader *r, uint32_t tensor, uint64_t at, mfs_span *place)
+/* The walk of the leg's model; NULL: there is none. */
+static struct walk *find_walk(struct reader *r, uint32_t leg)
 {
-	mfs_root_tensor t;
+	for (int i = 0; i < WALKS; i++) {
+		struct walk *w = &r->routes.walks[i];
 
-	mfs_root_get_tensor(&r->c->root, tensor, &t);
-	mfs_tensor_span_at(&t, r->c->layouts[t.layout].block_bytes, at, place);
-	return place->index;
+		if (w->used && leg >= w->first && leg < w->end)
+			return w;
+	}
+	return NULL;
 }
 
-/* Notes the spans that the read covers. */
-static void touch(struct reader *r, struct walk *w, const struct place *p)
+/* The kernel reads ahead, and around a fault, beyond the tensor that is wanted. What
+ * it has of a tensor that is yet to come is not fetched there; of one that the lap
+ * has been at, it may be gone when the next lap comes. */
+void walk_cover(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t from, uint64_t to)
 {
-	uint64_t tensor_end = p->tensor_offset + leg_of_walk(r, w)->to;
-	uint64_t from = p->offset > p->tensor_offset ? p->offset - p->tensor_offset : 0;
-	uint64_t end = p->offset + p->length < tensor_end ? p->offset + p->length : tensor_end;
-	mfs_span place;
+	uint32_t leg = r->routes.leg_of[tensor];
+	struct walk *w = leg == MFS_ORDER_NONE ? NULL : find_walk(r, leg);
 
-	end -= p->tensor_offset;
-	w->read += end - from;
-	while (from < end) {
-		uint64_t i = span_number(r, p->tensor, from, &place);
-
-		w->touched[i / 8] |= (uint8_t)(1u << i % 8);
-		from = place.offset + place.bytes;
+	if (w && leg == w->leg) {
+		w->read += to - from;
+		seen_mark(r, tensor, from, to);
+	} else if (w && leg > w->leg) {
+		seen_mark_whole(r, tensor, begun, from, to);
 	}
 }
 
-bool walk_touched(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind)
+static void forget(struct reader *r, uint32_t from, uint32_t to)
 {
-	mfs_span place;
-	uint64_t i;
-
-	for (int k = 0; k < WALKS; k++) {
-		const struct walk *w = &r->routes.walks[k];
-
-		if (!walk_active(r, w) || leg_of_walk(r, w)->tensor != tensor)
-			continue;
-		i = span_number(r, tensor, at, &place);
-		*behind = place.offset + place.bytes - at;
-		return w->touched[i / 8] >> i % 8 & 1;
-	}
-	return false;
+	for (uint32_t i = from; i < to; i++)
+		seen_forget(r, r->routes.execution.legs[i].tensor);
 }
 
-static struct walk *walk_of(struct reader *r, uint32_t leg)
+static struct walk *oldest_walk(struct reader *r)
 {
 	struct walk *oldest = &r->routes.walks[0];
 
 	for (int i = 0; i < WALKS; i++) {
 		struct walk *w = &r->routes.walks[i];
 
-		if (w->used && leg >= w->first && leg < w->end)
-			return w;
 		if (!w->used || (oldest->used && w->last_use < oldest->last_use))
 			oldest = w;
 	}
@@ -121,17 +108,22 @@ static void find_model(const struct reader *r, struct walk *w, uint32_t leg)
 		w->end++;
 }
 
-static struct walk *begin_walk(struct reader *r, struct walk *w, uint32_t leg)
+static struct walk *begin_walk(struct reader *r, uint32_t leg)
 {
-	uint8_t *touched = w->touched ? w->touched : calloc(1, r->routes.touched_bytes);
+	struct walk *w = oldest_walk(r);
 
-	*w = (struct walk){.touched = touched, .leg = leg, .stray = MFS_ORDER_NONE};
-	if (!touched)
-		return NULL;
-	w->used = true;
-	memset(touched, 0, r->routes.touched_bytes);
+	*w = (struct walk){.used = true, .leg = leg, .stray = MFS_ORDER_NONE};
 	find_model(r, w, leg);
+	forget(r, w->first, w->end);
 	return w;
+}
+
+/* Bytes of the leg that need no read any more. */
+static uint64_t leg_seen(const struct reader *r, uint32_t i)
+{
+	const struct leg *leg = &r->routes.execution.legs[i];
+
+	return seen_bytes(r, leg->tensor, leg->to);
 }
 
 /* Goes on with another leg; `wrapped`: with a new lap. */
@@ -141,12 +133,16 @@ static void enter(struct reader *r, struct walk *w, uint32_t leg, bool wrapped)
 
 	if (wrapped)
 		w->lap += walk_bytes(r, w);
-	if (leg > w->leg)
-		memset(&r->routes.resident[w->leg + 1], 1, leg - w->leg - 1);
+	if (leg > w->leg) {
+		for (uint32_t i = w->leg + 1; i < leg; i++)
+			r->routes.resident[i] = !leg_seen(r, i);
+		forget(r, w->leg, leg);
+	} else {
+		forget(r, w->first, w->end);
+	}
 	w->leg = leg;
 	w->stray = MFS_ORDER_NONE;
-	w->read = 0;
-	memset(w->touched, 0, r->routes.touched_bytes);
+	w->read = leg_seen(r, leg);
 	place = leg_place(r, w);
 	if (w->ahead < place || w->ahead > place + r->span_arena.bytes)
 		w->ahead = place;
@@ -159,7 +155,7 @@ static uint64_t bytes_between(const struct reader *r, uint32_t from, uint32_t to
 
 	for (uint32_t i = from; i < to && bytes <= SMALL_BYTES; i++)
 		if (!r->routes.resident[i])
-			bytes += leg_bytes(&r->routes.execution.legs[i]);
+			bytes += leg_bytes(&r->routes.execution.legs[i]) - leg_seen(r, i);
 	return bytes;
 }
 
@@ -266,18 +262,15 @@ void walk_note(struct reader *r, const struct place *p, struct stream *s, bool b
 
 	if (leg == MFS_ORDER_NONE)
 		return;
-	w = walk_of(r, leg);
-	if (!w->used || leg < w->first || leg >= w->end)
-		w = begin_walk(r, w, leg);
+	w = find_walk(r, leg);
 	if (!w)
-		return;
+		w = begin_walk(r, leg);
 	r->routes.resident[leg] = 0;
 	if (leg != w->leg)
 		note_jump(r, w, leg, s, begun);
 	if (leg != w->leg)
 		return;
 	w->last_use = r->note_clock;
-	touch(r, w, p);
 	/* One that comes from afar in the order of the file is not the walk's. */
 	if (!walk_active(r, w) || (!s->walked && s->origin + SMALL_BYTES < p->tensor_offset))
 		return;

@@ -14,10 +14,12 @@
 #define MATRIX_BYTES  (2 * MIB)
 #define EXPERTS_COUNT 8
 #define SLICE_BYTES   (512 * KIB)
+#define NORM_BYTES    (1 * KIB)
 
 /* In the order of the file: sorted by names, the output first. */
-static const char *const layer_names[] = {"attn_k",	   "attn_output",   "attn_q",	  "attn_v",
-					  "ffn_down_exps", "ffn_gate_exps", "ffn_up_exps"};
+static const char *const layer_names[] = {"attn_k",   "attn_output",   "attn_q",
+					  "attn_v",   "ffn_down_exps", "ffn_gate_exps",
+					  "ffn_norm", "ffn_up_exps"};
 #define NAMES (sizeof(layer_names) / sizeof(layer_names[0]))
 #define MOST  (1 + LAYERS * NAMES)
 
@@ -30,13 +32,15 @@ static struct {
 	unsigned count;
 } model;
 
-static void put_tensor(uint8_t **at, const char *name, bool experts, uint64_t *data)
+static void put_tensor(uint8_t **at, const char *name, uint64_t *data)
 {
+	bool experts = strstr(name, "exps") != NULL, norm = strstr(name, "norm") != NULL;
+	uint64_t bytes = experts ? SLICE_BYTES : norm ? NORM_BYTES : MATRIX_BYTES;
 	unsigned i = model.count++;
 	size_t length = strlen(name);
 
 	strcpy(model.name[i], name);
-	model.bytes[i] = experts ? EXPERTS_COUNT * SLICE_BYTES : MATRIX_BYTES;
+	model.bytes[i] = experts ? EXPERTS_COUNT * bytes : bytes;
 	model.offset[i] = *data;
 	*data += model.bytes[i];
 	fixture_put(at, length, 8);
@@ -44,7 +48,7 @@ static void put_tensor(uint8_t **at, const char *name, bool experts, uint64_t *d
 	*at += length;
 	fixture_put(at, experts ? 3 : 2, 4);
 	fixture_put(at, 1024, 8);
-	fixture_put(at, experts ? SLICE_BYTES / 1024 : MATRIX_BYTES / 1024, 8);
+	fixture_put(at, bytes / 1024, 8);
 	if (experts)
 		fixture_put(at, EXPERTS_COUNT, 8);
 	fixture_put(at, 24, 4); /* I8 */
@@ -64,11 +68,11 @@ static void make_model(void)
 	fixture_put(&at, 3, 4);
 	fixture_put(&at, MOST, 8);
 	fixture_put(&at, 0, 8);
-	put_tensor(&at, "output.weight", false, &data);
+	put_tensor(&at, "output.weight", &data);
 	for (int l = 0; l < LAYERS; l++)
 		for (size_t k = 0; k < NAMES; k++) {
 			snprintf(name, sizeof(name), "blk.%d.%s.weight", l, layer_names[k]);
-			put_tensor(&at, name, strstr(name, "exps") != NULL, &data);
+			put_tensor(&at, name, &data);
 		}
 	header_bytes = ((size_t)(at - header) + 31) / 32 * 32;
 	model.size = header_bytes + data;
@@ -110,6 +114,14 @@ static struct opened open_memory(const mfs_open_options *options)
 	if (mfs_open_io(&o.c, &o.io->head, "memory", options, &why))
 		fail_msg("%s", why.text);
 	return o;
+}
+
+static struct opened open_small(uint64_t arena_bytes)
+{
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+
+	options.arena_bytes = arena_bytes;
+	return open_memory(&options);
 }
 
 static mfs_stats stats_of(const struct opened *o)
@@ -280,6 +292,115 @@ static void a_fault_in_an_expert_fetches_its_slice_and_its_sisters(void **state)
 	mfs_close(o.c);
 }
 
+/* The kernel reads ahead in the order of the file. Meanwhile it keeps that, not the arena. */
+static void what_was_read_beside_a_walk_is_not_fetched_again(void **state)
+{
+	struct opened o = open_small(16 * MIB);
+	unsigned later = tensor(1, "attn_v");
+
+	(void)state;
+	read_layer(&o, 0);
+	read_tensor(&o, tensor(1, "attn_q"));
+	for (uint64_t at = 0; at < 512 * KIB; at += READ)
+		read_at(&o, model.offset[later] + at, READ);
+	read_tensor(&o, tensor(1, "attn_k"));
+	assert_true(is_there(&o, later, 512 * KIB, READ));
+	assert_true(is_there(&o, later, MATRIX_BYTES - READ, READ));
+	assert_false(is_there(&o, later, READ, 4 * KIB));
+	mfs_close(o.c);
+}
+
+static void a_read_around_a_norm_is_in_no_expert(void **state)
+{
+	struct opened o = open_memory(NULL);
+	uint64_t page = model.offset[tensor(1, "ffn_norm")] / (4 * KIB) * (4 * KIB);
+
+	(void)state;
+	read_at(&o, page - READ / 2, READ);
+	wait_until_quiet(o.c, o.io);
+	assert_false(is_there(&o, tensor(1, "ffn_up_exps"), SLICE_BYTES - 64 * KIB, 4 * KIB));
+	assert_false(is_there(&o, tensor(1, "ffn_down_exps"), 0, 4 * KIB));
+	mfs_close(o.c);
+}
+
+/* The second of two faults in a slice, with 512 KiB around the first one read already. */
+static void a_read_around_that_was_cut_short_is_where_its_fault_was(void **state)
+{
+	struct opened o = open_memory(NULL);
+	unsigned gate = tensor(1, "ffn_gate_exps"), up = tensor(1, "ffn_up_exps");
+	uint64_t at = 3 * SLICE_BYTES;
+
+	(void)state;
+	read_at(&o, model.offset[gate] + at + 128 * KIB, 512 * KIB);
+	read_at(&o, model.offset[gate] + at - 256 * KIB, 384 * KIB);
+	wait_until_quiet(o.c, o.io);
+	assert_true(is_there(&o, up, at, SLICE_BYTES));
+	assert_false(is_there(&o, up, at - SLICE_BYTES + 4 * KIB, 4 * KIB));
+	assert_false(is_there(&o, gate, at - SLICE_BYTES + 4 * KIB, 4 * KIB));
+	mfs_close(o.c);
+}
+
+/* Experts of other layers, so much else that the arena forgets, then one of layer 1. */
+static void take_expert(struct opened *o, uint64_t at)
+{
+	read_at(o, model.offset[tensor(0, "ffn_gate_exps")], READ);
+	read_at(o, model.offset[tensor(2, "ffn_gate_exps")], READ);
+	for (int l = 0; l < LAYERS; l++)
+		read_layer(o, l);
+	for (uint64_t i = at; i < at + SLICE_BYTES; i += READ)
+		read_at(o, model.offset[tensor(1, "ffn_gate_exps")] + i, READ);
+	wait_until_quiet(o->c, o->io);
+}
+
+static void what_was_read_of_an_expert_is_fetched_again_only_once_it_is_gone(void **state)
+{
+	struct opened o = open_small(16 * MIB);
+	unsigned up = tensor(1, "ffn_up_exps");
+	uint64_t at = 3 * SLICE_BYTES;
+
+	(void)state;
+	/* The slice before it, and what the kernel reads ahead of it. */
+	for (uint64_t i = at - SLICE_BYTES; i < at + 256 * KIB; i += READ)
+		read_at(&o, model.offset[up] + i, READ);
+	take_expert(&o, at);
+	assert_false(is_there(&o, up, at + READ, 4 * KIB));
+	assert_true(is_there(&o, up, at + 256 * KIB, 4 * KIB));
+	take_expert(&o, at); /* the kernel reads it again, so has not kept it */
+	assert_true(is_there(&o, up, at + READ, 4 * KIB));
+	mfs_close(o.c);
+}
+
+static void a_stream_that_comes_into_experts_ends_with_a_slice(void **state)
+{
+	struct opened o = open_memory(NULL);
+	uint64_t begin = model.offset[tensor(1, "attn_v")] + MATRIX_BYTES / 2;
+	uint64_t end = model.offset[tensor(1, "ffn_down_exps")] + 256 * KIB;
+
+	(void)state;
+	for (uint64_t at = begin; at < end; at += READ)
+		read_at(&o, at, end - at < READ ? end - at : READ);
+	assert_true(is_there(&o, tensor(1, "ffn_down_exps"), 256 * KIB, SLICE_BYTES - 256 * KIB));
+	assert_false(is_there(&o, tensor(1, "ffn_down_exps"), SLICE_BYTES + READ, 4 * KIB));
+	mfs_close(o.c);
+}
+
+static void one_read_takes_few_requests(void **state)
+{
+	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
+	struct opened o;
+	unsigned before;
+
+	(void)state;
+	options.no_prefetch = 1;
+	o = open_memory(&options);
+	read_at(&o, model.offset[tensor(0, "attn_q")], MIB); /* and the index */
+	wait_until_quiet(o.c, o.io);
+	before = o.io->records;
+	read_at(&o, model.offset[tensor(0, "attn_v")], MIB);
+	assert_in_range(o.io->records - before, 1, 3);
+	mfs_close(o.c);
+}
+
 static void short_reads_in_experts_fetch_only_their_frames(void **state)
 {
 	struct opened o = open_memory(NULL);
@@ -406,6 +527,12 @@ int main(void)
 	    cmocka_unit_test(threads_with_a_slice_each_are_one_walk),
 	    cmocka_unit_test(reading_the_file_in_order_stays_in_order),
 	    cmocka_unit_test(a_fault_in_an_expert_fetches_its_slice_and_its_sisters),
+	    cmocka_unit_test(what_was_read_beside_a_walk_is_not_fetched_again),
+	    cmocka_unit_test(a_read_around_a_norm_is_in_no_expert),
+	    cmocka_unit_test(a_read_around_that_was_cut_short_is_where_its_fault_was),
+	    cmocka_unit_test(what_was_read_of_an_expert_is_fetched_again_only_once_it_is_gone),
+	    cmocka_unit_test(a_stream_that_comes_into_experts_ends_with_a_slice),
+	    cmocka_unit_test(one_read_takes_few_requests),
 	    cmocka_unit_test(short_reads_in_experts_fetch_only_their_frames),
 	    cmocka_unit_test(scattered_long_reads_are_found_out),
 	    cmocka_unit_test(a_trace_holds_first_touches_in_order),
