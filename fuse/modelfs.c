@@ -211,11 +211,21 @@ static int start_threads(modelfs *m)
 	return 0;
 }
 
+static unsigned read_ahead_of(const modelfs *m)
+{
+	mfs_medium medium = {.size = sizeof(medium)};
+
+	if (m->options.read_ahead_kb >= 0)
+		return (unsigned)m->options.read_ahead_kb;
+	mfs_medium_get(m->state.container, &medium);
+	return medium.read_ahead_bytes / 1024;
+}
+
 /* The kernel waits for the answer to its first request, so what is set now holds
  * from the first read on. Less read-ahead is slower and nothing else. */
 static void set_read_ahead(modelfs *m)
 {
-	unsigned kilobytes = m->options.read_ahead_kb;
+	unsigned kilobytes = read_ahead_of(m);
 	int err = ENOENT;
 
 	if (readahead_device(m->mountpoint, m->state.device, sizeof(m->state.device)) && kilobytes)

@@ -115,7 +115,7 @@ static int check_cache(options *o)
 
 static int check_values(options *o)
 {
-	uint64_t decoders = 0, read_ahead = READAHEAD_KB_DEFAULT;
+	uint64_t decoders = 0, read_ahead = 0;
 	int err;
 
 	if (o->arena && !tool_parse_size(o->arena, ARENA_MAX, &o->open.arena_bytes))
@@ -128,7 +128,7 @@ static int check_values(options *o)
 		return tool_misuse("read_ahead_kb=%s: not a number up to %d", o->read_ahead,
 				   READAHEAD_KB_MAX);
 	o->open.decoders = (unsigned)decoders;
-	o->read_ahead_kb = (unsigned)read_ahead;
+	o->read_ahead_kb = o->read_ahead ? (int64_t)read_ahead : -1;
 	if (o->profile) {
 		o->open.profile = mfs_profile_find(o->profile);
 		if (o->open.profile < 0)
@@ -265,7 +265,7 @@ void options_print_help(void)
 	      "  -o profile=NAME     queue reads as for this medium: sd, emmc, usb, sata, nvme,\n"
 	      "                      nand, nor (what the medium is found to be)\n"
 	      "  -o read_ahead_kb=N  how far the kernel reads ahead, set by root only; 0 leaves\n"
-	      "                      it as it is (1024)\n"
+	      "                      it as it is (1024; 256 for experts on slow media)\n"
 	      "  -o record=FILE      write the order of first touches to FILE at the end\n"
 	      "  -o replay=FILE      fetch ahead in the order that such a FILE tells\n"
 	      "\n"

@@ -13,7 +13,7 @@ typedef struct {
 	int remount;			       /* asked for, which is not possible */
 	mfs_open_options open;
 	int debug;
-	unsigned read_ahead_kb; /* of the mount; 0: as the kernel has it */
+	int64_t read_ahead_kb; /* of the mount; 0: as the kernel has it; -1: what suits it */
 	/* Before they are checked into `open` and read_ahead_kb. */
 	char *arena, *cache, *matrices, *decoders, *engine, *profile, *read_ahead;
 	char *record; /* absolute path of the trace to write */

@@ -1,7 +1,8 @@
 /*
  * How far the kernel reads ahead in the mount: read_ahead_kb of its backing
  * device in sysfs, which only root may change. Whole requests of 1 MiB cost the
- * kernel, libfuse and us less than eight of 128 KiB.
+ * kernel, libfuse and us less than eight of 128 KiB; how far is best for a
+ * container, mfs_medium_get() tells.
  */
 #ifndef MODELFS_READAHEAD_H
 #define MODELFS_READAHEAD_H
@@ -9,8 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define READAHEAD_KB_DEFAULT 1024
-#define READAHEAD_KB_MAX     65536
+#define READAHEAD_KB_MAX 65536
 
 /* "MAJOR:MINOR" of the file system mounted at the absolute path `mountpoint`; false
  * if /proc does not tell. Does not touch the mount itself, which may not answer

@@ -43,6 +43,11 @@ static const struct {
 /* Small windows would let the decoders run dry between two requests. */
 #define WINDOW_MIN (8u << 20)
 
+/* Media that want requests this long are as fast as decoders: there fewer, longer READs
+ * are worth more than what they bring in vain. */
+#define FAST_REQUEST	 (2u << 20)
+#define SLICE_READ_AHEAD (256u << 10)
+
 static uint64_t window_of(uint32_t request_bytes, uint32_t depth)
 {
 	uint64_t window = 3 * (uint64_t)request_bytes * depth;
@@ -50,10 +55,21 @@ static uint64_t window_of(uint32_t request_bytes, uint32_t depth)
 	return window < WINDOW_MIN ? WINDOW_MIN : window;
 }
 
+static medium_queue make_queue(const char *name, uint32_t request_bytes, uint32_t depth)
+{
+	return (medium_queue){
+	    .name = name,
+	    .request_bytes = request_bytes,
+	    .depth = depth,
+	    .window_bytes = window_of(request_bytes, depth),
+	    .slice_read_ahead =
+		request_bytes < FAST_REQUEST ? SLICE_READ_AHEAD : MFS_READ_AHEAD_MAX,
+	};
+}
+
 void medium_queue_of_profile(medium_queue *out, const mfs_profile *profile)
 {
-	*out = (medium_queue){profile->name, profile->request_bytes, profile->depth,
-			      window_of(profile->request_bytes, profile->depth)};
+	*out = make_queue(profile->name, profile->request_bytes, profile->depth);
 }
 
 void medium_queue_of_kind(medium_queue *out, medium_kind kind, const mfs_medium *medium)
@@ -66,8 +82,7 @@ void medium_queue_of_kind(medium_queue *out, medium_kind kind, const mfs_medium 
 		depth *= medium->members;
 	if (depth > MEDIUM_DEPTH_MAX)
 		depth = MEDIUM_DEPTH_MAX;
-	*out = (medium_queue){kinds[kind].name, profile.request_bytes, depth,
-			      window_of(profile.request_bytes, depth)};
+	*out = make_queue(kinds[kind].name, profile.request_bytes, depth);
 }
 
 /* Which kind of medium behaves like this. */

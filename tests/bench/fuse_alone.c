@@ -24,6 +24,7 @@
 
 #include "../../fuse/connection.h"
 #include "../../fuse/readahead.h"
+#include "modelfs.h"
 
 #define FILE_INODE 2
 #define FILE_NAME  "model"
@@ -176,8 +177,8 @@ static void set_read_ahead(memory *m, const char *mountpoint)
 	char device[32];
 
 	if (readahead_device(mountpoint, device, sizeof(device)) &&
-	    readahead_set(device, READAHEAD_KB_DEFAULT) == 0)
-		m->read_ahead_bytes = READAHEAD_KB_DEFAULT * 1024;
+	    readahead_set(device, MFS_READ_AHEAD_MAX / 1024) == 0)
+		m->read_ahead_bytes = MFS_READ_AHEAD_MAX;
 }
 
 static int serve(memory *m, const char *mountpoint)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The mount says what it lies on and how reads are queued for it; options have
-# the last word. Root's mounts read 1 MiB ahead.
+# the last word. Root's mounts read 1 MiB ahead, of experts on slow media less.
 source "$(dirname "$0")/lib.sh"
 need_fuse
 
@@ -34,6 +34,17 @@ if [ "$(id -u)" = 0 ] && [ "$before" = 1024 ]; then
 	mount_container model.mfs "$tmp/mnt" -o read_ahead_kb=0
 	is read_ahead_kb 128 # what kernels begin with
 	check_and_unmount
+
+	generate_model experts.gguf BF16 16 --experts 8
+	pack experts.mfs model.gguf=experts.gguf
+	for expected in sd=256 sata=256 nvme=1024; do
+		mount_container experts.mfs "$tmp/mnt" -o "profile=${expected%=*}"
+		is read_ahead_kb "${expected#*=}"
+		unmount_container "$tmp/mnt" "$daemon"
+	done
+	mount_container experts.mfs "$tmp/mnt" -o profile=sd,read_ahead_kb=512
+	is read_ahead_kb 512
+	unmount_container "$tmp/mnt" "$daemon"
 fi
 
 # A directory that /proc has to escape.
