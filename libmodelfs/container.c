@@ -706,7 +706,7 @@ int mfs_medium_get(mfs_container *c, mfs_medium *out)
 	medium.depth = c->queue.depth;
 	medium.window_bytes = c->queue.window_bytes;
 	medium.read_ahead_bytes =
-	    r && r->routes.sliced ? c->queue.slice_read_ahead : MFS_READ_AHEAD_MAX;
+	    r && r->routes.mixture ? c->queue.mixture_read_ahead : MFS_READ_AHEAD_MAX;
 	if (r)
 		pthread_mutex_unlock(&r->lock);
 	medium.size = size < sizeof(medium) ? size : sizeof(medium);

@@ -126,9 +126,8 @@ typedef struct {
 	uint32_t depth;		   /* reads in flight ahead of demand */
 	uint64_t window_bytes;	   /* how far a sequential stream is fetched ahead */
 	uint32_t read_ahead_bytes; /* how far the kernel should read ahead in a mount: up to
-				      MFS_READ_AHEAD_MAX, less where tokens take slices of
-				      tensors (mixtures of experts) from a slow medium;
-				      known once the container was started */
+				      MFS_READ_AHEAD_MAX, less for mixtures of experts on
+				      a slow medium; known once the container was started */
 } mfs_medium;
 
 #define MFS_READ_AHEAD_MAX (1u << 20)

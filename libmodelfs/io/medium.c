@@ -45,8 +45,8 @@ static const struct {
 
 /* Media that want requests this long are as fast as decoders: there fewer, longer READs
  * are worth more than what they bring in vain. */
-#define FAST_REQUEST	 (2u << 20)
-#define SLICE_READ_AHEAD (256u << 10)
+#define FAST_REQUEST	   (2u << 20)
+#define MIXTURE_READ_AHEAD (256u << 10)
 
 static uint64_t window_of(uint32_t request_bytes, uint32_t depth)
 {
@@ -62,8 +62,8 @@ static medium_queue make_queue(const char *name, uint32_t request_bytes, uint32_
 	    .request_bytes = request_bytes,
 	    .depth = depth,
 	    .window_bytes = window_of(request_bytes, depth),
-	    .slice_read_ahead =
-		request_bytes < FAST_REQUEST ? SLICE_READ_AHEAD : MFS_READ_AHEAD_MAX,
+	    .mixture_read_ahead =
+		request_bytes < FAST_REQUEST ? MIXTURE_READ_AHEAD : MFS_READ_AHEAD_MAX,
 	};
 }
 

@@ -46,9 +46,9 @@ typedef struct {
 	uint32_t request_bytes;
 	uint32_t depth;
 	uint64_t window_bytes;
-	/* What the kernel may read ahead on its own where a token takes slices of tensors:
-	 * what lies beyond a slice is for nobody. */
-	uint32_t slice_read_ahead;
+	/* What the kernel may read ahead on its own in a mixture of experts: what lies
+	 * beyond the expert that a token takes is for nobody. */
+	uint32_t mixture_read_ahead;
 } medium_queue;
 
 /* The most of any depth: engines are started for it where it is still to be found. */

@@ -158,7 +158,7 @@ void expert_advance(struct reader *r, struct expert *e)
 
 		while (leg->start > e->ahead)
 			leg--;
-		switch (route_step(r, leg, leg, leg->from + (e->ahead - leg->start), &behind)) {
+		switch (route_step(r, leg, leg->from + (e->ahead - leg->start), &behind)) {
 		case STEP_FAILED:
 			e->count = 0;
 			return;

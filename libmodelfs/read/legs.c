@@ -125,17 +125,6 @@ void route_limit_reach(struct reader *r, struct span *span, const struct leg *le
 	}
 }
 
-void route_limit_unseen(struct reader *r, struct span *span, const struct leg *leg)
-{
-	uint64_t at = span->place.offset + span->place.bytes, behind;
-	struct leg rest = *leg;
-
-	for (unsigned n = 0; n < REACH_SPANS && at < rest.to; n++, at += behind)
-		if (seen_at(r, leg->tensor, at, &behind))
-			rest.to = at;
-	route_limit_reach(r, span, &rest);
-}
-
 /* Alignment at the end of a file. */
 #define FILE_TAIL (64u << 10)
 
@@ -151,20 +140,42 @@ void route_widen(struct reader *r, struct span *span)
 		route_limit_reach(r, span, &(struct leg){.tensor = span->tensor, .to = t.size});
 }
 
-enum step route_step(struct reader *r, const struct leg *leg, const struct leg *reach, uint64_t at,
-		     uint64_t *behind)
+enum step route_fetch(struct reader *r, const struct leg *leg, const struct leg *reach, uint64_t at,
+		      uint64_t *behind)
 {
 	struct span *made;
 	int err;
 
-	if (seen_at(r, leg->tensor, at, behind)) {
-		made = NULL;
-	} else if (!prefetch_span(r, leg->tensor, at, behind, &made, &err)) {
+	if (!prefetch_span(r, leg->tensor, at, behind, &made, &err))
 		return err ? STEP_FAILED : STEP_LATER;
-	}
 	if (made)
-		route_limit_unseen(r, made, reach);
+		route_limit_reach(r, made, reach);
 	if (*behind > leg->to - at)
 		*behind = leg->to - at;
 	return STEP_DONE;
+}
+
+/* How far the leg goes from byte `at` on before it comes to what was seen. */
+static struct leg unseen_part(const struct reader *r, const struct leg *leg, uint64_t at)
+{
+	struct leg part = *leg;
+	uint64_t behind;
+
+	for (unsigned n = 0; n < REACH_SPANS && at < part.to; n++, at += behind)
+		if (seen_at(r, leg->tensor, at, &behind))
+			part.to = at;
+	return part;
+}
+
+enum step route_step(struct reader *r, const struct leg *leg, uint64_t at, uint64_t *behind)
+{
+	struct leg part;
+
+	if (seen_at(r, leg->tensor, at, behind)) {
+		if (*behind > leg->to - at)
+			*behind = leg->to - at;
+		return STEP_DONE;
+	}
+	part = unseen_part(r, leg, at);
+	return route_fetch(r, leg, &part, at, behind);
 }

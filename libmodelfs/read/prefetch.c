@@ -294,21 +294,20 @@ static bool advance_span(struct reader *r, struct stream *s, const mfs_root_exte
 			 uint64_t *next)
 {
 	uint64_t at = extent->source_offset + (s->ahead - extent->file_offset), behind;
-	struct span *made;
-	int err;
+	struct leg rest = rest_of(s, extent);
+	enum step step;
+	int err = 0;
 
-	if (s->limit != UINT64_MAX && seen_at(r, extent->tensor, at, &behind)) {
-		made = NULL; /* another thread's share, or what the kernel read ahead */
-	} else if (!prefetch_span(r, extent->tensor, at, &behind, &made, &err)) {
-		if (err)
-			s->window = 0; /* the read that comes here will say so */
+	if (s->limit != UINT64_MAX)
+		step = route_step(r, &rest, at, &behind);
+	else if (prefetch_span(r, extent->tensor, at, &behind, NULL, &err))
+		step = STEP_DONE;
+	else
+		step = err ? STEP_FAILED : STEP_LATER;
+	if (step == STEP_FAILED)
+		s->window = 0; /* the read that comes here will say so */
+	if (step != STEP_DONE)
 		return false;
-	}
-	if (made && s->limit != UINT64_MAX) {
-		struct leg rest = rest_of(s, extent);
-
-		route_limit_unseen(r, made, &rest);
-	}
 	*next = s->ahead + behind;
 	if (*next > extent->file_offset + extent->length)
 		*next = extent->file_offset + extent->length;

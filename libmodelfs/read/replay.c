@@ -76,7 +76,7 @@ void replay_advance(struct reader *r)
 		uint32_t i = route_leg_at(route, position);
 		const struct leg *leg = &route->legs[i], reach = joined_legs(route, i);
 
-		switch (route_step(r, leg, &reach, leg->from + (position - leg->start), &behind)) {
+		switch (route_fetch(r, leg, &reach, leg->from + (position - leg->start), &behind)) {
 		case STEP_FAILED:
 			behind = leg->to - leg->from - (position - leg->start);
 			break;

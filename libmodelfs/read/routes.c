@@ -30,9 +30,8 @@ static int make_order(struct reader *r, uint32_t count)
 	}
 	err = mfs_order_new(&r->routes.order, tensors, count);
 	for (uint32_t i = 0; !err && i < count; i++)
-		r->routes.sliced =
-		    r->routes.sliced || (mfs_order_name_of(r->routes.order, i)->experts &&
-					 tensors[i].slice_bytes < tensors[i].size);
+		if (mfs_order_name_of(r->routes.order, i)->experts)
+			r->routes.mixture = true;
 	free(tensors);
 	return err;
 }

@@ -55,15 +55,15 @@ uint32_t route_leg_at(const struct route *route, uint64_t position);
  * from there to the end of the span or the leg. Requests may reach to the end of
  * `reach`, which holds the leg. Lock held. */
 enum step { STEP_LATER, STEP_DONE, STEP_FAILED };
-enum step route_step(struct reader *r, const struct leg *leg, const struct leg *reach, uint64_t at,
-		     uint64_t *behind);
+enum step route_fetch(struct reader *r, const struct leg *leg, const struct leg *reach, uint64_t at,
+		      uint64_t *behind);
+/* The same, but for what was seen (seen.c). */
+enum step route_step(struct reader *r, const struct leg *leg, uint64_t at, uint64_t *behind);
 /* Lets the requests of a span bring along what follows it, but nothing of what
  * lies behind its file. Lock held. */
 void route_widen(struct reader *r, struct span *span);
 /* Holds the requests of a span to what follows it on the leg. Lock held. */
 void route_limit_reach(struct reader *r, struct span *span, const struct leg *leg);
-/* And to what was not seen. */
-void route_limit_unseen(struct reader *r, struct span *span, const struct leg *leg);
 
 /* ---- the routes of a container ---- */
 
@@ -116,7 +116,7 @@ struct routes {
 	uint32_t *leg_of;	/* by tensor; MFS_ORDER_NONE: no leg */
 	uint8_t *resident;	/* by leg: the last lap went past it without a read */
 	struct seen seen;
-	bool sliced; /* a token takes slices of some tensors */
+	bool mixture; /* a token takes some experts of a layer, and others not */
 	struct walk walks[WALKS];
 
 	struct expert experts[EXPERTS];
@@ -149,7 +149,8 @@ void seen_mark(struct reader *r, uint32_t tensor, uint64_t from, uint64_t to);
 bool seen_mark_whole(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t from, uint64_t to);
 /* The span with byte `at`; *behind is set to the bytes from there to its end. */
 bool seen_at(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *behind);
-uint64_t seen_bytes(const struct reader *r, uint32_t tensor, uint64_t size);
+/* Of the tensor. */
+uint64_t seen_bytes(const struct reader *r, uint32_t tensor);
 void seen_forget(struct reader *r, uint32_t tensor);
 
 /* routes.c; lock held, except for the first two */

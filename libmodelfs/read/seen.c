@@ -92,14 +92,23 @@ bool seen_at(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *beh
 	return *byte_of(r, tensor, &place) & bit_of(&place);
 }
 
-uint64_t seen_bytes(const struct reader *r, uint32_t tensor, uint64_t size)
+uint64_t seen_bytes(const struct reader *r, uint32_t tensor)
 {
-	uint64_t bytes = 0, behind;
+	const struct seen *seen = &r->routes.seen;
+	uint64_t sum = 0;
+	mfs_root_tensor t;
 
-	for (uint64_t at = 0; at < size; at += behind)
-		if (seen_at(r, tensor, at, &behind))
-			bytes += behind;
-	return bytes;
+	mfs_root_get_tensor(&r->c->root, tensor, &t);
+	for (uint64_t byte = seen->first[tensor]; byte < seen->first[tensor + 1]; byte++)
+		for (unsigned bits = seen->bits[byte]; bits; bits &= bits - 1) {
+			uint64_t index = 8 * (byte - seen->first[tensor]);
+			mfs_span place;
+
+			index += (unsigned)__builtin_ctz(bits);
+			mfs_tensor_span(&t, r->c->layouts[t.layout].block_bytes, index, &place);
+			sum += place.bytes;
+		}
+	return sum;
 }
 
 void seen_forget(struct reader *r, uint32_t tensor)

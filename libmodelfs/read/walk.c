@@ -121,9 +121,7 @@ static struct walk *begin_walk(struct reader *r, uint32_t leg)
 /* Bytes of the leg that need no read any more. */
 static uint64_t leg_seen(const struct reader *r, uint32_t i)
 {
-	const struct leg *leg = &r->routes.execution.legs[i];
-
-	return seen_bytes(r, leg->tensor, leg->to);
+	return seen_bytes(r, r->routes.execution.legs[i].tensor);
 }
 
 /* Goes on with another leg; `wrapped`: with a new lap. */
@@ -311,7 +309,7 @@ void walk_advance(struct reader *r, struct walk *w)
 		if (r->routes.resident[i])
 			behind = leg->to - at;
 		else
-			switch (route_step(r, leg, leg, at, &behind)) {
+			switch (route_step(r, leg, at, &behind)) {
 			case STEP_FAILED:
 				w->trust = 0; /* the read that comes here will say so */
 				return;

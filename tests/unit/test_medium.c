@@ -432,7 +432,7 @@ static void every_kind_has_a_queue(void **state)
 		assert_in_range(queue.depth, 1, MEDIUM_DEPTH_MAX);
 		assert_in_range(queue.request_bytes, 64 << 10, 4 << 20);
 		assert_true(queue.window_bytes >= (uint64_t)queue.request_bytes * queue.depth);
-		assert_int_equal(queue.slice_read_ahead,
+		assert_int_equal(queue.mixture_read_ahead,
 				 kind == MEDIUM_NVME || kind == MEDIUM_MEMORY ? MFS_READ_AHEAD_MAX
 									      : 256 << 10);
 	}
