@@ -62,6 +62,23 @@ static int make_execution(struct reader *r, uint32_t count)
 	return err;
 }
 
+/* What was recorded, but for experts: which are taken, each token decides anew. */
+static int make_replay(struct reader *r)
+{
+	mfs_order_part *parts = calloc((size_t)r->c->replay_count + 1, sizeof(*parts));
+	uint32_t count = 0;
+	int err;
+
+	if (!parts)
+		return MFS_E_MEMORY;
+	for (uint32_t i = 0; i < r->c->replay_count; i++)
+		if (!mfs_order_name_of(r->routes.order, r->c->replay[i].tensor)->experts)
+			parts[count++] = r->c->replay[i];
+	err = route_make(&r->routes.replay, parts, count);
+	free(parts);
+	return err;
+}
+
 /* The numbers of a shard in its name: "model-00002-of-00004.gguf". Its first digit,
  * or NULL. */
 static const char *shard_number(const char *name)
@@ -113,7 +130,7 @@ int routes_new(struct reader *r)
 		err = make_execution(r, count);
 	if (!err)
 		err = seen_new(r);
-	return err ? err : route_make(&routes->replay, r->c->replay, r->c->replay_count);
+	return err ? err : make_replay(r);
 }
 
 void routes_free(struct reader *r)

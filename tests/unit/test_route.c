@@ -493,9 +493,10 @@ static void a_replay_begins_before_the_first_read_and_goes_on(void **state)
 	wait_until_quiet(o.c, o.io);
 	assert_true(stats_of(&o).prefetch_bytes >= 4 * MIB);
 	assert_true(is_there(&o, tensor(2, "attn_v"), 0, MIB));
-	assert_true(is_there(&o, tensor(0, "ffn_up_exps"), 5 * SLICE_BYTES, SLICE_BYTES));
 	assert_true(is_there(&o, tensor(1, "attn_k"), 0, MIB));
 	assert_int_equal(stats_of(&o).span_misses, 0);
+	/* The next token may take another expert. */
+	assert_false(is_there(&o, tensor(0, "ffn_up_exps"), 5 * SLICE_BYTES, 4 * KIB));
 	mfs_close(o.c);
 }
 
