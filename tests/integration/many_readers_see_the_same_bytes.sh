@@ -13,6 +13,8 @@ preads=25
 if sanitized; then
 	megabytes=12
 	limit=$((640 << 20)) # sanitizers use most of it
+	# TSan 300 MiB in the daemon alone: with less it is killed.
+	[ "$MFS_SANITIZED" != thread ] || limit=$((1280 << 20))
 	preads=10
 fi
 if [ "${MFS_SOAK:-0}" = 1 ]; then
