@@ -61,7 +61,7 @@ static bool in_slice_only(const struct stream *s, uint64_t slice_begin, const st
 {
 	if (begun)
 		return p->length >= ROUTE_LONG_READ && s->window;
-	return s->window && s->origin + p->length >= slice_begin &&
+	return s->window && s->tensor == p->tensor && s->origin + p->length >= slice_begin &&
 	       (p->length >= ROUTE_LONG_READ || s->hits >= EXPERT_HITS);
 }
 
@@ -81,15 +81,14 @@ bool expert_bars(const struct reader *r, const struct stream *s, const mfs_root_
 	       !goes_through(s, parts[0].to - parts[0].from);
 }
 
-/* The kernel reads ahead beyond the slice that is wanted. */
-static void limit_to_slice(struct stream *s, const struct place *p, const mfs_order_part *slice)
+/* A stream that came into the slice from before it: mostly the kernel's, which reads
+ * ahead beyond what is wanted. */
+static void pass_slice(struct stream *s, const mfs_order_part *slice)
 {
-	uint64_t end = p->tensor_offset + slice->to;
-
 	if (goes_through(s, slice->to - slice->from))
 		s->limit = UINT64_MAX;
-	else if (s->limit > end)
-		s->limit = end;
+	else if (s->limit > s->next)
+		s->limit = s->next;
 }
 
 /* What was read before it was fetched is not fetched any more. */
@@ -116,7 +115,7 @@ void expert_note(struct reader *r, const struct place *p, struct stream *s, bool
 	if (own == count)
 		return;
 	if (!in_slice_only(s, p->tensor_offset + parts[own].from, p, begun)) {
-		limit_to_slice(s, p, &parts[own]);
+		pass_slice(s, &parts[own]);
 		return;
 	}
 	end = p->offset + p->length - p->tensor_offset;

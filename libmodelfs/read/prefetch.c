@@ -223,10 +223,12 @@ bool prefetch_note_read(struct reader *r, uint32_t file, uint64_t offset, size_t
 	known = find_place(r, file, offset, length, begun, &place);
 	if (known && replay_note(r, &place))
 		return false;
-	if (begun)
+	if (begun) {
 		s = begin_stream(r, file, offset, length);
-	else
+		s->tensor = known ? place.tensor : MFS_ORDER_NONE;
+	} else {
 		continue_stream(r, s, offset, length);
+	}
 	if (known)
 		routes_note(r, &place, s, begun);
 	return s->hits && prefetch_stream_active(r, s) && s->limit == UINT64_MAX;
@@ -241,6 +243,7 @@ void prefetch_advise(struct reader *r, uint32_t file, uint64_t offset, uint64_t 
 	*free_stream(r) = (struct stream){.used = true,
 					  .file = file,
 					  .origin = offset,
+					  .tensor = MFS_ORDER_NONE,
 					  .next = offset,
 					  .ahead = offset,
 					  .limit = UINT64_MAX,

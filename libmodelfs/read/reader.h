@@ -211,7 +211,8 @@ struct stream {
 	bool used;
 	uint32_t file;
 	uint64_t origin; /* where its first read began, */
-	uint64_t first;	 /* and how long that was */
+	uint64_t first;	 /* how long that was, */
+	uint32_t tensor; /* and what for; MFS_ORDER_NONE: literal bytes */
 	uint64_t next;	 /* where the next read of this stream should begin */
 	uint64_t ahead;	 /* fetched or being fetched up to here */
 	uint64_t limit;	 /* nothing is fetched from here on */

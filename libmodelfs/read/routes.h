@@ -5,6 +5,8 @@
  * - An *expert* (expert.c): a token takes one slice of each stacked tensor of a layer.
  * - A *replay* (replay.c): a recorded trace is followed.
  *
+ * Walks and experts leave out what reads have had already (seen.c).
+ *
  * A route is a row of legs (legs.c). routes.c makes all routes of a container and
  * tells them of each read; prefetch.c lets them go ahead. The reader's lock guards
  * what is in here.

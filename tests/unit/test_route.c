@@ -317,6 +317,7 @@ static void a_read_around_a_norm_is_in_no_expert(void **state)
 
 	(void)state;
 	read_at(&o, page - READ / 2, READ);
+	read_at(&o, page + READ / 2, READ); /* the kernel's own */
 	wait_until_quiet(o.c, o.io);
 	assert_false(is_there(&o, tensor(1, "ffn_up_exps"), SLICE_BYTES - 64 * KIB, 4 * KIB));
 	assert_false(is_there(&o, tensor(1, "ffn_down_exps"), 0, 4 * KIB));
@@ -370,7 +371,7 @@ static void what_was_read_of_an_expert_is_fetched_again_only_once_it_is_gone(voi
 	mfs_close(o.c);
 }
 
-static void a_stream_that_comes_into_experts_ends_with_a_slice(void **state)
+static void a_stream_that_comes_into_experts_ends_there(void **state)
 {
 	struct opened o = open_memory(NULL);
 	uint64_t begin = model.offset[tensor(1, "attn_v")] + MATRIX_BYTES / 2;
@@ -379,8 +380,7 @@ static void a_stream_that_comes_into_experts_ends_with_a_slice(void **state)
 	(void)state;
 	for (uint64_t at = begin; at < end; at += READ)
 		read_at(&o, at, end - at < READ ? end - at : READ);
-	assert_true(is_there(&o, tensor(1, "ffn_down_exps"), 256 * KIB, SLICE_BYTES - 256 * KIB));
-	assert_false(is_there(&o, tensor(1, "ffn_down_exps"), SLICE_BYTES + READ, 4 * KIB));
+	assert_false(is_there(&o, tensor(1, "ffn_down_exps"), 256 * KIB + READ, 4 * KIB));
 	mfs_close(o.c);
 }
 
@@ -532,7 +532,7 @@ int main(void)
 	    cmocka_unit_test(a_read_around_a_norm_is_in_no_expert),
 	    cmocka_unit_test(a_read_around_that_was_cut_short_is_where_its_fault_was),
 	    cmocka_unit_test(what_was_read_of_an_expert_is_fetched_again_only_once_it_is_gone),
-	    cmocka_unit_test(a_stream_that_comes_into_experts_ends_with_a_slice),
+	    cmocka_unit_test(a_stream_that_comes_into_experts_ends_there),
 	    cmocka_unit_test(one_read_takes_few_requests),
 	    cmocka_unit_test(short_reads_in_experts_fetch_only_their_frames),
 	    cmocka_unit_test(scattered_long_reads_are_found_out),
