@@ -407,7 +407,7 @@ static void another_model_takes_over(void **state)
 {
 	uint64_t stored = scan_bytes(1), cache = stored / 2;
 	struct opened o = open_with(packed.f.container, cache);
-	unsigned passes = 0;
+	unsigned passes = 0, within = 0;
 
 	(void)state;
 	for (int i = 0; i < 3; i++)
@@ -415,12 +415,14 @@ static void another_model_takes_over(void **state)
 	/* A single pass over another file changes next to nothing ... */
 	scan(&o, 1);
 	assert_bound(scan(&o, 0), stored, cache);
-	/* ... but when only that is read, the cache becomes its own. */
-	while (scan(&o, 1) > (stored - cache) + (stored - cache) / 20)
-		if (++passes > 8)
+	/* ... but when only that is read, the cache becomes its own. Until then a pass may
+	 * be within the bound, and the next one, which finds other pieces gone, not. */
+	for (; within < 2; passes++) {
+		within = within_bound(scan(&o, 1), stored, cache) ? within + 1 : 0;
+		if (passes > 10)
 			fail_msg("the cache still holds the model that nobody reads");
-	assert_true(passes > 0);
-	assert_bound(scan(&o, 1), stored, cache);
+	}
+	assert_true(passes > 2);
 	mfs_close(o.c);
 }
 
