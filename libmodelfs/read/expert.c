@@ -65,11 +65,12 @@ static bool in_slice_only(const struct stream *s, uint64_t slice_begin, const st
 	       (p->length >= ROUTE_LONG_READ || s->hits >= EXPERT_HITS);
 }
 
+/* So does one that somebody has announced. */
 static bool goes_through(const struct stream *s, uint64_t slice_bytes)
 {
 	uint64_t scan = SCAN_SLICES * slice_bytes;
 
-	return s->next - s->origin >= (scan > SCAN_BYTES ? scan : SCAN_BYTES);
+	return !s->first || s->next - s->origin >= (scan > SCAN_BYTES ? scan : SCAN_BYTES);
 }
 
 bool expert_bars(const struct reader *r, const struct stream *s, const mfs_root_extent *extent)
@@ -82,11 +83,15 @@ bool expert_bars(const struct reader *r, const struct stream *s, const mfs_root_
 }
 
 /* A stream that came into the slice from before it: mostly the kernel's, which reads
- * ahead beyond what is wanted. */
-static void pass_slice(struct stream *s, const mfs_order_part *slice)
+ * ahead beyond what is wanted, but never by more than two READs. */
+static void pass_slice(struct stream *s, const struct place *p, const mfs_order_part *slice)
 {
+	uint64_t overshoot = 2 * (p->length > ROUTE_LONG_READ ? p->length : ROUTE_LONG_READ);
+
 	if (goes_through(s, slice->to - slice->from))
 		s->limit = UINT64_MAX;
+	else if (p->offset >= p->tensor_offset + slice->from + overshoot)
+		s->limit = p->tensor_offset + slice->to;
 	else if (s->limit > s->next)
 		s->limit = s->next;
 }
@@ -115,7 +120,7 @@ void expert_note(struct reader *r, const struct place *p, struct stream *s, bool
 	if (own == count)
 		return;
 	if (!in_slice_only(s, p->tensor_offset + parts[own].from, p, begun)) {
-		pass_slice(s, &parts[own]);
+		pass_slice(s, p, &parts[own]);
 		return;
 	}
 	end = p->offset + p->length - p->tensor_offset;
@@ -130,19 +135,35 @@ void expert_note(struct reader *r, const struct place *p, struct stream *s, bool
 	pass_expert(e, p->tensor, end);
 }
 
+/* The kernel has not kept this layer's: an expert that is being fetched begins anew. */
+static void forget_layer(struct reader *r, const mfs_order_part parts[], unsigned count,
+			 uint32_t tensor, uint64_t end)
+{
+	struct expert *e = find_expert(r, &parts[0]);
+
+	for (unsigned i = 0; i < count; i++)
+		seen_forget(r, parts[i].tensor);
+	if (!e->count || e->tensor != parts[0].tensor || e->from != parts[0].from)
+		return;
+	e->ahead = 0;
+	pass_expert(e, tensor, end);
+}
+
 /* What was read of an expert is not fetched with its sisters, until the kernel reads
- * some of it again: then it has not kept the layer's. */
+ * some of it again. One read tells that but once, however many parts it has. */
 void expert_cover(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t from, uint64_t to)
 {
 	mfs_order_part parts[MFS_ORDER_PARTS_MAX];
 	unsigned count;
 
 	if (!mfs_order_name_of(r->routes.order, tensor)->experts ||
-	    !seen_mark_whole(r, tensor, begun, from, to))
+	    !seen_mark_whole(r, tensor, begun, from, to) || r->routes.seen.again == r->note_clock)
 		return;
+	r->routes.seen.again = r->note_clock;
 	count = mfs_order_expert(r->routes.order, tensor, from, parts);
-	for (unsigned i = 0; i < count; i++)
-		seen_forget(r, parts[i].tensor);
+	if (!count)
+		return;
+	forget_layer(r, parts, count, tensor, to);
 	seen_mark_whole(r, tensor, begun, from, to);
 }
 

@@ -109,16 +109,18 @@ static void gather_end(struct reader *r, struct read *read)
 	read->gathered = NULL;
 }
 
-/* Requests for piece `i` bring along what the pieces behind it need of its tensor. */
+/* Requests for piece `i` bring along what the missing pieces behind it need of its
+ * tensor, if it is a stored one. */
 static void widen_to_read(struct reader *r, struct span *span, const struct batch *batch,
 			  unsigned i, unsigned count)
 {
 	unsigned last = i;
 
 	while (last + 1 < count && !batch->zeros[last + 1] &&
-	       batch->tensor[last + 1] == batch->tensor[i])
+	       batch->tensor[last + 1] == batch->tensor[i] &&
+	       !span_find(r, batch->tensor[i], batch->place[last + 1].index))
 		last++;
-	if (last == i)
+	if (last == i || span->sources != 1 || span->source[0].tensor != span->tensor)
 		return;
 	span->job.wide = true;
 	route_limit_reach(

@@ -144,6 +144,9 @@ void routes_free(struct reader *r)
 	free(r->routes.resident);
 }
 
+/* A read of more parts than this is of tensors too small to matter. */
+#define COVER_EXTENTS 64
+
 /* Each part of the read in a tensor. */
 static void note_cover(struct reader *r, const struct place *place, const struct stream *s)
 {
@@ -153,7 +156,7 @@ static void note_cover(struct reader *r, const struct place *place, const struct
 
 	mfs_root_get_file(&r->c->root, place->file, &file);
 	container_extent_at(r->c, &file, at, &i, &extent);
-	while (at < end) {
+	for (unsigned n = 0; at < end && n < COVER_EXTENTS; n++) {
 		uint64_t extent_end = extent.file_offset + extent.length;
 		uint64_t origin = s->origin > extent.file_offset ? s->origin : extent.file_offset;
 		uint64_t shift = extent.source_offset - extent.file_offset;

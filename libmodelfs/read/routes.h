@@ -55,7 +55,7 @@ uint32_t route_leg_at(const struct route *route, uint64_t position);
 
 /* Sees to the span at byte `at` of the leg's tensor; *behind is set to the bytes
  * from there to the end of the span or the leg. Requests may reach to the end of
- * `reach`, which holds the leg. Lock held. */
+ * `reach`, a part of the tensor with that byte. Lock held. */
 enum step { STEP_LATER, STEP_DONE, STEP_FAILED };
 enum step route_fetch(struct reader *r, const struct leg *leg, const struct leg *reach, uint64_t at,
 		      uint64_t *behind);
@@ -108,7 +108,8 @@ struct expert {
 /* Spans that were read and that the kernel keeps, as far as reads tell (seen.c). */
 struct seen {
 	uint64_t *first; /* by tensor: byte of its first bit */
-	uint8_t *bits;
+	uint8_t *bits;	 /* NULL: there would be too many */
+	uint64_t again;	 /* the read that last told that something was not kept */
 };
 
 struct routes {

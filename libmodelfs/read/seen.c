@@ -10,6 +10,10 @@
 #include "check.h"
 #include "reader.h"
 
+/* A bit for each 128 KiB of 16 TiB. Of a container with more (tensors may share frames,
+ * so that few bytes can claim any number of spans) nothing is remembered. */
+#define SEEN_MAX (16u << 20)
+
 int seen_new(struct reader *r)
 {
 	uint32_t count = r->c->root.count[MFS_SEC_TENSORS];
@@ -27,6 +31,8 @@ int seen_new(struct reader *r)
 		bytes += div_up(mfs_tensor_spans(&t, r->c->layouts[t.layout].block_bytes), 8);
 	}
 	seen->first[count] = bytes;
+	if (bytes > SEEN_MAX)
+		return 0;
 	seen->bits = calloc(bytes + 1, 1);
 	return seen->bits ? 0 : MFS_E_MEMORY;
 }
@@ -59,7 +65,7 @@ static uint8_t bit_of(const mfs_span *place)
 
 void seen_mark(struct reader *r, uint32_t tensor, uint64_t from, uint64_t to)
 {
-	while (from < to) {
+	while (r->routes.seen.bits && from < to) {
 		mfs_span place = span_with(r, tensor, from);
 
 		*byte_of(r, tensor, &place) |= bit_of(&place);
@@ -71,7 +77,7 @@ bool seen_mark_whole(struct reader *r, uint32_t tensor, uint64_t begun, uint64_t
 {
 	bool again = false;
 
-	while (from < to) {
+	while (r->routes.seen.bits && from < to) {
 		mfs_span place = span_with(r, tensor, from);
 		uint8_t *byte = byte_of(r, tensor, &place);
 
@@ -89,7 +95,7 @@ bool seen_at(const struct reader *r, uint32_t tensor, uint64_t at, uint64_t *beh
 	mfs_span place = span_with(r, tensor, at);
 
 	*behind = place.offset + place.bytes - at;
-	return *byte_of(r, tensor, &place) & bit_of(&place);
+	return r->routes.seen.bits && *byte_of(r, tensor, &place) & bit_of(&place);
 }
 
 uint64_t seen_bytes(const struct reader *r, uint32_t tensor)
@@ -98,6 +104,8 @@ uint64_t seen_bytes(const struct reader *r, uint32_t tensor)
 	uint64_t sum = 0;
 	mfs_root_tensor t;
 
+	if (!seen->bits)
+		return 0;
 	mfs_root_get_tensor(&r->c->root, tensor, &t);
 	for (uint64_t byte = seen->first[tensor]; byte < seen->first[tensor + 1]; byte++)
 		for (unsigned bits = seen->bits[byte]; bits; bits &= bits - 1) {
@@ -115,5 +123,7 @@ void seen_forget(struct reader *r, uint32_t tensor)
 {
 	const struct seen *seen = &r->routes.seen;
 
-	memset(seen->bits + seen->first[tensor], 0, seen->first[tensor + 1] - seen->first[tensor]);
+	if (seen->bits)
+		memset(seen->bits + seen->first[tensor], 0,
+		       seen->first[tensor + 1] - seen->first[tensor]);
 }
