@@ -386,6 +386,35 @@ static void a_stream_that_comes_into_experts_ends_there(void **state)
 	mfs_close(o.c);
 }
 
+/* The kernel reads no further ahead than two of its READs. */
+static void one_that_goes_on_there_is_fetched_to_the_end_of_its_slice(void **state)
+{
+	struct opened o = open_memory(NULL);
+	uint64_t begin = model.offset[tensor(1, "attn_v")] + MATRIX_BYTES / 2;
+	uint64_t end = model.offset[tensor(1, "ffn_down_exps")] + 384 * KIB;
+
+	(void)state;
+	for (uint64_t at = begin; at < end; at += READ)
+		read_at(&o, at, READ);
+	assert_true(is_there(&o, tensor(1, "ffn_down_exps"), 384 * KIB, 4 * KIB));
+	assert_false(is_there(&o, tensor(1, "ffn_down_exps"), SLICE_BYTES + READ, 4 * KIB));
+	mfs_close(o.c);
+}
+
+static void what_was_announced_of_experts_is_fetched(void **state)
+{
+	struct opened o = open_memory(NULL);
+	unsigned up = tensor(1, "ffn_up_exps");
+
+	(void)state;
+	assert_int_equal(mfs_start(o.c, NULL), 0);
+	mfs_prefetch(o.c, 0, model.offset[up], 2 * MIB);
+	wait_until_quiet(o.c, o.io);
+	assert_true(is_there(&o, up, 0, 4 * KIB));
+	assert_true(is_there(&o, up, MIB + SLICE_BYTES, 4 * KIB));
+	mfs_close(o.c);
+}
+
 static void one_read_takes_few_requests(void **state)
 {
 	mfs_open_options options = MFS_OPEN_OPTIONS_INIT;
@@ -535,6 +564,8 @@ int main(void)
 	    cmocka_unit_test(a_read_around_that_was_cut_short_is_where_its_fault_was),
 	    cmocka_unit_test(what_was_read_of_an_expert_is_fetched_again_only_once_it_is_gone),
 	    cmocka_unit_test(a_stream_that_comes_into_experts_ends_there),
+	    cmocka_unit_test(one_that_goes_on_there_is_fetched_to_the_end_of_its_slice),
+	    cmocka_unit_test(what_was_announced_of_experts_is_fetched),
 	    cmocka_unit_test(one_read_takes_few_requests),
 	    cmocka_unit_test(short_reads_in_experts_fetch_only_their_frames),
 	    cmocka_unit_test(scattered_long_reads_are_found_out),
